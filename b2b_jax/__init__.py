@@ -1,0 +1,1 @@
+"""Blur2Blur in JAX: translate the unknown blur of a camera into one that a frozen deblurrer removes."""

@@ -1,0 +1,211 @@
+"""Blur by parametric kernels: the known and the unknown camera of the demo, and fixed filters for the evaluation.
+
+The known camera moves evenly while its shutter is open; the unknown one averages a few displaced copies, as do a merged
+burst, a flickering lamp or a low-rate average of frames. Equal in extent, they differ in spectrum, so that a deblurrer
+trained on the one leaves ghosts on the other.
+
+Images are float (h, w, c) or (n, h, w, c). Kernels are float32 (size, size) with an odd size, non-negative, of sum 1,
+centred on their centroid. Lengths are in pixels; angles in degrees, counter-clockwise from the horizontal. Ranges
+(low, high) are drawn from uniformly. Everything is pure; randomness comes from the `Generator` that is given.
+"""
+
+import difflib
+import inspect
+from typing import Any
+
+import numpy as np
+from scipy import fft
+
+Range = tuple[float, float]
+
+
+def box_kernel(
+    rng: np.random.Generator, length: Range = (5.0, 11.0), angle: Range = (-10.0, 10.0), size: int = 21
+) -> np.ndarray:
+    """Even motion along a line: 33 points from end to end. The known blur of the demo.
+
+    Args:
+        rng: gives the length, then the angle.
+        length: range of the distance between the first and the last point, in pixels.
+        angle: range of the direction, in degrees.
+        size: width and height of the kernel, odd.
+
+    Returns:
+        float32 (size, size).
+
+    Raises:
+        ValueError: if `size` is even or the line does not fit into it.
+    """
+    extent = rng.uniform(*length)
+    return _splat(_line(extent, 33, rng.uniform(*angle)), size)
+
+
+def copies_kernel(
+    rng: np.random.Generator, extent: Range = (6.0, 9.0), copies: int = 3, angle: Range = (-10.0, 10.0), size: int = 21
+) -> np.ndarray:
+    """The average of evenly displaced copies. The unknown blur of the demo.
+
+    Args:
+        rng: gives the extent, then the angle.
+        extent: range of the distance between the first and the last copy, in pixels.
+        copies: number of copies.
+        angle: range of the direction, in degrees.
+        size: width and height of the kernel, odd.
+
+    Returns:
+        float32 (size, size).
+
+    Raises:
+        ValueError: if `size` is even or the copies do not fit into it.
+    """
+    distance = rng.uniform(*extent)
+    return _splat(_line(distance, copies, rng.uniform(*angle)), size)
+
+
+def box_filter_kernel(width: int, angle: float = 0.0, size: int = 21) -> np.ndarray:
+    """The fixed box filter: `width` points, a pixel apart, along `angle` degrees; horizontal and odd: `width` pixels.
+
+    Returns:
+        float32 (size, size).
+
+    Raises:
+        ValueError: if `size` is even or the box does not fit into it.
+    """
+    return _splat(_line(width - 1, width, angle), size)
+
+
+def gaussian_kernel(sigma: float, size: int = 21) -> np.ndarray:
+    """The fixed Gauss filter of standard deviation `sigma` pixels, cut at the border of the kernel.
+
+    Returns:
+        float32 (size, size).
+
+    Raises:
+        ValueError: if `size` is even or `sigma` is not positive.
+    """
+    _check_size(size)
+    if sigma <= 0:
+        raise ValueError(f"gaussian_kernel() got sigma={sigma}; wants a positive number of pixels.")
+    profile = np.exp(-0.5 * ((np.arange(size) - size // 2) / sigma) ** 2)
+    kernel = np.outer(profile, profile)
+    return (kernel / kernel.sum()).astype(np.float32)
+
+
+KERNELS = {"box": box_kernel, "copies": copies_kernel}
+
+
+def draw(rng: np.random.Generator, spec: dict[str, Any]) -> np.ndarray:
+    """Draws a kernel as a config describes it, such as `{'kind': 'box', 'length': (5, 11)}`.
+
+    Args:
+        rng: the source of randomness.
+        spec: 'kind', a key of KERNELS, and any parameters of that kind.
+
+    Returns:
+        float32 (size, size).
+
+    Raises:
+        ValueError: if the kind or a parameter is unknown; names the nearest known one.
+    """
+    parameters = dict(spec)
+    kind = parameters.pop("kind", None)
+    _check_name("blur kind", kind, KERNELS)
+    known = [name for name in inspect.signature(KERNELS[kind]).parameters if name != "rng"]
+    for name in parameters:
+        _check_name(f"parameter of the {kind} blur", name, known)
+    return KERNELS[kind](rng, **parameters)
+
+
+def apply(image: np.ndarray, kernel: np.ndarray) -> np.ndarray:
+    """Blurs whole images: true convolution (the kernel is flipped), borders mirrored without repeating the edge.
+
+    Args:
+        image: float (h, w, c) or (n, h, w, c).
+        kernel: (k, k), or (n, k, k) with one kernel per image.
+
+    Returns:
+        float32, the shape of `image`.
+
+    Raises:
+        ValueError: as in `blur_valid`.
+    """
+    margin = kernel.shape[-1] // 2
+    mirrored = [(0, 0)] * (image.ndim - 3) + [(margin, margin)] * 2 + [(0, 0)]
+    return blur_valid(np.pad(image, mirrored, mode="reflect"), kernel)
+
+
+def blur_valid(image: np.ndarray, kernel: np.ndarray) -> np.ndarray:
+    """Blurs crops that bring their own margin: only pixels whose whole neighbourhood is given come back.
+
+    By FFT, periodic on the crop itself: what wraps around stays within the margin, which is cut off.
+
+    Args:
+        image: float (h, w, c) or (n, h, w, c), k // 2 pixels larger at each border than what is wanted.
+        kernel: (k, k), or (n, k, k) with one kernel per image.
+
+    Returns:
+        float32 (h - k + 1, w - k + 1, c), with n in front if `image` has it.
+
+    Raises:
+        ValueError: if the shapes do not fit one another or the kernel's size is even.
+    """
+    _check_shapes(image, kernel)
+    k, (h, w) = kernel.shape[-1], image.shape[-3:-1]
+    padded = fft.next_fast_len(h, real=True), fft.next_fast_len(w, real=True)
+    spectrum = fft.rfft2(image.astype(np.float32, copy=False), padded, axes=(-3, -2))
+    spectrum *= fft.rfft2(kernel.astype(np.float32, copy=False), padded)[..., None]
+    blurred = fft.irfft2(spectrum, padded, axes=(-3, -2), overwrite_x=True)
+    return blurred[..., k - 1 : h, k - 1 : w, :]
+
+
+def round8(image: np.ndarray) -> np.ndarray:
+    """Rounds an image in [0, 1] to the 8 bits of a stored photo; values outside are clipped. uint8, the same shape."""
+    return np.rint(np.clip(image, 0, 1) * 255).astype(np.uint8)
+
+
+def _line(extent: float, count: int, angle: float) -> np.ndarray:
+    """`count` points spread evenly over `extent` about the origin: (count, 2), x to the right, y downward."""
+    radians = np.deg2rad(angle)
+    along = extent * (np.linspace(-0.5, 0.5, count) if count > 1 else np.zeros(1))
+    return along[:, None] * [np.cos(radians), -np.sin(radians)]
+
+
+def _splat(points: np.ndarray, size: int) -> np.ndarray:
+    """Shares each point (x, y) between its four pixels bilinearly, which keeps the centroid: float32 (size, size)."""
+    _check_size(size)
+    reach = float(np.abs(points).max())
+    if reach > size // 2:
+        raise ValueError(
+            f"A blur that reaches {reach:.1f} px from its centre does not fit into a kernel of {size} px; "
+            f"wants a smaller extent or a size of at least {2 * int(np.ceil(reach)) + 1}."
+        )
+    pixels = np.arange(size) - size // 2
+    columns, rows = (np.maximum(0, 1 - np.abs(pixels - points[:, axis, None])) for axis in (0, 1))
+    return (rows.T @ columns / len(points)).astype(np.float32)
+
+
+def _check_size(size: int) -> None:
+    if size < 1 or size % 2 == 0:
+        raise ValueError(f"A kernel of {size} px has no pixel at its centre; wants an odd size.")
+
+
+def _check_shapes(image: np.ndarray, kernel: np.ndarray) -> None:
+    sizes = kernel.shape[-2:]
+    fits = (
+        image.ndim in (3, 4)
+        and kernel.shape[:-2] in ((), image.shape[:-3])
+        and len(set(sizes)) == 1
+        and min(image.shape[-3:-1]) >= sizes[0]
+    )
+    if not fits:
+        raise ValueError(
+            f"Blur got an image {image.shape} and a kernel {kernel.shape}; wants (h, w, c) with (k, k) "
+            "or (n, h, w, c) with (k, k) or (n, k, k), where k is at most h and w."
+        )
+    _check_size(sizes[0])
+
+
+def _check_name(what: str, name: Any, known: Any) -> None:
+    if name not in known:
+        nearest = difflib.get_close_matches(str(name), known, n=1, cutoff=0.0)[0]
+        raise ValueError(f"Unknown {what} {name!r}; did you mean {nearest!r}? Known: {', '.join(known)}.")

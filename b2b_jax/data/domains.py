@@ -1,0 +1,178 @@
+"""The photos of a run, by what they mean: the known pairs, the camera's two unpaired piles, validation and test.
+
+Opening them checks that they are there and large enough, before anything is compiled.
+"""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import grain
+import numpy as np
+from ml_collections import ConfigDict
+
+from b2b_jax import images
+from b2b_jax.data import blur, layouts, pipeline, scenes, split
+from b2b_jax.data.layouts import Photo
+from b2b_jax.data.sources import ArraySource, Pairs, Photos, Source
+from b2b_jax.errors import UserError
+
+PARTS = ("known", "blur", "sharp", "validation", "test")  # families of generated scenes, in the order of their seeds
+
+
+@dataclass(frozen=True)
+class Known:
+    """Pairs of the known blur: `train` with the transform that crops them, and `validation` pairs as they are."""
+
+    train: Source
+    crop: Callable[[int], grain.transforms.RandomMap]  # from pixels to a transform that gives {"blurry", "sharp"}
+    validation: Source
+
+
+@dataclass(frozen=True)
+class Unknown:
+    """The camera: two unpaired piles, and pairs to score on where there are any.
+
+    A test record of generated blur also holds "known_blurry": the same sharp photo under the known blur.
+    """
+
+    blur: Source
+    sharp: Source
+    validation: Source | None
+    test: Source | None
+    pairs: Source | None  # the truth of `blur`, which only the upper bound of the evaluation may see
+
+
+def open_known(config: ConfigDict) -> Known:
+    """Opens the dataset `data.known`: a layout's name, or "scenes"."""
+    if config.data.known == "scenes":
+        return _known_scenes(config.data)
+    train, test = (_layout_photos(config.data, "known", part) for part in ("train", "test"))
+    return Known(Pairs(train), pipeline.Crop, Pairs(test))
+
+
+def open_unknown(config: ConfigDict, workdir: Path) -> Unknown:
+    """Opens the camera: your two folders if given, else the dataset `data.unknown`: a layout's name, or "scenes"."""
+    data = config.data
+    if data.unknown_blur or data.unknown_sharp:
+        return _own_folders(data)
+    if data.unknown == "scenes":
+        return _unknown_scenes(data)
+    train, test = (_layout_photos(data, "unknown", part) for part in ("train", "test"))
+    blurry, sharp = _split(train, data.split_ratio, config.seed, workdir)
+    return Unknown(
+        blur=Photos([p.blurry for p in blurry]),
+        sharp=Photos([p.sharp for p in sharp]),
+        validation=Pairs(test),
+        test=Pairs(test),
+        pairs=Pairs(blurry),
+    )
+
+
+def known_blur_stream(config: ConfigDict, known: Known, unknown: Unknown, crop: int, seed: int) -> grain.MapDataset:
+    """Crops of the set K, which the discriminator takes as real, as `known_blur.source` says."""
+    source = config.known_blur.source
+    if source == "paired":
+        return pipeline.select(pipeline.stream(known.train, known.crop(crop), seed), "blurry")
+    if source == "synthetic":
+        transform = pipeline.BlurredCrop(crop, config.data.scenes.known_kernel.to_dict())
+        return pipeline.select(pipeline.stream(unknown.sharp, transform, seed), "blurry")
+    raise UserError(f"known_blur.source is {source!r}; it can be 'paired' or 'synthetic'")
+
+
+# ---------------------------------------------------------------------------------------------------- generated scenes
+
+
+def _scenes(data: ConfigDict, part: str) -> np.ndarray:
+    count, seed = data.scenes[part], data.scenes.seed + PARTS.index(part)
+    return scenes.cached(Path(data.root) / "scenes" / f"{part}-{seed}.npy", seed, count, data.scenes.size)
+
+
+def _known_scenes(data: ConfigDict) -> Known:
+    kernel, sharp = data.scenes.known_kernel.to_dict(), _scenes(data, "validation")
+    return Known(
+        train=ArraySource("known", image=_scenes(data, "known")),
+        crop=lambda size: pipeline.BlurredCrop(size, kernel),
+        validation=ArraySource("validation", blurry=blurred(sharp, kernel, data.scenes.seed), sharp=sharp),
+    )
+
+
+def _unknown_scenes(data: ConfigDict) -> Unknown:
+    seed, known, unknown = data.scenes.seed, data.scenes.known_kernel.to_dict(), data.scenes.unknown_kernel.to_dict()
+    source, validation, test = (_scenes(data, part) for part in ("blur", "validation", "test"))
+    blurry = blurred(source, unknown, seed)
+    return Unknown(
+        blur=ArraySource("unknown_blur", image=blurry),
+        sharp=ArraySource("unknown_sharp", image=_scenes(data, "sharp")),
+        validation=ArraySource("validation", blurry=blurred(validation, unknown, seed + 1), sharp=validation),
+        test=scored(test, unknown, known, seed + 2),
+        pairs=ArraySource("unknown_blur", blurry=blurry, sharp=source),
+    )
+
+
+def scored(sharp: np.ndarray, unknown: dict, known: dict, seed: int) -> ArraySource:
+    """Test records of uint8 photos (n, h, w, 3): each under an unknown and, for the oracle, under a known kernel."""
+    blurs = {"blurry": blurred(sharp, unknown, seed), "known_blurry": blurred(sharp, known, seed)}
+    return ArraySource("test", sharp=sharp, **blurs)
+
+
+def blurred(photos: np.ndarray, kernel: dict, seed: int) -> np.ndarray:
+    """Each uint8 photo (n, h, w, 3) once under a kernel of its own, rounded to 8 bits as a camera does."""
+    rng = np.random.default_rng([seed, len(photos)])
+    return np.stack([blur.round8(blur.apply(x.astype(np.float32) / 255.0, blur.draw(rng, kernel))) for x in photos])
+
+
+# ---------------------------------------------------------------------------------------------------------------- files
+
+
+def _layout_photos(data: ConfigDict, side: str, part: str) -> list[Photo]:
+    name, given = data[side], data[f"{side}_path"]
+    if name not in layouts.LAYOUTS:
+        raise UserError(f"data.{side} is {name!r}; it can be 'scenes' or one of {', '.join(layouts.LAYOUTS)}")
+    root = Path(given) if given else Path(data.root) / layouts.LAYOUTS[name].folder
+    return layouts.find(name, root, part, f"data.{side}_path")
+
+
+def _split(photos: list[Photo], ratio: float, seed: int, workdir: Path) -> tuple[list[Photo], list[Photo]]:
+    try:
+        chosen = split.by_scene([p.scene for p in photos], ratio, seed)
+    except ValueError as error:
+        raise UserError(f"data.unknown at {photos[0].blurry.parent}: {error}") from error
+    blurry, sharp = ([p for p in photos if (p.scene in chosen) is side] for side in (True, False))
+    names = {"unknown_blur": sorted(chosen), "unknown_sharp": sorted({p.scene for p in sharp})}
+    record = {
+        "ratio": ratio,
+        "seed": seed,
+        "photos": {"unknown_blur": len(blurry), "unknown_sharp": len(sharp)},
+        **names,
+    }
+    workdir.mkdir(parents=True, exist_ok=True)
+    (workdir / "split.json").write_text(json.dumps(record, indent=2) + "\n")
+    return blurry, sharp
+
+
+def _own_folders(data: ConfigDict) -> Unknown:
+    blur_paths, sharp_paths = (_folder(data, key) for key in ("unknown_blur", "unknown_sharp"))
+    pairs = Pairs(_test_photos(data)) if data.test_blur or data.test_sharp else None
+    return Unknown(Photos(blur_paths), Photos(sharp_paths), validation=pairs, test=pairs, pairs=None)
+
+
+def _folder(data: ConfigDict, key: str) -> list[Path]:
+    value = data[key]
+    if not value:
+        raise UserError(f"No {key} photos: give a folder of them, --config.data.{key}=DIR")
+    if not Path(value).is_dir():
+        raise UserError(f"data.{key} is {value}: no such folder")
+    paths = images.find(Path(value))
+    if not paths:
+        raise UserError(f"data.{key} is {value}: no photos in it (found: {layouts.listing(Path(value))})")
+    return paths
+
+
+def _test_photos(data: ConfigDict) -> list[Photo]:
+    blurry, sharp = _folder(data, "test_blur"), {p.stem: p for p in _folder(data, "test_sharp")}
+    missing = [p.name for p in blurry if p.stem not in sharp]
+    if missing:
+        raise UserError(f"data.test_sharp ({data.test_sharp}) lacks the twin of {missing[0]} ({len(missing)} missing)")
+    return [Photo(p, sharp[p.stem], "") for p in blurry]

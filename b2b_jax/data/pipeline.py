@@ -1,0 +1,87 @@
+"""From sources to batches with grain: every batch is a pure function of (seed, step, process index, process count).
+
+The i-th element of a stream is the same photo under the same crop whatever asks for it, and step s on process p of P
+takes the elements of local batch s·P + p. So `step` is the whole state of the input pipeline.
+"""
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import grain
+import numpy as np
+from grain.experimental import ZipMapDataset
+
+from b2b_jax.data import blur
+from b2b_jax.data.sources import Record, Source
+from b2b_jax.errors import UserError
+
+Batch = dict[str, np.ndarray]
+
+
+@dataclasses.dataclass(frozen=True)
+class Crop(grain.transforms.RandomMap):
+    """The same random square of every image of a record."""
+
+    size: int  # pixels
+
+    def random_map(self, record: Record, rng: np.random.Generator) -> Record:
+        height, width = _extent(record, self.size)
+        top, left = rng.integers(height - self.size + 1), rng.integers(width - self.size + 1)
+        return {k: v[top : top + self.size, left : left + self.size] for k, v in _images(record).items()}
+
+
+@dataclasses.dataclass(frozen=True)
+class BlurredCrop(grain.transforms.RandomMap):
+    """A random square of a sharp photo and the same square under a random kernel: {"sharp", "blurry"}."""
+
+    size: int  # pixels
+    kernel: Mapping[str, Any]  # for `blur.draw`
+
+    def random_map(self, record: Record, rng: np.random.Generator) -> Record:
+        margin = self.kernel["size"] // 2
+        photo = Crop(self.size + 2 * margin).random_map(record, rng)["image"]
+        blurry = blur.round8(blur.blur_valid(photo.astype(np.float32) / 255.0, blur.draw(rng, dict(self.kernel))))
+        return {"sharp": photo[margin : margin + self.size, margin : margin + self.size], "blurry": blurry}
+
+
+def _images(record: Record) -> Batch:
+    return {k: v for k, v in record.items() if k != "name"}
+
+
+def _extent(record: Record, size: int) -> tuple[int, int]:
+    height, width = next(iter(_images(record).values())).shape[:2]
+    if min(height, width) < size:
+        raise UserError(
+            f"{record['name']} is {width}x{height} pixels, smaller than the {size} that a training crop needs; "
+            f"remove it or train on smaller crops (the stage's `crop` key)"
+        )
+    return height, width
+
+
+def stream(source: Source, transform: grain.transforms.RandomMap, seed: int) -> grain.MapDataset:
+    """Endless shuffled elements of `source`, each under `transform`; every epoch has its own order and its own crops."""
+    return grain.MapDataset.source(source).seed(seed).shuffle().repeat().random_map(transform)
+
+
+def batches(streams: Mapping[str, grain.MapDataset], batch: int, process: int, processes: int) -> grain.MapDataset:
+    """The batches of steps 0, 1, 2, … of one process: {key: (batch / processes, h, w, 3)}.
+
+    Args:
+        streams: from a key of the batch to a stream whose elements are single images, see `select`.
+        batch: images over all processes; a multiple of their number.
+        process, processes: this process's index, and how many there are.
+    """
+    joined = ZipMapDataset([s.batch(batch // processes) for s in streams.values()])
+    return joined.map(lambda parts: dict(zip(streams, parts, strict=True)))[process::processes]
+
+
+def select(stream: grain.MapDataset, key: str) -> grain.MapDataset:
+    """Only the image `key` of each element."""
+    return stream.map(lambda element: element[key])
+
+
+def iterate(dataset: grain.MapDataset, start: int, stop: int, threads: int, prefetch: int) -> Iterator[Batch]:
+    """Yields the batches of steps start, …, stop - 1, prepared ahead by threads."""
+    options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=prefetch)
+    return iter(dataset[start:stop].to_iter_dataset(options))

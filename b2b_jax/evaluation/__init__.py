@@ -1,0 +1,1 @@
+"""Evaluation: scores, the honest rivals, the report."""

@@ -1,0 +1,1 @@
+"""Inference: the deblurrer after the translator, on photos."""

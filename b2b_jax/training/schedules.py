@@ -1,0 +1,37 @@
+"""Learning rates as functions of the step."""
+
+import jax.numpy as jnp
+import optax
+
+
+def constant_then_linear(rate: float, constant_steps: int, steps: int, warmup: int = 0) -> optax.Schedule:
+    """Blur2Blur's: `rate` for `constant_steps`, then in a line to 0 at `steps`; a linear warm-up multiplies it."""
+
+    def schedule(step):
+        decay = jnp.clip((steps - step) / max(steps - constant_steps, 1), 0.0, 1.0)
+        return rate * decay * ramp(step, warmup)
+
+    return schedule
+
+
+def cosine(rate: float, final: float, steps: int, warmup: int = 0) -> optax.Schedule:
+    """Half a cosine from `rate` to `final` at `steps` (Loshchilov & Hutter 2017), with a linear warm-up."""
+
+    def schedule(step):
+        progress = jnp.clip(step / max(steps, 1), 0.0, 1.0)
+        return (final + 0.5 * (rate - final) * (1 + jnp.cos(jnp.pi * progress))) * ramp(step, warmup)
+
+    return schedule
+
+
+def ramp(step, warmup: int):
+    """1/warmup at step 0, growing to 1; 1 throughout without warm-up."""
+    return jnp.minimum(1.0, (step + 1.0) / max(warmup, 1))
+
+
+def released_epochs(rate: float, epoch: int, first_epoch: int = 1, constant: int = 100, decay: int = 200) -> float:
+    """The released code's learning rate in `epoch` (from 1) of `constant` + `decay` epochs; 0 in the last one.
+
+    A run that starts again at `first_epoch` goes on with the value it would have had.
+    """
+    return rate * (1.0 - max(0, (epoch - first_epoch + 1) + first_epoch - constant) / (decay + 1))

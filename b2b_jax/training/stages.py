@@ -1,0 +1,192 @@
+"""The training stages of a run: the deblurrer on known pairs, then the translator towards the known blur."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import flax.linen as nn
+import grain
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+
+from b2b_jax import images, metrics, models, weights
+from b2b_jax.data import domains, pipeline
+from b2b_jax.data.sources import Source
+from b2b_jax.errors import UserError
+from b2b_jax.inference import pipeline as inference
+from b2b_jax.inference.pipeline import Network
+from b2b_jax.training import gan, loop, supervised
+from b2b_jax.training.run import WEIGHTS, Run, centre_crops, load
+from b2b_jax.training.state import State, best_params
+
+# Every stage and every stream draws from a seed of its own.
+SEED_DEBLURRER, SEED_UNKNOWN, SEED_KNOWN = 1, 2, 3
+
+
+def create(hyper: ConfigDict, dtype: jnp.dtype) -> nn.Module:
+    """The network that a config section describes; UserError when it names no network or key of ours."""
+    try:
+        return models.create(**hyper.to_dict(), dtype=dtype)
+    except ValueError as error:
+        raise UserError(str(error)) from error
+
+
+def stream_seed(seed: int, number: int) -> int:
+    """Seeds of the data streams of one run, apart from one another and from those of other runs."""
+    return int(np.random.SeedSequence([seed, number]).generate_state(1)[0])
+
+
+def export(folder: Path, hyper: ConfigDict, variables) -> None:
+    """Writes a stage's weights: the mark that it is finished, and what every later stage loads."""
+    hyper = hyper.to_dict()
+    weights.save(folder / WEIGHTS, hyper.pop("name"), hyper, jax.device_get(variables))
+
+
+# ------------------------------------------------------------------------------------------------------------ deblurrer
+
+
+def train_deblurrer(run: Run) -> None:
+    """Trains the deblurrer on the known pairs."""
+    known = run.known
+    fit_deblurrer(run, run.workdir / "deblurrer", known.train, known.crop, known.validation)
+
+
+def fit_deblurrer(
+    run: Run,
+    folder: Path,
+    train: Source,
+    crop: Callable[[int], grain.transforms.RandomMap],
+    validation: Source,
+) -> None:
+    """Trains `config.deblurrer` on any pairs and exports it to `folder`."""
+    config = run.config.deblurrer
+    network, adam = create(config.network, run.dtype), supervised.optimizer(config.optimizer, config.steps)
+    pairs = pipeline.stream(train, crop(config.crop), stream_seed(run.config.seed, SEED_DEBLURRER))
+    streams = {key: pipeline.select(pairs, key) for key in ("blurry", "sharp")}
+    task = loop.Task(
+        name=folder.name,
+        steps=config.steps,
+        batch=config.batch,
+        init=lambda key: supervised.init(network, adam, config.ema, config.crop, key),
+        step=supervised.make_step(network, adam, config),
+        frozen={},
+        evaluate=deblurrer_validation(run, network, validation),
+    )
+    state = loop.train(task, batches(run, streams, config.batch), folder, run.config)
+    export(folder, config.network, best_params(state, "deblurrer"))
+
+
+def deblurrer_validation(run: Run, network: nn.Module, source: Source) -> Callable[[State], tuple[dict, np.ndarray]]:
+    """PSNR of the restored validation crops, and a picture of blurry, restored, sharp."""
+    photos = centre_crops(source, run.config.evaluation.validation_images, run.config.evaluation.validation_crop)
+    restore = jax.jit(lambda params, x: inference.apply(network, params, x))
+
+    def evaluate(state: State) -> tuple[dict[str, float], np.ndarray]:
+        params = best_params(state, "deblurrer")
+        restored = inference.run(lambda x: restore(params, x), photos["blurry"], run.config.evaluation.batch)
+        scores = {"validation_psnr": mean_psnr(restored, photos["sharp"])}
+        return scores, grid([photos["blurry"], restored, photos["sharp"]], run.config.loop.sample_images)
+
+    return evaluate
+
+
+# ----------------------------------------------------------------------------------------------------------- translator
+
+
+def train_translator(run: Run) -> None:
+    """Trains Blur2Blur: the camera's blur into the known blur."""
+    config, folder = run.config.translator, run.workdir / "translator"
+    networks = {name: create(config[name], run.dtype) for name in ("generator", "discriminator")}
+    adams = gan.optimizers(config.optimizer, config.steps)
+    vgg = load_vgg(run)
+    task = loop.Task(
+        name="translator",
+        steps=config.steps,
+        batch=config.batch,
+        init=lambda key: gan.init(networks, adams, config.ema, config.crop, key),
+        step=gan.make_step(networks, adams, gan.make_content(config.content.kind, vgg and vgg.module), config),
+        frozen={"vgg": vgg.variables} if vgg else {},
+        evaluate=translator_validation(run, networks["generator"]),
+    )
+    state = loop.train(task, translator_batches(run), folder, run.config)
+    export(folder, config.generator, best_params(state, "generator"))
+    export(folder / "discriminator", config.discriminator, state.params["discriminator"])
+
+
+def translator_batches(run: Run) -> grain.MapDataset:
+    """Batches of `unknown_blur` and `known_blur`, each shuffled by a seed of its own and cycled at its own length."""
+    config, seed = run.config.translator, run.config.seed
+    blurry = pipeline.stream(run.unknown.blur, pipeline.Crop(config.crop), stream_seed(seed, SEED_UNKNOWN))
+    known_blur = domains.known_blur_stream(
+        run.config, run.known, run.unknown, config.crop, stream_seed(seed, SEED_KNOWN)
+    )
+    return batches(run, {"unknown_blur": pipeline.select(blurry, "image"), "known_blur": known_blur}, config.batch)
+
+
+def load_vgg(run: Run) -> Network | None:
+    """The frozen feature extractor of the content loss; None when the loss needs none."""
+    content = run.config.translator.content
+    if content.kind == "pooled":
+        return None
+    depth = {"vgg16": 16, "vgg19": 19}[content.kind]
+    vgg = load(Path(content.weights), run.dtype)
+    if getattr(vgg.module, "depth", None) != depth:
+        raise UserError(
+            f"{content.weights} holds another network than the {content.kind} that translator.content names"
+        )
+    layers = {16: models.vgg.VGG16_RELEASE_LAYERS, 19: models.vgg.VGG19_LAYERS}[depth]
+    return Network(vgg.module.clone(layers=layers), vgg.variables)
+
+
+def translator_validation(run: Run, generator: nn.Module) -> Callable[[State], tuple[dict, np.ndarray]]:
+    """PSNR of D_K(G(y)) where there is truth, and a picture of y, G(y), D_K(G(y)) and the truth."""
+    deblurrer, settings = run.network("deblurrer"), run.config.evaluation
+    source = run.unknown.validation or run.unknown.blur
+    photos = centre_crops(source, settings.validation_images, settings.validation_crop)
+    blurry = photos["blurry"] if "blurry" in photos else photos["image"]
+
+    @jax.jit
+    def both(params, frozen, x):
+        translated = inference.apply(generator, params, x)
+        return jnp.stack([translated, inference.apply(deblurrer.module, frozen, translated)], axis=1)
+
+    def evaluate(state: State) -> tuple[dict[str, float], np.ndarray]:
+        params = best_params(state, "generator")
+        outputs = inference.run(lambda x: both(params, deblurrer.variables, x), blurry, settings.batch)
+        columns, scores = [blurry, outputs[:, 0], outputs[:, 1]], {}
+        if "sharp" in photos:
+            columns, scores = (
+                [*columns, photos["sharp"]],
+                {"validation_psnr": mean_psnr(outputs[:, 1], photos["sharp"])},
+            )
+        return scores, grid(columns, run.config.loop.sample_images)
+
+    return evaluate
+
+
+# --------------------------------------------------------------------------------------------------------------- common
+
+
+def batches(run: Run, streams: dict[str, grain.MapDataset], batch: int) -> grain.MapDataset:
+    """This process's batches of the run."""
+    return pipeline.batches(streams, batch, jax.process_index(), jax.process_count())
+
+
+def mean_psnr(x: np.ndarray, y: np.ndarray) -> float:
+    """Mean PSNR in dB of 8-bit rounded images (n, h, w, 3)."""
+    return float(np.mean(metrics.psnr(metrics.round8(x), y)))
+
+
+def grid(columns: list[np.ndarray], rows: int) -> np.ndarray:
+    """A picture whose rows are images and whose columns are their versions: uint8 (rows · h, columns · w, 3)."""
+    return images.to_uint8(
+        np.concatenate([np.concatenate([x[i] for x in columns], axis=1) for i in range(min(rows, len(columns[0])))])
+    )
+
+
+def read_summary(folder: Path) -> dict[str, float]:
+    """A stage's summary.json; empty when the stage was not trained here."""
+    path = folder / "summary.json"
+    return json.loads(path.read_text()) if path.is_file() else {}

@@ -1,0 +1,66 @@
+"""The state of a training run: all that a step changes, and so all that a checkpoint holds."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import flax
+import jax
+import jax.numpy as jnp
+import optax
+
+Params = Any  # a network's variables, as `module.init` returns them
+Optimizers = Mapping[str, optax.GradientTransformation]
+
+
+@flax.struct.dataclass
+class State:
+    """`params`, `opt_state` and `ema` are keyed by network: "deblurrer", or "generator" and "discriminator"."""
+
+    step: jax.Array  # int32: steps done, which is also the index of the next batch
+    skipped: jax.Array  # int32: steps whose result was not finite and was thrown away
+    params: dict[str, Params]
+    opt_state: dict[str, Any]
+    ema: dict[str, Params]  # moving averages; empty when the config asks for none
+
+
+def create(params: dict[str, Params], optimizers: Optimizers, averaged: tuple[str, ...] = ()) -> State:
+    """A fresh state at step 0; `averaged` names the networks whose weights are averaged."""
+    return State(
+        step=jnp.zeros((), jnp.int32),
+        skipped=jnp.zeros((), jnp.int32),
+        params=params,
+        opt_state={name: optimizers[name].init(params[name]) for name in params},
+        # A copy: a donated state must not hold the same buffer twice.
+        ema={name: jax.tree.map(jnp.copy, params[name]) for name in averaged},
+    )
+
+
+def updated(state: State, name: str, gradients: Params, optimizer: optax.GradientTransformation) -> State:
+    """One optimiser step of the network `name`; the others and `state.step` stay."""
+    updates, opt_state = optimizer.update(gradients, state.opt_state[name], state.params[name])
+    params = optax.apply_updates(state.params[name], updates)
+    return state.replace(params={**state.params, name: params}, opt_state={**state.opt_state, name: opt_state})
+
+
+def averaged(state: State, decay: float) -> State:
+    """Moves every moving average towards its network, faster in the first steps: decay ≤ (1 + step) / (10 + step)."""
+    decay = jnp.minimum(decay, (1.0 + state.step) / (10.0 + state.step))
+    blend = {
+        n: jax.tree.map(lambda e, p: decay * e + (1 - decay) * p, state.ema[n], state.params[n]) for n in state.ema
+    }
+    return state.replace(ema=blend)
+
+
+def best_params(state: State, name: str) -> Params:
+    """The moving average of the network `name` if there is one, else its weights: what is evaluated and exported."""
+    return state.ema.get(name, state.params[name])
+
+
+def keep_finite(new: State, old: State) -> State:
+    """`new` if every number in it is finite; else `old`, one step later, counted: networks and optimisers together."""
+    flags = [jnp.all(jnp.isfinite(x)) for x in jax.tree.leaves((new.params, new.opt_state))]
+    # The barrier and the branch keep XLA from fusing hundreds of reductions and selections with the updates that they
+    # read: that program takes minutes to compile on a CPU.
+    finite = jnp.all(jnp.stack(jax.lax.optimization_barrier(flags)))
+    kept = jax.lax.cond(finite, lambda new, old: new, lambda new, old: old, new, old)
+    return kept.replace(step=new.step, skipped=old.skipped + jnp.where(finite, 0, 1))

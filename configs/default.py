@@ -1,0 +1,204 @@
+"""Every key of a run, once, with its unit and the reason for its value. The other configs are short deltas of this one.
+
+The values are the paper's (Blur2Blur, CVPR 2024, arXiv 2403.16205) for the translator and NAFNet's (ECCV 2022,
+arXiv 2204.04676) for the deblurrer. Any key can be set on the command line: `--config.translator.batch=8`.
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config() -> ConfigDict:
+    """Returns the configuration that every other one starts from."""
+    config = ConfigDict()
+    config.seed = 0  # of weights, data order, crops, noise: two runs with equal configs are equal bit by bit
+    config.stages = ("deblurrer", "translator", "evaluation", "report")  # run in this order; finished ones are skipped
+    config.compute_dtype = "auto"  # of the networks' activations: float32 | bfloat16 | auto (float32 on CPU only)
+    config.data = data()
+    config.known_blur = known_blur()
+    config.deblurrer = deblurrer()
+    config.translator = translator()
+    config.loop = loop()
+    config.evaluation = evaluation()
+    return config
+
+
+def data() -> ConfigDict:
+    """Where the photos come from (design: two unpaired piles of one camera, and the pairs of a public dataset)."""
+    return ConfigDict(
+        {
+            "known": "gopro",  # layout of the paired dataset that the deblurrer knows: b2b_jax/data/layouts.py
+            "unknown": "reds",  # layout of the camera's dataset; "" when unknown_blur and unknown_sharp are given
+            "root": "data",  # folder that holds the official downloads, each under its layout's folder name
+            "known_path": "",  # folder of the known download; "" = root/<its folder name>
+            "unknown_path": "",  # the same for the camera's
+            "unknown_blur": "",  # your camera's blurry photos (any nesting); replaces the layout's
+            "unknown_sharp": "",  # your camera's sharp photos of other scenes
+            "test_blur": "",  # optional blurry photos to score on, with
+            "test_sharp": "",  # … their sharp twins under the same names
+            "split_ratio": 0.6,  # share of the camera's training images that become unknown_blur; the rest is unknown_sharp
+            "threads": 2,  # that read and decode ahead of the accelerator
+            "prefetch": 4,  # batches kept ready
+            "scenes": scenes(),
+        }
+    )
+
+
+def scenes() -> ConfigDict:
+    """Generated photos: used when `data.known` or `data.unknown` is "scenes"."""
+    return ConfigDict(
+        {
+            "seed": 0,  # of the scenes and their blur, apart from `seed`: runs of other seeds share their data
+            "size": 160,  # pixels a side
+            "known": 600,  # scenes blurred afresh at every draw by known_kernel: the deblurrer's pairs
+            "blur": 600,  # scenes blurred once by unknown_kernel, as a camera does: unknown_blur
+            "sharp": 600,  # unknown_sharp
+            "validation": 64,
+            "test": 64,  # never used for a choice
+            # The known blur: a continuous horizontal motion of 5–11 px, within 10 degrees.
+            "known_kernel": ConfigDict({"kind": "box", "length": (5.0, 11.0), "angle": (-10.0, 10.0), "size": 21}),
+            # The camera's: three displaced copies averaged (burst merge, flicker, low-rate frame averaging).
+            "unknown_kernel": ConfigDict(
+                {"kind": "copies", "extent": (6.0, 9.0), "copies": 3, "angle": (-10.0, 10.0), "size": 21}
+            ),
+        }
+    )
+
+
+def known_blur() -> ConfigDict:
+    """What the discriminator takes as real (the set K): the known blur, at best on this camera's own sharp photos."""
+    return ConfigDict(
+        {
+            # "paired": the known dataset's blurry photos as they are; "synthetic": scenes.known_kernel on unknown_sharp.
+            "source": "paired",
+        }
+    )
+
+
+def deblurrer() -> ConfigDict:
+    """The network that removes the known blur, trained on known pairs, then frozen."""
+    return ConfigDict(
+        {
+            "weights": "",  # a .safetensors of tools/convert_weights.py: loaded instead of trained
+            "network": ConfigDict(
+                {
+                    "name": "nafnet",
+                    "width": 32,
+                    "encoders": (1, 1, 1, 28),
+                    "middle": 1,
+                    "decoders": (1, 1, 1, 1),
+                    "unshuffle": 1,  # 2: work at half resolution behind a pixel-unshuffle, four times cheaper
+                }
+            ),
+            "loss": "psnr",  # psnr | l1 | charbonnier
+            "steps": 400_000,
+            "batch": 32,  # images over all devices
+            "crop": 256,  # pixels
+            "augment": True,  # quarter turns and mirror images (the blur turns with the photo)
+            "optimizer": ConfigDict(
+                {
+                    "learning_rate": 1e-3,
+                    "final": 1e-7,  # learning rate at the last step
+                    "warmup": 0,  # steps
+                    "betas": (0.9, 0.9),
+                    "weight_decay": 1e-3,
+                    "clip": 0.01,  # largest global gradient norm; 0 = none
+                }
+            ),
+            "ema": 0.0,  # decay of the weights' moving average; 0 = none
+        }
+    )
+
+
+def translator() -> ConfigDict:
+    """Blur2Blur itself: the generator, its discriminator and their losses (paper, section 3)."""
+    return ConfigDict(
+        {
+            "weights": "",  # a .safetensors: loaded instead of trained
+            "generator": ConfigDict(
+                {
+                    "name": "mimo_unet",
+                    "base_channels": 32,
+                    "num_res": 8,
+                    "weight_init": "normal",
+                    "zero_init": False,  # start as the identity: zero output convolutions
+                }
+            ),
+            "discriminator": ConfigDict(
+                {
+                    "name": "patchgan",
+                    "ndf": 64,
+                    "n_layers": 3,
+                    "norm": "instance",  # instance | batch | none
+                    "input": "rgb",  # rgb (paper) | gradient: colour and content drown the cue of a small blur
+                }
+            ),
+            "gan_loss": "logistic",  # logistic (eq. 3) | hinge (released code) | least_squares | wasserstein
+            "gradient_penalty": ConfigDict(
+                {
+                    "weight": 0.005,  # lambda of eq. 4
+                    "every": 1,  # steps between penalties; the weight is multiplied by it (lazy regularisation)
+                }
+            ),
+            "content": ConfigDict(
+                {
+                    "kind": "vgg19",  # vgg19 (paper) | vgg16 (released code) | pooled (Charbonnier of 4x4 means, no weights)
+                    "weight": 0.8,  # lambda_rec
+                    "weights": "weights/vgg19.safetensors",  # converted torchvision weights; unused by pooled
+                }
+            ),
+            "curriculum": ConfigDict(
+                {
+                    "start": 0.5,  # share of each batch that counts at first, the least blurry part; 1 = no curriculum
+                    "grow_from": 200_000,  # step at which the share starts to grow
+                    "full_at": 500_000,  # step from which every image counts
+                }
+            ),
+            "steps": 1_000_000,
+            "batch": 16,  # images over all devices
+            "crop": 256,  # pixels
+            "augment": True,  # quarter turns and mirror images; of the blurs, too
+            "color_jitter": 0.1,  # largest relative change of brightness, contrast and saturation; 0 = none
+            "optimizer": ConfigDict(
+                {
+                    "generator_rate": 2e-4,
+                    "discriminator_rate": 2e-4,
+                    "constant_steps": 500_000,  # then linearly to 0 at the last step
+                    "warmup": 0,  # steps, of the generator's rate
+                    "betas": (0.5, 0.999),
+                }
+            ),
+            "ema": 0.999,  # decay of the generator's moving average, which is what is evaluated and exported; 0 = none
+        }
+    )
+
+
+def loop() -> ConfigDict:
+    """Cadences of the training loop; intervals are in steps."""
+    return ConfigDict(
+        {
+            "log_every": 100,
+            "evaluate_every": 5_000,
+            "checkpoint_every": 5_000,
+            "keep": 3,  # newest checkpoints kept
+            "sample_images": 4,  # photos in a grid under samples/
+            "bad_steps": 20,  # so many non-finite steps between two logs stop the run
+            "wandb": "",  # Weights & Biases project; "" = off
+        }
+    )
+
+
+def evaluation() -> ConfigDict:
+    """How the finished system is scored."""
+    return ConfigDict(
+        {
+            "images": 0,  # of the test set; 0 = all
+            "validation_images": 32,  # scored during training
+            "validation_crop": 256,  # pixels, centre crop of a validation photo
+            "batch": 8,
+            "fixed_filter": False,  # also score the best of a family of fixed filters, chosen with the truth
+            "oracle": False,  # also score the deblurrer on truly known-blurred images (generated blur only)
+            "paired": False,  # also train a deblurrer on the camera's own pairs, the upper bound (doubles the time)
+            "photographs": False,  # also score scikit-image's photographs under scenes.unknown_kernel
+            "examples": 6,  # before/after pictures in the report
+        }
+    )

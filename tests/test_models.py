@@ -1,0 +1,437 @@
+"""The networks: golden numbers of the PyTorch originals, published sizes, padding, modes and errors."""
+
+import functools
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import linen as nn
+from helpers import REFERENCE, assert_close, nhwc, torch_shapes
+
+from b2b_jax import losses, models, torch_files, weights
+from b2b_jax.models import layers, nafnet, patchgan, vgg
+
+KEY = jax.random.key(0, impl="rbg")  # compiles faster than the default
+# Here compiling takes longer than running.
+jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": "0"})
+NAFNET_W8 = {"width": 8, "encoders": (1, 1, 1, 2)}
+NAFNET_3LEVEL = {"width": 8, "encoders": (1, 2, 1), "middle": 2, "decoders": (1, 1, 2)}
+
+
+@pytest.fixture(autouse=True)
+def full_precision():
+    with jax.default_matmul_precision("float32"):
+        yield
+
+
+@functools.cache
+def golden(name: str) -> dict[str, np.ndarray]:
+    return dict(np.load(REFERENCE / f"{name}.npz"))
+
+
+def load(module: nn.Module, name: str, size: int = 32) -> dict:
+    """The weights of a reference checkpoint as variables of a module."""
+    like = jax.eval_shape(module.init, KEY, jnp.zeros((1, size, size, 3)))
+    return weights.from_torch_state(torch_files.state_dict(torch_files.read(REFERENCE / f"{name}.pth")), like)
+
+
+def random_variables(module: nn.Module, x: jax.Array) -> dict:
+    """Variables without the initialisers, whose random numbers take long to compile."""
+    rng = np.random.default_rng(0)
+    shapes = jax.eval_shape(module.init, KEY, x)
+    return jax.tree.map(lambda leaf: rng.normal(0, 0.1, leaf.shape).astype(np.float32), shapes)
+
+
+def images(*shape: int) -> jax.Array:
+    return jax.random.uniform(jax.random.key(7), shape)
+
+
+# ---- layers ----
+
+
+def conv_torch(x, p, **kw):
+    return layers.conv(x, p["weight"].transpose(2, 3, 1, 0), **kw) + p["bias"]
+
+
+def transposed_torch(x, p, **kw):
+    return layers.conv_transpose(x, p["weight"].transpose(2, 3, 0, 1), **kw) + p["bias"]
+
+
+def layer_norm_torch(x, p):
+    return layers.LayerNorm2d(1e-6).apply({"params": {"scale": p["weight"], "bias": p["bias"]}}, x)
+
+
+OPS = {
+    "conv_k2_s2_p0": lambda x, p: conv_torch(x, p, stride=2),
+    "conv_k3_depthwise": lambda x, p: conv_torch(x, p, padding=1, groups=6),
+    "conv_k3_s2_p1_even": lambda x, p: conv_torch(x, p, stride=2, padding=1),
+    "conv_k3_s2_p1_odd": lambda x, p: conv_torch(x, p, stride=2, padding=1),
+    "conv_k4_s1_p1": lambda x, p: conv_torch(x, p, padding=1),
+    "conv_k4_s2_p1": lambda x, p: conv_torch(x, p, stride=2, padding=1),
+    "convtranspose_k4_s2_p1": transposed_torch,
+    "convtranspose_k3_s2_p1_op1": lambda x, p: transposed_torch(x, p, output_padding=1),
+    "instancenorm_eps1e-5": lambda x, p: layers.instance_norm(x),
+    "layernorm2d_nafnet_eps1e-6": layer_norm_torch,
+    "pixel_shuffle_2": lambda x, p: layers.pixel_shuffle(x, 2),
+    "pixel_unshuffle_2": lambda x, p: layers.pixel_unshuffle(x, 2),
+    "interp_nearest_x0.5_even": lambda x, p: layers.nearest_half(x),
+    "interp_nearest_x0.5_odd": lambda x, p: layers.nearest_half(x),
+    "interp_nearest_x2": lambda x, p: layers.nearest_double(x),
+    "interp_bilinear_x0.5": lambda x, p: layers.bilinear_half(x),
+    "interp_bilinear_x0.5_odd_halves": lambda x, p: layers.bilinear_half(x),
+    "interp_bilinear_x0.25": lambda x, p: layers.bilinear_quarter(x),
+    "interp_bilinear_x0.25_not_multiple": lambda x, p: layers.bilinear_quarter(x),
+    "maxpool_2x2_odd_floor": lambda x, p: layers.max_pool(x),
+    **{
+        f"tlc_local_avgpool_{case}": lambda x, p, case=case: nafnet.local_mean(
+            x, golden("ops/ops")[f"tlc_local_avgpool_{case}__kernel"]
+        )
+        for case in "abcde"
+    },
+}
+
+
+@pytest.mark.parametrize("name", OPS)
+def test_layer_equals_pytorch(name):
+    prefix = f"{name}__p."
+    parameters = {k.removeprefix(prefix): v for k, v in golden("ops/ops").items() if k.startswith(prefix)}
+    y = OPS[name](jnp.asarray(nhwc(golden("ops/ops")[f"{name}__x"])), parameters)
+    assert_close(y, nhwc(golden("ops/ops")[f"{name}__y"]), tol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "kernel, stride, padding, output_padding", [(4, 2, 1, 0), (3, 2, 1, 1), (2, 2, 0, 0), (3, 1, 1, 0)]
+)
+def test_conv_transpose_is_the_transpose_of_conv(kernel, stride, padding, output_padding):
+    x, k = images(2, 5, 6, 3), images(kernel, kernel, 3, 4)
+    y = layers.conv_transpose(x, k, stride, padding, output_padding)
+    forward = functools.partial(layers.conv, kernel=k.swapaxes(2, 3), stride=stride, padding=padding)
+    (want,) = jax.vjp(forward, jnp.zeros_like(y))[1](x)
+    assert_close(y, want, tol=1e-6)
+
+
+def with_gradients(f, x, k):
+    y, pull = jax.vjp(f, x, k)
+    return y, *pull(y)
+
+
+def test_depthwise_equals_grouped_convolution_with_gradients():
+    x, k = images(2, 7, 9, 6), images(3, 3, 1, 6)
+    grouped = functools.partial(
+        jax.lax.conv_general_dilated,
+        window_strides=(1, 1),
+        padding=((1, 1), (0, 0)),
+        dimension_numbers=layers.DIMENSIONS,
+        feature_group_count=6,
+    )
+    ours = functools.partial(layers.conv, padding=(1, 0), groups=6)
+    for direct, slow in zip(*(jit(with_gradients, static_argnums=0)(f, x, k) for f in (ours, grouped)), strict=True):
+        assert_close(direct, slow, tol=1e-6)
+
+
+def test_local_mean_is_accurate_in_float32_far_along_a_photo():
+    x = np.asarray(images(1, 4, 6000, 1)) + 1
+    want = np.lib.stride_tricks.sliding_window_view(x.astype(np.float64), 384, axis=2).mean(-1).mean(1, keepdims=True)
+    got = nafnet.local_mean(jnp.asarray(x), (384, 384))
+    np.testing.assert_allclose(got[:, :1, 191:-192], want, rtol=1e-5)
+
+
+def test_batch_norm_moves_its_statistics_as_pytorch():
+    module, x = layers.BatchNorm(), images(2, 3, 5, 4)
+    variables = module.init(KEY, x)
+    y, state = module.apply(variables, x, train=True, mutable="batch_stats")
+    assert_close(y.mean((0, 1, 2)), np.zeros(4), tol=1e-5)
+    assert_close(y.std((0, 1, 2)), np.ones(4), tol=1e-3)
+    assert_close(state["batch_stats"]["mean"], 0.1 * x.mean((0, 1, 2)), tol=1e-6)
+    assert_close(state["batch_stats"]["var"], 0.9 + 0.1 * x.var((0, 1, 2), ddof=1), tol=1e-6)
+    assert_close(module.apply(variables, x, train=True), y, tol=1e-6)  # without asking for the statistics
+    assert_close(module.apply(variables, x), x / np.sqrt(1 + 1e-5), tol=1e-6)
+
+
+@pytest.mark.parametrize("module", [layers.Conv(64), layers.ConvTranspose(32, kernel_size=3)])
+def test_default_initialisation_is_pytorchs(module):
+    params = module.init(KEY, images(1, 4, 4, 32))["params"]
+    bound = 1 / np.sqrt(9 * 32)
+    for leaf in params.values():
+        assert np.abs(leaf).max() <= bound
+        assert np.abs(leaf).max() > 0.9 * bound
+
+
+def test_patchgan_starts_as_in_blur2blur():
+    params = jit(models.create("patchgan", ndf=8).init)(KEY, images(1, 32, 32, 3))["params"]
+    kernels = np.concatenate([np.ravel(layer["kernel"]) for layer in params.values()])
+    assert abs(kernels.std() - 0.02) < 4e-4
+    assert abs(kernels.mean()) < 4e-4
+    assert not any(layer["bias"].any() for layer in params.values())
+
+
+# ---- NAFNet ----
+
+
+@pytest.mark.parametrize(
+    "fixture, checkpoint, hyper",
+    [
+        ("nafnet_w8", "nafnet_w8", NAFNET_W8),
+        ("nafnet_w8_3level", "nafnet_w8_3level", NAFNET_3LEVEL),
+        ("nafnet_w8_local_ts64", "nafnet_w8", NAFNET_W8 | {"local": True, "train_size": 64}),
+    ],
+)
+def test_nafnet_equals_pytorch(fixture, checkpoint, hyper):
+    module, data = models.create("nafnet", **hyper), golden(f"nafnet/{fixture}")
+    variables, apply = load(module, f"nafnet/{checkpoint}"), jit(module.apply)
+    for i in range(sum(key.startswith("x") for key in data)):
+        assert_close(apply(variables, nhwc(data[f"x{i}"])), nhwc(data[f"y{i}"]))
+
+
+def test_nafnet_uses_the_local_mean_outside_training_only():
+    hyper = {"width": 4, "encoders": (1,), "decoders": (1,), "train_size": 8}
+    module, x = models.create("nafnet", **hyper), images(1, 24, 24, 3)
+    variables = jax.tree.map(lambda p: 5 * p, random_variables(module, x))  # so that the means matter
+    local = jit(module.clone(local=True).apply, static_argnames="train")
+    plain = jit(module.apply)(variables, x)
+    assert_close(local(variables, x, train=True), plain, tol=1e-6)
+    assert np.abs(local(variables, x) - plain).max() > 1e-4
+
+
+def test_small_nafnet_of_the_demo_works_on_the_unshuffled_image():
+    module = models.create("nafnet", width=24, encoders=[2, 2], decoders=[2, 2], middle=2, unshuffle=2)
+    shapes = jax.eval_shape(module.init, KEY, jnp.zeros((1, 48, 48, 3)))
+    assert module.stride == 8
+    assert round(count(torch_shapes(shapes)), -3) == 277_000
+    tiny, x = models.create("nafnet", width=4, encoders=[1], decoders=[1], unshuffle=2), images(1, 9, 14, 3)
+    variables, apply = random_variables(tiny, x), jit(tiny.apply)
+    padded = apply(variables, jnp.pad(x, ((0, 0), (0, 3), (0, 2), (0, 0))))
+    assert_close(apply(variables, x), padded[:, :9, :14], tol=1e-6)
+
+
+def test_fresh_nafnet_blocks_are_the_identity():
+    x = images(1, 6, 6, 4)
+    y, _ = jit(nafnet.NAFBlock().init_with_output)(KEY, x)
+    np.testing.assert_array_equal(y, x)
+
+
+def test_nafnet_wants_as_many_decoders_as_encoders():
+    with pytest.raises(ValueError, match="as many decoders"):
+        models.create("nafnet", encoders=[1, 1], decoders=[1]).init(KEY, images(1, 8, 8, 3))
+
+
+# ---- MIMO-UNet ----
+
+
+def test_mimo_unet_equals_pytorch():
+    module, data = models.create("mimo_unet", base_channels=8, num_res=2), golden("mimo/mimo_w8_res2")
+    outputs = jit(module.apply)(load(module, "mimo/mimo_w8_res2"), nhwc(data["x0"]))
+    for i, y in enumerate(outputs):
+        assert_close(y, nhwc(data[f"y0_out{i}"]))
+
+
+def test_mimo_unet_that_starts_at_zero_is_the_identity_at_any_size():
+    module, x = models.create("mimo_unet", base_channels=8, num_res=0, zero_init=True), images(1, 13, 18, 3)
+    outputs, _ = jit(module.init_with_output)(KEY, x)
+    for y, step in zip(outputs, (4, 2, 1), strict=True):
+        np.testing.assert_array_equal(y, x[:, ::step, ::step])
+    translator = models.create("mimo_unet", base_channels=8, num_res=1)  # the demo's
+    assert round(count(torch_shapes(jax.eval_shape(translator.init, KEY, x))), -3) == 88_000
+
+
+def test_mimo_unet_pads_by_its_last_pixels():
+    module, x = models.create("mimo_unet", base_channels=8, num_res=0), images(1, 13, 18, 3)
+    variables, apply = random_variables(module, x), jit(module.apply)
+    padded = apply(variables, jnp.pad(x, ((0, 0), (0, 3), (0, 2), (0, 0)), "edge"))
+    for y, want in zip(apply(variables, x), padded, strict=True):
+        assert_close(y, want[:, : y.shape[1], : y.shape[2]], tol=1e-5)
+
+
+def test_mimo_unet_drops_whole_channels_in_training_only():
+    module, x = models.create("mimo_unet", base_channels=8, num_res=0, dropout=0.5), images(1, 8, 8, 3)
+    apply = jit(functools.partial(module.apply, capture_intermediates=True), static_argnames="train")
+    variables, rngs = random_variables(module, x), {"dropout": KEY}
+    for train, least, most in ((True, 0.1, 0.9), (False, 0, 0)):
+        _, state = apply(variables, x, train=train, rngs=rngs if train else None)
+        full, half = state["intermediates"]["Dropout_0"]["__call__"]
+        dropped = np.concatenate([(full == 0).all((1, 2)), (half == 0).all((1, 2))], axis=-1)
+        assert least <= dropped.mean() <= most
+        assert (full == 0).any((1, 2)).sum() == (full == 0).all((1, 2)).sum()  # a channel goes whole or not at all
+
+
+# ---- PatchGAN ----
+
+
+@functools.cache
+def small_patchgan() -> tuple[nn.Module, dict]:
+    module = models.create("patchgan", ndf=8)
+    return module, load(module, "patchgan/patchgan_ndf8")
+
+
+def test_patchgan_equals_pytorch_at_three_scales():
+    data, (module, variables) = golden("patchgan/patchgan_ndf8"), small_patchgan()
+    scales = jit(functools.partial(patchgan.multiscale, module))
+    logits = scales(variables, [nhwc(data[f"x_scale{i}"]) for i in range(3)])
+    for i, y in enumerate(logits):
+        assert_close(y, nhwc(data[f"y_scale{i}"]))
+
+
+def test_gradient_penalty_and_its_gradients_equal_pytorch():
+    data, (module, variables) = golden("patchgan/patchgan_ndf8"), small_patchgan()
+    real, fake, alpha = nhwc(data["gp_real"]), nhwc(data["gp_fake"]), data["gp_alpha"].reshape(-1, 1, 1, 1)
+
+    def penalty(variables):
+        values = losses.gradient_penalty(lambda x: module.apply(variables, x), real, fake, alpha)
+        return values.mean(), values
+
+    gradients, values = jit(jax.grad(penalty, has_aux=True))(variables)
+    assert_close(values, data["gp_value_per_sample_lambda1"])
+    for name in ("model.0", "model.2", "model.11"):
+        want = data[f"gp_grad_mean_lambda1__{name}.weight"].transpose(2, 3, 1, 0)
+        np.testing.assert_allclose(gradients["params"][name]["kernel"], want, atol=1e-4 * np.abs(want).max())
+
+
+def test_patchgan_on_gradients_sees_no_colour():
+    x = images(2, 24, 30, 3)
+    np.testing.assert_allclose(patchgan.image_gradient(x)[:, 3, 5, :3], 8 * (x[:, 3, 6] - x[:, 3, 5]), rtol=1e-6)
+    np.testing.assert_allclose(patchgan.image_gradient(x)[:, 3, 5, 3:], 8 * (x[:, 4, 5] - x[:, 3, 5]), rtol=1e-6)
+    assert not patchgan.image_gradient(x)[:, -1, -1].any()
+    module = models.create("patchgan", ndf=4, input="gradient", norm="none")
+    variables, apply = random_variables(module, x), jit(module.apply)
+    assert variables["params"]["model.0"]["kernel"].shape == (4, 4, 6, 4)
+    assert_close(apply(variables, x + jnp.array([0.5, 0.1, -0.3])), apply(variables, x), tol=1e-5)
+
+
+@pytest.mark.parametrize("n_layers, smallest", [(2, 12), (3, 24)])
+def test_patchgan_tells_the_smallest_usable_side(n_layers, smallest):
+    module = models.create("patchgan", ndf=4, n_layers=n_layers)
+    y, _ = jax.eval_shape(module.init_with_output, KEY, images(1, smallest, smallest, 3))
+    assert y.shape == (1, 1, 1, 1)
+    with pytest.raises(ValueError, match=f"at least {smallest}x{smallest}, got {smallest - 1}x64"):
+        module.init(KEY, images(1, smallest - 1, 64, 3))
+
+
+# ---- VGG ----
+
+
+def vgg_weights(depth: int, names: tuple[str, ...]) -> tuple[nn.Module, dict]:
+    """The recipe of the reference data: He-normal kernels, convolution i from the seed 61 + i."""
+    module = models.create("vgg", depth=depth, layers=names)
+    params = jax.eval_shape(module.init, KEY, jnp.zeros((1, 64, 64, 3)))["params"]
+    state = {}
+    for i, name in enumerate(sorted(params, key=lambda name: int(name.split(".")[1]))):
+        _, _, inputs, outputs = params[name]["kernel"].shape
+        rng = np.random.default_rng(61 + i)
+        kernel = (rng.standard_normal((outputs, inputs, 3, 3)) * np.sqrt(2 / (9 * inputs))).astype(np.float32)
+        bias = (0.01 * rng.standard_normal(outputs)).astype(np.float32)
+        state[name] = {"kernel": kernel.transpose(2, 3, 1, 0), "bias": bias}
+    return module, {"params": state}
+
+
+@pytest.mark.parametrize(
+    "depth, names, fixture, loss",
+    [
+        (16, vgg.VGG16_RELEASE_LAYERS, "vgg16_official_loss_features", "vgg16_loss"),
+        (19, vgg.VGG19_LAYERS, "vgg19_slices", "vgg19_loss_same_weights"),
+    ],
+)
+def test_vgg_features_and_perceptual_gradient_equal_pytorch(depth, names, fixture, loss):
+    data, (module, variables) = golden("vgg/vgg_seed61"), vgg_weights(depth, names)
+    x, y = (data[f"{name}_u8_hwc"][None] / np.float32(255) for name in "xy")
+
+    def perceptual(x, y, variables):
+        return losses.perceptual(lambda z: module.apply(variables, z), x, y)[0], module.apply(variables, x)
+
+    (value, features), gradient = jit(jax.value_and_grad(perceptual, has_aux=True))(x, y, variables)
+    for i, feature in enumerate(features):
+        sampled = np.moveaxis(feature, -1, 1).ravel()[data[f"{fixture}__{i}__index"]]
+        assert_close(sampled, data[f"{fixture}__{i}__value"])
+    assert abs(value - json.loads(str(data["meta_json"]))[loss]) < 1e-5
+    want = nhwc(data[f"vgg{depth}_loss_grad_x"])
+    np.testing.assert_allclose(gradient, want, atol=1e-3 * np.abs(want).max())
+
+
+def test_vgg_computes_nothing_beyond_the_layers_asked_for():
+    module, x = models.create("vgg", depth=16, layers=["relu2_1", "conv1_2"], normalize=True), images(1, 8, 8, 3)
+    variables = random_variables(module, x)
+    relu2_1, conv1_2 = module.apply(variables, x)
+    assert set(variables["params"]) == {"features.0", "features.2", "features.5"}
+    assert relu2_1.shape == (1, 4, 4, 128) and conv1_2.shape == (1, 8, 8, 64)
+    assert relu2_1.min() == 0 > conv1_2.min()
+    normal = (x - jnp.array(vgg.IMAGENET_MEAN)) / jnp.array(vgg.IMAGENET_STD)
+    assert_close(module.clone(normalize=False).apply(variables, normal)[1], conv1_2, tol=1e-6)
+
+
+@pytest.mark.parametrize("hyper, message", [({"depth": 11}, "16 or 19"), ({"layers": ["relu6_1"]}, "relu5_4")])
+def test_vgg_names_what_it_knows(hyper, message):
+    with pytest.raises(ValueError, match=message):
+        models.create("vgg", **hyper).init(KEY, images(1, 8, 8, 3))
+
+
+# ---- all ----
+
+
+def count(shapes: dict[str, list[int]]) -> int:
+    return sum(int(np.prod(shape)) for shape in shapes.values())
+
+
+@pytest.mark.parametrize(
+    "manifest, name, hyper",
+    [
+        ("nafnet_gopro_width32", "nafnet", {}),
+        ("nafnet_gopro_width64", "nafnet", {"width": 64, "local": True}),
+        ("mimo_unet", "mimo_unet", {}),
+        ("mimo_unet_plus", "mimo_unet", {"num_res": 20, "dropout": 0.1}),
+        ("patchgan_basic_instance", "patchgan", {}),
+        ("patchgan_basic_batch", "patchgan", {"norm": "batch"}),
+        ("torchvision_vgg16", "vgg", {"depth": 16, "layers": ["relu5_3"]}),
+        ("torchvision_vgg19", "vgg", {"depth": 19, "layers": ["relu5_4"]}),
+    ],
+)
+def test_every_tensor_has_the_published_name_and_shape(manifest, name, hyper):
+    want = json.loads((REFERENCE / "manifests" / f"{manifest}.json").read_text())
+    tensors = {k: shape for k, shape in want["state_dict"] if not k.startswith("classifier.")}
+    tensors = {k: shape for k, shape in tensors.items() if not k.endswith("num_batches_tracked")}
+    variables = jax.eval_shape(models.create(name, **hyper).init, KEY, jnp.zeros((1, 64, 64, 3)))
+    assert torch_shapes(variables) == tensors
+    classifiers = {"torchvision_vgg16": 123_642_856, "torchvision_vgg19": 123_642_856}
+    assert count(torch_shapes({"params": variables["params"]})) == want["parameter_count"] - classifiers.get(
+        manifest, 0
+    )
+
+
+@pytest.mark.parametrize(
+    "name, hyper",
+    [
+        ("nafnet", {"width": 4, "encoders": [1], "decoders": [1]}),
+        ("mimo_unet", {"base_channels": 8, "num_res": 0}),
+        ("patchgan", {"ndf": 4, "n_layers": 1}),
+        ("vgg", {"layers": ["relu2_1"]}),
+    ],
+)
+def test_bfloat16_computes_near_float32_with_float32_parameters(name, hyper):
+    module, x = models.create(name, **hyper), images(1, 16, 16, 3)
+    variables = random_variables(module, x)
+    want = jit(module.apply)(variables, x)
+    half = module.clone(dtype=jnp.bfloat16)
+    assert {leaf.dtype for leaf in jax.tree.leaves(jax.eval_shape(half.init, KEY, x))} == {jnp.dtype("float32")}
+    for y, z in zip(jax.tree.leaves(jit(half.apply)(variables, x)), jax.tree.leaves(want), strict=True):
+        assert y.dtype == (jnp.bfloat16 if name == "vgg" else jnp.float32)
+        assert 0 < np.abs(y.astype(jnp.float32) - z).max() < 0.05 * max(1, np.abs(z).max())
+
+
+@pytest.mark.parametrize(
+    "name, hyper, message",
+    [
+        ("nafnett", {}, "did you mean 'nafnet'"),
+        ("swin", {}, "known: .*nafnet.*patchgan"),
+        ("nafnet", {"widht": 8}, "did you mean 'width'"),
+        ("mimo_unet", {"parent": None}, "known: base_channels, num_res"),
+    ],
+)
+def test_create_names_the_nearest_and_the_known(name, hyper, message):
+    with pytest.raises(ValueError, match=message):
+        models.create(name, **hyper)
+
+
+@pytest.mark.parametrize("name, hyper", [("patchgan", {"norm": "layer"}), ("mimo_unet", {"weight_init": "xavier"})])
+def test_unknown_choices_are_refused(name, hyper):
+    with pytest.raises(ValueError, match="is unknown; choose one of"):
+        models.create(name, **hyper).init(KEY, images(1, 24, 24, 3))

@@ -1,0 +1,541 @@
+"""Checkpoints of PyTorch and ours: reading, refusing, naming, round trips and the command line.
+
+Checkpoints are crafted here without torch, after the two formats of `torch.save`; the reference ones came from torch.
+"""
+
+import importlib.util
+import io
+import json
+import os
+import pickle
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import ml_dtypes
+import numpy as np
+import pytest
+from flax.traverse_util import flatten_dict
+
+from b2b_jax import models, torch_files, weights
+
+ROOT = Path(__file__).parents[1]
+REFERENCES = (Path(__file__).parent / "data" / "reference", ROOT.parent / "shared" / "reference")
+NAFNET = {"width": 8, "encoders": [1, 1, 1, 2], "middle": 1, "decoders": [1, 1, 1, 1], "unshuffle": 1, "local": False}
+PATCHGAN = {"ndf": 8, "n_layers": 3, "norm": "instance", "input": "rgb"}
+
+
+def reference(name):
+    for folder in REFERENCES:
+        if (folder / name).exists():
+            return folder / name
+    pytest.skip(f"the reference file {name} is neither in {REFERENCES[0]} nor in {REFERENCES[1]}")
+
+
+def state_of(name):
+    return torch_files.state_dict(torch_files.read(reference(name)))
+
+
+def manifest(name):
+    tensors = json.loads(reference(f"manifests/{name}.json").read_text())["state_dict"]
+    return {key: np.broadcast_to(np.zeros((), np.float32), shape) for key, shape in tensors}
+
+
+# A small torch.save. Global and Tensor pickle to the same opcodes as torch's functions and tensors.
+
+
+class Global(NamedTuple):
+    module: str
+    name: str
+
+    def __call__(self):
+        raise AssertionError("only its name is ever pickled")
+
+
+class Storage(NamedTuple):
+    kind: str
+    key: str
+    data: np.ndarray
+    view: tuple | None = None
+
+
+class Tensor(NamedTuple):
+    storage: Storage
+    offset: int
+    shape: tuple
+    stride: tuple
+
+    def __reduce_ex__(self, protocol):
+        return Global("torch._utils", "_rebuild_tensor_v2"), (*self, False, {})
+
+
+class Pickler(pickle._Pickler):
+    def __init__(self, file, legacy):
+        super().__init__(file, protocol=2)
+        self.legacy = legacy
+
+    def save(self, obj, save_persistent_id=True):
+        if isinstance(obj, Global):
+            return self.write(f"c{obj.module}\n{obj.name}\n".encode())
+        return super().save(obj, save_persistent_id)
+
+    def persistent_id(self, obj):
+        if not isinstance(obj, Storage):
+            return None
+        pid = ("storage", Global("torch", obj.kind), obj.key, "cuda:0", obj.data.size)
+        return (*pid, obj.view) if self.legacy else pid
+
+
+def pickled(obj, legacy=False):
+    file = io.BytesIO()
+    Pickler(file, legacy).dump(obj)
+    return file.getvalue()
+
+
+def write_zip(path, obj, storages=(), order=b"little", compression=zipfile.ZIP_STORED):
+    with zipfile.ZipFile(path, "w", compression) as archive:
+        archive.writestr("archive/data.pkl", pickled(obj))
+        archive.writestr("archive/byteorder", order)
+        for storage in storages:
+            archive.writestr(f"archive/data/{storage.key}", storage.data.tobytes())
+    return path
+
+
+def write_legacy(path, obj, storages=(), little_endian=True):
+    parts = [torch_files.MAGIC, 1001, {"protocol_version": 1001, "little_endian": little_endian}]
+    path.write_bytes(
+        b"".join(map(pickled, parts))
+        + pickled(obj, legacy=True)
+        + pickled([storage.key for storage in storages])
+        + b"".join(np.int64(s.data.size).tobytes() + s.data.tobytes() for s in storages)
+    )
+    return path
+
+
+def whole(kind, key, data):
+    """A contiguous tensor and its storage."""
+    strides = tuple(s // data.itemsize for s in data.strides)
+    storage = Storage(kind, key, data.ravel())
+    return Tensor(storage, 0, data.shape, strides), storage
+
+
+WRITERS = {"zip": write_zip, "legacy": write_legacy}
+
+
+@pytest.fixture(params=WRITERS)
+def write(request):
+    return WRITERS[request.param]
+
+
+# Reading.
+
+
+def test_windows_on_a_shared_storage(write, tmp_path):
+    base = np.arange(24, dtype=np.float32)
+    shared = Storage("FloatStorage", "7", base)
+    other, last = whole("LongStorage", "8", np.array([3, -4]))
+    obj = {
+        "plain": Tensor(shared, 0, (4, 6), (6, 1)),
+        "transposed": Tensor(shared, 0, (6, 4), (1, 6)),
+        "strided": Tensor(shared, 7, (2, 3), (12, 2)),
+        "expanded": Tensor(shared, 5, (2, 2), (0, 1)),
+        "scalar": Tensor(shared, 23, (), ()),
+        "empty": Tensor(shared, 0, (0, 6), (6, 1)),
+        "other": other,
+    }
+    got = torch_files.read(write(tmp_path / "a.pth", obj, [shared, last]))
+    square = base.reshape(4, 6)
+    expected = {
+        "plain": square,
+        "transposed": square.T,
+        "strided": np.array([[7, 9, 11], [19, 21, 23]]),
+        "expanded": np.array([[5, 6], [5, 6]]),
+        "scalar": np.array(23),
+        "empty": np.zeros((0, 6)),
+        "other": np.array([3, -4]),
+    }
+    for name, array in expected.items():
+        assert got[name].shape == array.shape
+        np.testing.assert_array_equal(got[name], array)
+
+
+@pytest.mark.parametrize(
+    ("kind", "dtype"),
+    [
+        ("HalfStorage", np.float16),
+        ("BFloat16Storage", ml_dtypes.bfloat16),
+        ("DoubleStorage", np.float64),
+        ("BoolStorage", np.bool_),
+        ("CharStorage", np.int8),
+    ],
+)
+def test_dtypes(write, kind, dtype, tmp_path):
+    # An odd number of bytes before the storage leaves it unaligned in the legacy format.
+    first, first_storage = whole("ByteStorage", "0", np.array([1, 2, 3], np.uint8))
+    data = np.array([[1, 0, 1.5], [-2, 0.25, 1]]).astype(dtype)
+    tensor, storage = whole(kind, "1", data)
+    got = torch_files.read(write(tmp_path / "a.pt", {"first": first, "x": tensor}, [first_storage, storage]))["x"]
+    assert got.dtype == data.dtype and got.flags.aligned
+    np.testing.assert_array_equal(got, data)
+
+
+def test_big_endian_zip(tmp_path):
+    data = np.array([1.5, -2, 1e-9], np.float32)
+    tensor, _ = whole("FloatStorage", "0", data)
+    swapped = Storage("FloatStorage", "0", data.byteswap())
+    np.testing.assert_array_equal(torch_files.read(write_zip(tmp_path / "a.pt", tensor, [swapped], b"big")), data)
+
+
+def test_legacy_format_is_little_endian_whatever_machine_wrote_it(tmp_path):
+    data = np.array([1.5, -2, 1e-9], np.float32)
+    tensor, storage = whole("FloatStorage", "0", data)
+    path = write_legacy(tmp_path / "a.pt", tensor, [storage], little_endian=False)
+    np.testing.assert_array_equal(torch_files.read(path), data)
+
+
+def test_legacy_storage_views(tmp_path):
+    root = np.arange(6, dtype=np.float32)
+    storage = Storage("FloatStorage", "0", root, ("1", 2, 3))
+    path = write_legacy(tmp_path / "a.pt", Tensor(storage, 1, (2,), (1,)), [storage])
+    np.testing.assert_array_equal(torch_files.read(path), [3, 4])
+
+
+def test_compressed_zip(tmp_path):
+    data = np.arange(1000, dtype=np.float32)
+    tensor, storage = whole("FloatStorage", "0", data)
+    path = write_zip(tmp_path / "a.pt", tensor, [storage], compression=zipfile.ZIP_DEFLATED)
+    np.testing.assert_array_equal(torch_files.read(path), data)
+
+
+def test_plain_containers(write, tmp_path):
+    obj = {"epoch": 3, "lr": [1e-3, (True, None)], "tags": {"a"}, "size": (2, 3), "dtype": Global("torch", "float16")}
+    assert torch_files.read(write(tmp_path / "a.ckpt", obj)) == obj | {"dtype": "float16"}
+
+
+def test_files_of_torch_itself(tmp_path):
+    torch = pytest.importorskip("torch")
+    x = torch.arange(24.0).reshape(4, 6)
+    obj = {"params": {"x": x, "t": x.t(), "h": x[1:3, ::2].half(), "p": torch.nn.Parameter(x[0].bfloat16())}}
+    for zipped in (True, False):
+        torch.save(obj, tmp_path / "a.pth", _use_new_zipfile_serialization=zipped)
+        got = torch_files.read(tmp_path / "a.pth")["params"]
+        for name, tensor in obj["params"].items():
+            np.testing.assert_array_equal(got[name].astype(np.float32), tensor.detach().float().numpy())
+
+
+def test_safetensors_are_read(tmp_path):
+    arrays = {"a": np.ones((2, 3), ml_dtypes.bfloat16), "b": np.zeros((), np.int64)}
+    weights.write_safetensors(tmp_path / "a.safetensors", arrays, {})
+    got = torch_files.read(tmp_path / "a.safetensors")
+    assert got["a"].dtype == ml_dtypes.bfloat16 and got["b"].shape == ()
+
+
+# Refusing.
+
+
+class Evil:
+    def __init__(self, command):
+        self.command = command
+
+    def __reduce__(self):
+        return os.system, (self.command,)
+
+
+@pytest.mark.parametrize("form", ["zip", "legacy", "bare"])
+def test_code_in_a_pickle_is_refused_and_not_run(form, tmp_path):
+    marker, path = tmp_path / "ran", tmp_path / "evil.pth"
+    evil = {"params": Evil(f"touch {marker}")}
+    if form == "bare":
+        path.write_bytes(pickle.dumps(evil))
+    else:
+        WRITERS[form](path, evil)
+    with pytest.raises(ValueError, match=rf"evil\.pth.*refused.*{os.system.__module__}\.system"):
+        torch_files.read(path)
+    assert not marker.exists()
+
+
+def test_class_instances_are_refused_by_name(write, tmp_path):
+    with pytest.raises(ValueError, match=r"refused.*argparse\.Namespace"):
+        torch_files.read(write(tmp_path / "a.pth", {"args": Global("argparse", "Namespace")}))
+
+
+def test_truncation_is_one_clear_error(write, tmp_path):
+    tensor, storage = whole("FloatStorage", "0", np.arange(64, dtype=np.float32))
+    data = write(tmp_path / "a.pth", {"x": tensor}, [storage]).read_bytes()
+    for size in range(0, len(data), 7):
+        (tmp_path / "b.pth").write_bytes(data[:size])
+        with pytest.raises(ValueError, match=r"b\.pth"):
+            torch_files.read(tmp_path / "b.pth")
+
+
+def test_flipped_byte_in_a_zip_is_noticed(tmp_path):
+    tensor, storage = whole("FloatStorage", "0", np.arange(64, dtype=np.float32))
+    path = write_zip(tmp_path / "a.pth", {"x": tensor}, [storage])
+    data = bytearray(path.read_bytes())
+    data[data.index(storage.data.tobytes()) + 5] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(ValueError, match="checksum of archive/data/0"):
+        torch_files.read(path)
+
+
+@pytest.mark.parametrize("window", [(0, (9,), (1,)), (1, (2, 4), (4, 1)), (-1, (2,), (1,)), (7, (2,), (-1,))])
+def test_windows_beyond_the_storage(write, window, tmp_path):
+    storage = Storage("FloatStorage", "0", np.zeros(8, np.float32))
+    with pytest.raises(ValueError, match="outside its storage"):
+        torch_files.read(write(tmp_path / "a.pth", Tensor(storage, *window), [storage]))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "an empty file"),
+        (b"<!DOCTYPE html>\n<html>", "text that begins '<!DOCTYPE html>"),
+        (b"cos\nsystem\n(S'true'\ntR.", r"refused.*os\.system"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "text that begins 'version https"),
+        (pickle.dumps([1, 2]), "not of PyTorch"),
+        (bytes(range(200, 256)), "of an unknown kind"),
+    ],
+)
+def test_foreign_files_are_described(content, message, tmp_path):
+    path = tmp_path / "a.pth"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=message):
+        torch_files.read(path)
+
+
+# State dicts.
+
+
+def test_state_dict_opens_wrappers_and_strips_prefixes():
+    x, y = np.zeros(1), np.ones(1)
+    state_dict = torch_files.state_dict
+    assert state_dict({"a": x, "epoch": 3}) == {"a": x}
+    assert state_dict({"params": {"a": x}, "params_ema": {"a": y}})["a"] is y
+    assert state_dict({"epoch": 1, "model": {"state_dict": {"module._orig_mod.module.a": x}}}) == {"a": x}
+    assert list(state_dict({"netG.module.model.0.weight": x, "netG.module.b": y})) == ["model.0.weight", "b"]
+    assert list(state_dict({"module.a": x, "b": y})) == ["module.a", "b"]
+
+
+def test_no_state_dict():
+    recursive = {"epoch": 3}
+    recursive["model"] = recursive
+    for nested in (recursive, {"epoch": 3}, [1], np.zeros(3)):
+        with pytest.raises(ValueError, match="no state dict found"):
+            torch_files.state_dict(nested)
+
+
+# Networks.
+
+CHECKPOINTS = {
+    "nafnet/nafnet_w8.pth": ("nafnet", NAFNET),
+    "mimo/mimo_w8_res2.pth": ("mimo_unet", {"base_channels": 8, "num_res": 2, "dropout": 0.0}),
+    "patchgan/patchgan_ndf8.pth": ("patchgan", PATCHGAN),
+}
+
+
+@pytest.mark.parametrize("file", CHECKPOINTS)
+def test_round_trip_of_published_checkpoints(file, tmp_path):
+    state, (name, hyper) = state_of(file), CHECKPOINTS[file]
+    assert weights.identify(state) == (name, hyper)
+    variables = weights.from_torch_state(state, weights.template(models.create(name, **hyper)))
+    weights.save(tmp_path / "a.safetensors", name, hyper, variables)
+    module, loaded = weights.load(tmp_path / "a.safetensors")
+    assert module == models.create(name, **hyper)
+    assert_same(flatten_dict(loaded), flatten_dict(variables))
+    assert_same(weights.to_torch_state(loaded), state)
+    assert os.listdir(tmp_path) == ["a.safetensors"]
+
+
+def assert_same(got, wanted):
+    assert got.keys() == wanted.keys()
+    for name, array in wanted.items():
+        assert got[name].dtype == array.dtype and got[name].shape == array.shape
+        assert got[name].tobytes() == array.tobytes(), name
+
+
+@pytest.mark.parametrize(
+    ("file", "expected"),
+    [
+        ("nafnet_gopro_width32", ("nafnet", NAFNET | {"width": 32, "encoders": [1, 1, 1, 28]})),
+        ("nafnet_gopro_width64", ("nafnet", NAFNET | {"width": 64, "encoders": [1, 1, 1, 28]})),
+        ("mimo_unet", ("mimo_unet", {"base_channels": 32, "num_res": 8, "dropout": 0.0})),
+        ("mimo_unet_plus", ("mimo_unet", {"base_channels": 32, "num_res": 20, "dropout": 0.1})),
+        ("patchgan_basic_instance", ("patchgan", PATCHGAN | {"ndf": 64})),
+        ("patchgan_basic_batch", ("patchgan", PATCHGAN | {"ndf": 64, "norm": "batch"})),
+        ("torchvision_vgg16", ("vgg", {"depth": 16, "layers": ["relu5_3"]})),
+        ("torchvision_vgg19", ("vgg", {"depth": 19, "layers": ["relu5_4"]})),
+    ],
+)
+def test_identify_full_size_networks(file, expected):
+    state = manifest(file)
+    assert weights.identify(state) == expected
+    # Names in another order, as safetensors gives them.
+    assert weights.identify(dict(sorted(state.items()))) == expected
+
+
+@pytest.mark.parametrize(
+    "hyper",
+    [
+        {"ndf": 4, "n_layers": 4, "norm": "batch", "input": "gradient"},
+        {"ndf": 2, "n_layers": 2, "norm": "instance", "input": "rgb"},
+    ],
+)
+def test_round_trip_of_fresh_discriminators(hyper):
+    variables = fresh(models.create("patchgan", **hyper))
+    state = weights.to_torch_state(variables)
+    assert weights.identify(state) == ("patchgan", hyper)
+    assert ("model.3.num_batches_tracked" in state) == (hyper["norm"] == "batch")
+    assert_same(flatten_dict(weights.from_torch_state(state, variables)), flatten_dict(variables))
+
+
+def test_identify_small_unshuffled_nafnet():
+    hyper = NAFNET | {"width": 4, "encoders": [1, 2], "middle": 3, "decoders": [2, 1], "unshuffle": 2}
+    assert weights.identify(weights.to_torch_state(fresh(models.create("nafnet", **hyper)))) == ("nafnet", hyper)
+
+
+def fresh(module):
+    """Random variables without compiling the initialisers."""
+    rng = np.random.default_rng(0)
+    return jax.tree.map(lambda like: rng.standard_normal(like.shape, np.float32), weights.template(module))
+
+
+def test_layouts():
+    kernel = np.arange(3 * 3 * 2 * 4, dtype=np.float32).reshape(3, 3, 2, 4)
+    state = weights.to_torch_state({"params": {"a.0": {"kernel": kernel}, "b": {"transposed_kernel": kernel}}})
+    assert state["a.0.weight"].shape == (4, 2, 3, 3) and state["b.weight"].shape == (2, 4, 3, 3)
+    assert state["a.0.weight"][3, 1, 0, 2] == kernel[0, 2, 1, 3] == state["b.weight"][1, 3, 0, 2]
+
+
+def test_half_precision_checkpoints_become_float32():
+    like = {"params": {"a": {"bias": jax.ShapeDtypeStruct((2,), jnp.float32)}}}
+    bias = weights.from_torch_state({"a.bias": np.array([1.5, 2], ml_dtypes.bfloat16)}, like)["params"]["a"]["bias"]
+    assert bias.dtype == np.float32
+    np.testing.assert_array_equal(bias, [1.5, 2])
+
+
+def test_mismatches_are_listed_by_name():
+    like = {"params": {name: {"bias": np.zeros(2)} for name in ("a", "b", *(f"m{i}" for i in range(12)))}}
+    state = {"a.bias": np.zeros(2), "b.bias": np.zeros(3), "c.bias": np.zeros(2)}
+    with pytest.raises(ValueError) as error:
+        weights.from_torch_state(state, like)
+    message = str(error.value)
+    assert "12 missing (m0.bias" in message and "m9.bias, …" in message and "m10.bias" not in message
+    assert "1 left over (c.bias)" in message and "b.bias (3,), wanted (2,)" in message
+
+
+def test_unknown_networks():
+    with pytest.raises(ValueError, match=r"not the tensors of one of nafnet.*foo\.weight"):
+        weights.identify({"foo.weight": np.zeros((2, 2))})
+    with pytest.raises(ValueError, match="not the tensors of vgg"):
+        weights.identify(state_of("patchgan/patchgan_ndf8.pth"), only="vgg")
+    with pytest.raises(ValueError, match="unknown network 'resnet50'"):
+        weights.identify({}, only="resnet50")
+
+
+# Our files.
+
+
+@pytest.fixture
+def ours(tmp_path):
+    hyper = {"ndf": 2, "n_layers": 1, "norm": "none", "input": "rgb"}
+    weights.save(tmp_path / "ours.safetensors", "patchgan", hyper, fresh(models.create("patchgan", **hyper)))
+    return tmp_path / "ours.safetensors"
+
+
+def test_load_refuses_what_is_not_ours(ours, tmp_path):
+    (tmp_path / "cut.safetensors").write_bytes(ours.read_bytes()[:-1])
+    (tmp_path / "empty.safetensors").write_bytes(b"")
+    write_zip(tmp_path / "torch.safetensors", {})
+    weights.write_safetensors(tmp_path / "foreign.safetensors", {"a": np.zeros(1)}, {"format": "pt"})
+    expected = {"cut": "truncated", "empty": "an empty file", "torch": "a zip file", "foreign": "not of b2b_jax"}
+    for name, message in expected.items():
+        with pytest.raises(ValueError, match=rf"{name}\.safetensors.*{message}.*convert_weights"):
+            weights.load(tmp_path / f"{name}.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("hyper", "message"),
+    [
+        ('{"ndf": 4}', "of another shape"),
+        ('{"ndff": 4}', "did you mean"),
+        ("[1]", "names"),
+        ("{", "names"),
+        ('{"ndf": "x"}', "names"),
+    ],
+)
+def test_load_refuses_wrong_hyper_parameters(ours, hyper, message):
+    arrays = torch_files.read(ours)
+    weights.write_safetensors(ours, arrays, {"format": weights.FORMAT, "model": "patchgan", "hyper": hyper})
+    with pytest.raises(ValueError, match=rf"ours\.safetensors: does not fit the network 'patchgan'.*{message}"):
+        weights.load(ours)
+
+
+def test_failed_write_leaves_the_old_file(ours, monkeypatch):
+    before = ours.read_bytes()
+
+    def full_disk(*_):
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(os, "fsync", full_disk)
+    with pytest.raises(OSError, match="no space"):
+        weights.write_safetensors(ours, {"a": np.zeros(1)}, {})
+    assert ours.read_bytes() == before and os.listdir(ours.parent) == [ours.name]
+
+
+# The command line.
+
+
+@pytest.fixture(scope="module")
+def cli():
+    spec = importlib.util.spec_from_file_location("convert_weights", ROOT / "tools" / "convert_weights.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return lambda *args: module.main([str(arg) for arg in args])
+
+
+def test_cli_there_and_back(cli, tmp_path, capsys):
+    source, state = reference("patchgan/patchgan_ndf8.pth"), state_of("patchgan/patchgan_ndf8.pth")
+    assert cli(source, tmp_path / "new" / "a.safetensors") == 0
+    out = capsys.readouterr().out
+    assert "patchgan" in out and "ndf" in out and "10, none missing, none left over" in out
+    assert f"{sum(array.size for array in state.values()):,}" in out
+    assert cli(tmp_path / "new" / "a.safetensors", tmp_path / "b.safetensors", "--to-torch") == 0
+    assert_same(torch_files.read(tmp_path / "b.safetensors"), state)
+
+
+def test_cli_says_that_the_classifier_is_dropped(cli, tmp_path, capsys):
+    state = weights.to_torch_state(fresh(models.create("vgg", depth=16, layers=("relu5_3",))))
+    state |= {f"classifier.{i}.weight": np.zeros((1, 1), np.float32) for i in (0, 3, 6)}
+    weights.write_safetensors(tmp_path / "vgg16.safetensors", state, {})
+    assert cli(tmp_path / "vgg16.safetensors", tmp_path / "a.safetensors") == 0
+    assert "classifier.0.weight, classifier.3.weight, classifier.6.weight" in capsys.readouterr().out
+    assert weights.load(tmp_path / "a.safetensors")[0].depth == 16
+
+
+def test_cli_user_errors(cli, ours, tmp_path, capsys):
+    (tmp_path / "text.pth").write_text("hello")
+    patchgan, target = reference("patchgan/patchgan_ndf8.pth"), tmp_path / "out.safetensors"
+    wrong = {
+        "No such file": ("missing.pth", target),
+        "text that begins": (tmp_path / "text.pth", target),
+        "must end in .safetensors": (patchgan, "out.pth"),
+        "not the tensors of nafnet": (patchgan, target, "--model", "nafnet"),
+        "already a file of ours": (ours, target),
+        "same file": (ours, ours, "--to-torch"),
+        "not a whole safetensors file": (patchgan, target, "--to-torch"),
+    }
+    for message, args in wrong.items():
+        assert cli(*args) == 2
+        out, err = capsys.readouterr()
+        assert message in err and err.count("\n") == 1 and not out
+    assert not target.exists()
+
+
+def test_cli_as_a_program(tmp_path):
+    command = [sys.executable, ROOT / "tools" / "convert_weights.py", tmp_path / "no.pth", "out.safetensors"]
+    done = subprocess.run(command, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True)
+    assert done.returncode == 2 and "no.pth" in done.stderr and "Traceback" not in done.stderr

@@ -35,7 +35,7 @@ def data() -> ConfigDict:
             "unknown_sharp": "",  # your camera's sharp photos of other scenes
             "test_blur": "",  # optional blurry photos to score on, with
             "test_sharp": "",  # … their sharp twins under the same names
-            "split_ratio": 0.6,  # share of the camera's training images that become unknown_blur; the rest is unknown_sharp
+            "split_ratio": 0.6,  # share of the camera's training photos that becomes unknown_blur; the rest: unknown_sharp
             "threads": 2,  # that read and decode ahead of the accelerator
             "prefetch": 4,  # batches kept ready
             "scenes": scenes(),
@@ -68,7 +68,7 @@ def known_blur() -> ConfigDict:
     """What the discriminator takes as real (the set K): the known blur, at best on this camera's own sharp photos."""
     return ConfigDict(
         {
-            # "paired": the known dataset's blurry photos as they are; "synthetic": scenes.known_kernel on unknown_sharp.
+            # paired: the known dataset's blurry photos as they are; synthetic: scenes.known_kernel on unknown_sharp
             "source": "paired",
         }
     )
@@ -141,7 +141,7 @@ def translator() -> ConfigDict:
             ),
             "content": ConfigDict(
                 {
-                    "kind": "vgg19",  # vgg19 (paper) | vgg16 (released code) | pooled (Charbonnier of 4x4 means, no weights)
+                    "kind": "vgg19",  # vgg19 (paper) | vgg16 (released code) | pooled (Charbonnier of 4x4 means)
                     "weight": 0.8,  # lambda_rec
                     "weights": "weights/vgg19.safetensors",  # converted torchvision weights; unused by pooled
                 }

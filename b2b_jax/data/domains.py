@@ -106,15 +106,15 @@ def _unknown_scenes(data: ConfigDict) -> Unknown:
         blur=ArraySource("unknown_blur", image=blurry),
         sharp=ArraySource("unknown_sharp", image=_scenes(data, "sharp")),
         validation=ArraySource("validation", blurry=blurred(validation, unknown, seed + 1), sharp=validation),
-        test=scored(test, unknown, known, seed + 2),
+        test=scored("test", test, unknown, known, seed + 2),
         pairs=ArraySource("unknown_blur", blurry=blurry, sharp=source),
     )
 
 
-def scored(sharp: np.ndarray, unknown: dict, known: dict, seed: int) -> ArraySource:
+def scored(name: str, sharp: np.ndarray, unknown: dict, known: dict, seed: int) -> ArraySource:
     """Test records of uint8 photos (n, h, w, 3): each under an unknown and, for the oracle, under a known kernel."""
     blurs = {"blurry": blurred(sharp, unknown, seed), "known_blurry": blurred(sharp, known, seed)}
-    return ArraySource("test", sharp=sharp, **blurs)
+    return ArraySource(name, sharp=sharp, **blurs)
 
 
 def blurred(photos: np.ndarray, kernel: dict, seed: int) -> np.ndarray:
@@ -140,13 +140,9 @@ def _split(photos: list[Photo], ratio: float, seed: int, workdir: Path) -> tuple
     except ValueError as error:
         raise UserError(f"data.unknown at {photos[0].blurry.parent}: {error}") from error
     blurry, sharp = ([p for p in photos if (p.scene in chosen) is side] for side in (True, False))
-    names = {"unknown_blur": sorted(chosen), "unknown_sharp": sorted({p.scene for p in sharp})}
-    record = {
-        "ratio": ratio,
-        "seed": seed,
-        "photos": {"unknown_blur": len(blurry), "unknown_sharp": len(sharp)},
-        **names,
-    }
+    record = {"ratio": ratio, "seed": seed}
+    for name, pile in (("unknown_blur", blurry), ("unknown_sharp", sharp)):
+        record[name] = {"photos": len(pile), "scenes": sorted({p.scene for p in pile})}
     workdir.mkdir(parents=True, exist_ok=True)
     (workdir / "split.json").write_text(json.dumps(record, indent=2) + "\n")
     return blurry, sharp

@@ -39,7 +39,7 @@ LAYOUTS = {
     ),
     "reds": Layout(
         folder="REDS",
-        source="train_sharp, train_blur, val_sharp, val_blur of https://seungjunnah.github.io/Datasets/reds (CC BY 4.0)",
+        source="train_blur, train_sharp, val_blur, val_sharp: https://seungjunnah.github.io/Datasets/reds (CC BY 4.0)",
         parts={
             "train": Part("train/train_blur/*/*.png", (("train_blur/", "train_sharp/"),), scene=2),
             "test": Part("val/val_blur/*/*.png", (("val_blur/", "val_sharp/"),), scene=2),
@@ -61,7 +61,7 @@ LAYOUTS = {
     ),
     "rb2v": Layout(
         folder="RB2V_Street",
-        source="RB2V_Street, linked from https://github.com/VinAIResearch/Blur2Blur (research only), its sequences sorted into train/ and test/",
+        source="RB2V_Street (research only; https://github.com/VinAIResearch/Blur2Blur), sorted into train/ and test/",
         parts={
             # Seven sharp frames were averaged into each blurry one; the middle one is its truth.
             part: Part(f"{part}/*/blur/*.png", (("/blur/", "/sharp/"), (".png", "_4.png")), scene=1)
@@ -90,7 +90,7 @@ def find(name: str, root: Path, part: str, key: str) -> list[Photo]:
     pattern = layout.parts[part].blur
     if not root.is_dir():
         raise UserError(
-            f"The {name} dataset is missing: no folder {root}. Get {layout.source}, or say where it is: --config.{key}=DIR"
+            f"The {name} dataset is missing: no folder {root}. Get {layout.source}, or say where: --config.{key}=DIR"
         )
     blurry = sorted(root.glob(pattern))
     if not blurry:
@@ -101,9 +101,7 @@ def find(name: str, root: Path, part: str, key: str) -> list[Photo]:
     photos = [_photo(layout.parts[part], root, path) for path in blurry]
     missing = [p.sharp for p in photos if not p.sharp.is_file()]
     if missing:
-        raise UserError(
-            f"{len(missing)} of {len(photos)} blurry photos of {name} have no sharp twin: {missing[0]} is missing"
-        )
+        raise UserError(f"{len(missing)} of {len(photos)} blurry have no sharp twin: {missing[0]} is missing")
     return photos
 
 

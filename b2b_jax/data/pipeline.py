@@ -60,7 +60,7 @@ def _extent(record: Record, size: int) -> tuple[int, int]:
 
 
 def stream(source: Source, transform: grain.transforms.RandomMap, seed: int) -> grain.MapDataset:
-    """Endless shuffled elements of `source`, each under `transform`; every epoch has its own order and its own crops."""
+    """Endless shuffled elements of `source` under `transform`; every epoch has an order and crops of its own."""
     return grain.MapDataset.source(source).seed(seed).shuffle().repeat().random_map(transform)
 
 

@@ -57,7 +57,7 @@ class Pairs:
 
 
 class ArraySource:
-    """Arrays of images (count, h, w, 3), each under its key of the record: {"image": …} or {"blurry": …, "sharp": …}."""
+    """Arrays of images (count, h, w, 3), each under its key of the record."""
 
     def __init__(self, name: str, **arrays: np.ndarray):
         self.name, self.arrays = name, arrays

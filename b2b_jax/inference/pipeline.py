@@ -38,7 +38,7 @@ def runner(network: Network) -> Callable[[Array], Array]:
 
 
 def batches(images: np.ndarray, size: int) -> Iterator[tuple[np.ndarray, int]]:
-    """Yields batches (size, h, w, 3) and the number of images that count; the last is filled up, so one shape compiles."""
+    """Yields batches (size, h, w, 3) and how many images count; the last is filled up, so that one shape compiles."""
     size = min(size, len(images))
     for start in range(0, len(images), size):
         batch = images[start : start + size]

@@ -101,9 +101,9 @@ def update(
     alpha: Array,
 ) -> tuple[State, dict[str, Array]]:
     """The algorithm above for y, k (n, h, w, 3) and the penalty's mixing factors alpha (n, 1, 1, 1)."""
-    counted = (
-        curriculum.mask(y, curriculum.share(state.step, config.curriculum)) if config.curriculum.start < 1 else None
-    )
+    counted = None
+    if config.curriculum.start < 1:
+        counted = curriculum.mask(y, curriculum.share(state.step, config.curriculum))
 
     def translate(params):
         return [x.astype(jnp.float32) for x in networks["generator"].apply(params, y, train=True)]
@@ -152,7 +152,13 @@ def discriminator_loss(
 
 
 def lazy_penalty(
-    discriminator: nn.Module, config: ConfigDict, params, step, k: Array, fake: Array, alpha: Array
+    discriminator: nn.Module,
+    config: ConfigDict,
+    params: states.Params,
+    step: Array,
+    k: Array,
+    fake: Array,
+    alpha: Array,
 ) -> Array:
     """λ · `every` · mean penalty in one step of `every`, zero in the others; at full resolution only."""
     if not config.weight:

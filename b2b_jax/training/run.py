@@ -1,4 +1,4 @@
-"""What the stages of one run share: its config, its folder, and, opened when first asked for, its photos and networks."""
+"""What the stages of one run share: its config and folder, and, opened on first use, its photos and networks."""
 
 from dataclasses import dataclass
 from functools import cached_property

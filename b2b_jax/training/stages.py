@@ -133,9 +133,7 @@ def load_vgg(run: Run) -> Network | None:
     depth = {"vgg16": 16, "vgg19": 19}[content.kind]
     vgg = load(Path(content.weights), run.dtype)
     if getattr(vgg.module, "depth", None) != depth:
-        raise UserError(
-            f"{content.weights} holds another network than the {content.kind} that translator.content names"
-        )
+        raise UserError(f"{content.weights} does not hold the {content.kind} that translator.content names")
     layers = {16: models.vgg.VGG16_RELEASE_LAYERS, 19: models.vgg.VGG19_LAYERS}[depth]
     return Network(vgg.module.clone(layers=layers), vgg.variables)
 
@@ -155,13 +153,10 @@ def translator_validation(run: Run, generator: nn.Module) -> Callable[[State], t
     def evaluate(state: State) -> tuple[dict[str, float], np.ndarray]:
         params = best_params(state, "generator")
         outputs = inference.run(lambda x: both(params, deblurrer.variables, x), blurry, settings.batch)
-        columns, scores = [blurry, outputs[:, 0], outputs[:, 1]], {}
-        if "sharp" in photos:
-            columns, scores = (
-                [*columns, photos["sharp"]],
-                {"validation_psnr": mean_psnr(outputs[:, 1], photos["sharp"])},
-            )
-        return scores, grid(columns, run.config.loop.sample_images)
+        columns, rows = [blurry, outputs[:, 0], outputs[:, 1]], run.config.loop.sample_images
+        if "sharp" not in photos:
+            return {}, grid(columns, rows)
+        return {"validation_psnr": mean_psnr(outputs[:, 1], photos["sharp"])}, grid([*columns, photos["sharp"]], rows)
 
     return evaluate
 
@@ -180,10 +175,8 @@ def mean_psnr(x: np.ndarray, y: np.ndarray) -> float:
 
 
 def grid(columns: list[np.ndarray], rows: int) -> np.ndarray:
-    """A picture whose rows are images and whose columns are their versions: uint8 (rows · h, columns · w, 3)."""
-    return images.to_uint8(
-        np.concatenate([np.concatenate([x[i] for x in columns], axis=1) for i in range(min(rows, len(columns[0])))])
-    )
+    """Versions (n, h, w, 3) side by side, the first `rows` images below one another: uint8 (rows · h, columns · w, 3)."""
+    return images.to_uint8(np.concatenate(np.concatenate([x[:rows] for x in columns], axis=2)))
 
 
 def read_summary(folder: Path) -> dict[str, float]:

@@ -45,10 +45,8 @@ def updated(state: State, name: str, gradients: Params, optimizer: optax.Gradien
 def averaged(state: State, decay: float) -> State:
     """Moves every moving average towards its network, faster in the first steps: decay ≤ (1 + step) / (10 + step)."""
     decay = jnp.minimum(decay, (1.0 + state.step) / (10.0 + state.step))
-    blend = {
-        n: jax.tree.map(lambda e, p: decay * e + (1 - decay) * p, state.ema[n], state.params[n]) for n in state.ema
-    }
-    return state.replace(ema=blend)
+    params = {name: state.params[name] for name in state.ema}
+    return state.replace(ema=jax.tree.map(lambda e, p: decay * e + (1 - decay) * p, state.ema, params))
 
 
 def best_params(state: State, name: str) -> Params:

@@ -1,0 +1,239 @@
+"""The evaluation stage: every row of the table, on every test set, image by image.
+
+PSNR and SSIM are those of the field: RGB, whole image, results rounded to 8 bits; SSIM with an 11x11 Gaussian per
+channel (Wang et al. 2004). Rows:
+
+    input         the blurry photo                 deblurrer   D_K(y), the frozen deblurrer alone
+    fixed_filter  the best of a family, see filters.py         blur2blur   D_K(G(y))
+    paired        a deblurrer trained on the camera's own pairs: the upper bound
+    oracle        D_K on the same photo with a truly known blur
+"""
+
+import csv
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import jax
+import numpy as np
+from tqdm import tqdm
+
+from b2b_jax import images, metrics
+from b2b_jax.data import domains, pipeline
+from b2b_jax.data.sources import Source
+from b2b_jax.errors import UserError
+from b2b_jax.evaluation import filters
+from b2b_jax.evaluation.photographs import clock, tiles
+from b2b_jax.inference import pipeline as inference
+from b2b_jax.training.run import WEIGHTS, Run, load
+from b2b_jax.training.stages import fit_deblurrer, read_summary
+
+PROTOCOL = "RGB, whole image, 8-bit rounded; PSNR peak 255; SSIM 11x11 Gaussian, sigma 1.5, per channel, valid part"
+FILTER_IMAGES = 16  # on which the fixed filter is chosen
+
+Photos = Mapping[str, np.ndarray]  # float32 images (n, h, w, 3) under "blurry", "sharp", maybe "known_blurry"
+Method = Callable[[Photos], np.ndarray]
+
+
+@dataclass
+class Scores:
+    """Per-image values of one test set: values[row][metric] is a list in the order of `names`."""
+
+    names: list[str]
+    values: dict[str, dict[str, list[float]]]
+
+    def rows(self) -> dict[str, dict[str, float]]:
+        """Mean and standard error of every row, the entries of results.json."""
+        return {row: _summary(values) for row, values in self.values.items()}
+
+
+def evaluate(run: Run) -> None:
+    """Scores the run's system on its test sets and writes results.json, evaluation/images.csv and the examples."""
+    start = time.monotonic()
+    sets = test_sets(run)
+    if not sets:
+        raise UserError(
+            "evaluation needs truth to score against: give pairs with --config.data.test_blur=DIR "
+            "--config.data.test_sharp=DIR, or leave the stage out: --config.stages=deblurrer,translator"
+        )
+    if run.config.evaluation.paired:
+        train_paired(run)
+    restore = {name: inference.runner(run.network(name)) for name in ("deblurrer", "translator")}
+    scores, notes = {}, {}
+    for name, source in sets.items():
+        methods = make_methods(run, restore, source, notes)
+        scores[name] = score(name, source, methods, run.config.evaluation)
+        write_examples(
+            run, name, source, methods | {"translated": lambda p: restore["translator"](p["blurry"])}, scores[name]
+        )
+    if run.config.evaluation.photographs:
+        write_clock(run, restore)
+    write_csv(run.workdir / "evaluation" / "images.csv", scores)
+    write_results(run, scores, notes, time.monotonic() - start)
+
+
+def test_sets(run: Run) -> dict[str, Source]:
+    """The camera's test pairs and, if asked for, scikit-image's photographs under the same generated blur."""
+    sets = {run.config.data.unknown or "test": run.unknown.test} if run.unknown.test else {}
+    if run.config.evaluation.photographs:
+        settings = run.config.data.scenes
+        known, unknown = settings.known_kernel.to_dict(), settings.unknown_kernel.to_dict()
+        sets["photographs"] = domains.scored("photographs", tiles(settings.size), unknown, known, settings.seed + 3)
+    return sets
+
+
+def train_paired(run: Run) -> None:
+    """Trains the upper bound once: the same deblurrer, on the true pairs of `unknown_blur`."""
+    folder = run.workdir / "paired"
+    if run.unknown.pairs is None or run.unknown.validation is None:
+        raise UserError("evaluation.paired needs the camera's own pairs; this dataset has none, set it to False")
+    if not (folder / WEIGHTS).is_file():
+        fit_deblurrer(run, folder, run.unknown.pairs, pipeline.Crop, run.unknown.validation)
+
+
+# -------------------------------------------------------------------------------------------------------------- methods
+
+
+def make_methods(run: Run, restore: Mapping[str, Callable], source: Source, notes: dict) -> dict[str, Method]:
+    """The rows of the table, in its order; `notes` receives what a row needs said."""
+    deblur, translate = restore["deblurrer"], restore["translator"]
+    methods = {"input": lambda p: p["blurry"], "deblurrer": lambda p: deblur(p["blurry"])}
+    if run.config.evaluation.fixed_filter:
+        best = choose_filter(deblur, source, run.config.evaluation.batch)
+        notes.setdefault("fixed_filter", best.name)
+        methods["fixed_filter"] = lambda p: best.after(np.asarray(deblur(best.before(p["blurry"]))))
+    methods["blur2blur"] = lambda p: deblur(translate(p["blurry"]))
+    if run.config.evaluation.paired:
+        paired = inference.runner(load(run.workdir / "paired" / WEIGHTS, run.dtype))
+        methods["paired"] = lambda p: paired(p["blurry"])
+    if run.config.evaluation.oracle and "known_blurry" in source[0]:
+        methods["oracle"] = lambda p: deblur(p["known_blurry"])
+    return methods
+
+
+def choose_filter(deblur: Callable, source: Source, batch: int) -> filters.Filter:
+    """The best fixed filter for the first photos of `source`, chosen with their truth."""
+    _, photos = next(groups(source, min(FILTER_IMAGES, len(source))))
+    return filters.choose(
+        restore=lambda x: inference.run(deblur, x, batch),
+        score=lambda x: float(np.mean(metrics.psnr(metrics.round8(x), photos["sharp"]))),
+        blurry=photos["blurry"],
+    )
+
+
+# -------------------------------------------------------------------------------------------------------------- scoring
+
+
+def score(name: str, source: Source, methods: Mapping[str, Method], settings) -> Scores:
+    """PSNR and SSIM of every method on the first `settings.images` photos of `source` (0 = all)."""
+    count = min(settings.images or len(source), len(source))
+    scores = Scores([], {row: {"psnr": [], "ssim": []} for row in methods})
+    with tqdm(total=count, desc=f"evaluation: {name}", unit="image", dynamic_ncols=True) as bar:
+        for names, photos in groups(source, settings.batch, count):
+            for row, method in methods.items():
+                restored = metrics.round8(method(photos))
+                for metric, function in (("psnr", metrics.psnr), ("ssim", metrics.ssim)):
+                    values = np.asarray(function(restored, photos["sharp"]))[: len(names)]
+                    scores.values[row][metric] += values.astype(float).tolist()
+            scores.names += names
+            bar.update(len(names))
+    return scores
+
+
+def groups(source: Source, batch: int, count: int | None = None) -> Iterator[tuple[list[str], Photos]]:
+    """Batches of consecutive records of one size: their names, and their images as floats.
+
+    A batch that ends early repeats its last image up to `batch`, so that one program serves a whole test set; the names
+    say how many images count.
+    """
+    records = []
+    for index in range(len(source) if count is None else count):
+        record = source[index]
+        if records and (len(records) == batch or record["sharp"].shape != records[0]["sharp"].shape):
+            yield _group(records, batch)
+            records = []
+        records.append(record)
+    yield _group(records, batch)
+
+
+def _group(records: list[dict], batch: int) -> tuple[list[str], Photos]:
+    filled = records + records[-1:] * (batch - len(records))
+    keys = [key for key in records[0] if key != "name"]
+    return [r["name"] for r in records], {k: images.to_float(np.stack([r[k] for r in filled])) for k in keys}
+
+
+def _summary(values: Mapping[str, list[float]]) -> dict[str, float]:
+    summary = {}
+    for metric, numbers in values.items():
+        summary[metric] = float(np.mean(numbers))
+        summary[f"{metric}_error"] = float(np.std(numbers, ddof=1) / np.sqrt(len(numbers))) if len(numbers) > 1 else 0.0
+    return summary
+
+
+# -------------------------------------------------------------------------------------------------------------- writing
+
+
+def write_csv(path: Path, scores: Mapping[str, Scores]) -> None:
+    """One line per test set, image and row."""
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["dataset", "image", "row", "psnr", "ssim"])
+        for name, result in scores.items():
+            for row, values in result.values.items():
+                for image, psnr, ssim in zip(result.names, values["psnr"], values["ssim"], strict=True):
+                    writer.writerow([name, image, row, f"{psnr:.4f}", f"{ssim:.5f}"])
+
+
+def write_results(run: Run, scores: Mapping[str, Scores], notes: dict, seconds: float) -> None:
+    """results.json: the first test set at the top, the others under `other_sets`."""
+    sets = [{"dataset": n, "images": len(s.names), "rows": s.rows()} for n, s in scores.items()]
+    results = {
+        **sets[0],
+        "protocol": PROTOCOL,
+        "other_sets": sets[1:],
+        "notes": notes,
+        "train": {stage: read_summary(run.workdir / stage) for stage in ("deblurrer", "translator")},
+        "evaluation": {"seconds": round(seconds, 1), "settings": run.config.evaluation.to_dict()},
+    }
+    (run.workdir / "results.json").write_text(json.dumps(results, indent=2) + "\n")
+
+
+def finished(run: Run) -> bool:
+    """True when results.json holds what the config asks for, scored with the weights that are there now."""
+    path = run.workdir / "results.json"
+    if not path.is_file():
+        return False
+    inputs = [run.weights_path(stage) for stage in ("deblurrer", "translator")]
+    if any(not p.is_file() or p.stat().st_mtime > path.stat().st_mtime for p in inputs):
+        return False
+    return json.loads(path.read_text())["evaluation"]["settings"] == run.config.evaluation.to_dict()
+
+
+def write_examples(run: Run, name: str, source: Source, methods: Mapping[str, Method], scores: Scores) -> None:
+    """Saves photos evenly spread over the set, in all their versions, under evaluation/examples/."""
+    count = min(run.config.evaluation.examples, len(scores.names))
+    for index in np.linspace(0, len(scores.names) - 1, count).astype(int):
+        _, photos = _group([source[index]], 1)
+        versions = {row: np.asarray(method(photos))[0] for row, method in methods.items()}
+        captions = {row: f"{values['psnr'][index]:.2f} dB" for row, values in scores.values.items()}
+        save_example(run, f"{name} {index}", versions | {"sharp": photos["sharp"][0]}, captions)
+
+
+def write_clock(run: Run, restore: Mapping[str, Callable]) -> None:
+    """The one photo here with a real motion blur has no truth: it is shown, not scored."""
+    blurry = images.to_float(clock())[None]
+    translated = restore["translator"](blurry)
+    versions = {"input": blurry, "deblurrer": restore["deblurrer"](blurry), "translated": translated}
+    versions["blur2blur"] = restore["deblurrer"](translated)
+    save_example(run, "clock_motion (a real blur)", {k: np.asarray(v)[0] for k, v in versions.items()}, {})
+
+
+def save_example(run: Run, title: str, versions: Mapping[str, np.ndarray], captions: Mapping[str, str]) -> None:
+    """One folder per example: a PNG per version, and example.json with the title and the captions."""
+    folder = run.workdir / "evaluation" / "examples" / title.split(" (")[0].replace(" ", "-")
+    for label, version in jax.device_get(dict(versions)).items():
+        images.write(folder / f"{label}.png", images.to_uint8(version))
+    record = {"title": title, "labels": list(versions), "captions": dict(captions)}
+    (folder / "example.json").write_text(json.dumps(record) + "\n")

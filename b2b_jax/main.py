@@ -1,0 +1,179 @@
+"""Trains, evaluates and reports a run, stage after stage: `python -m b2b_jax.main --config configs/demo.py`.
+
+Finished stages are skipped, unfinished ones go on where they stopped, given weights are loaded.
+"""
+
+import difflib
+import json
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+from absl import flags
+from ml_collections import ConfigDict, config_flags
+
+from b2b_jax.errors import UserError
+from b2b_jax.evaluation import evaluate, summary
+from b2b_jax.images import ImageError
+from b2b_jax.training import loop, stages
+from b2b_jax.training.run import Run
+
+USAGE = "Usage: python -m b2b_jax.main --config configs/NAME.py[:VARIANT] [--workdir DIR] [--config.KEY=VALUE …]"
+
+CONFIG = config_flags.DEFINE_config_file("config", None, "The run's configuration: configs/NAME.py or NAME.py:VARIANT.")
+WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; by default runs/NAME or runs/NAME_VARIANT.")
+
+
+class Stage(NamedTuple):
+    """One stage of a run."""
+
+    finished: Callable[[Run], bool]
+    inputs: Callable[[Run], list[Callable[[], object]]]  # opened before anything is compiled; each may raise UserError
+    run: Callable[[Run], None]
+
+
+STAGES = {
+    "deblurrer": Stage(
+        finished=lambda run: run.trained("deblurrer"),
+        inputs=lambda run: [lambda: run.known],
+        run=stages.train_deblurrer,
+    ),
+    "translator": Stage(
+        finished=lambda run: run.trained("translator"),
+        inputs=lambda run: [lambda: run.known, lambda: run.unknown, lambda: stages.load_vgg(run)],
+        run=stages.train_translator,
+    ),
+    "evaluation": Stage(
+        finished=evaluate.finished,
+        inputs=lambda run: [lambda: run.unknown],
+        run=evaluate.evaluate,
+    ),
+    "report": Stage(finished=lambda run: False, inputs=lambda run: [], run=summary.write_report),
+}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs the command line; returns the exit code: 0 done, 2 a user's mistake, 128 + n stopped by signal n."""
+    try:
+        run = parse(sys.argv if argv is None else argv)
+        run_stages(run)
+    except (UserError, ImageError) as error:
+        print(error, file=sys.stderr)
+        return 2
+    except loop.Diverged as error:
+        print(error, file=sys.stderr)
+        return 1
+    except loop.Stopped as stop:
+        print("Stopped; the same command goes on from here.", file=sys.stderr)
+        return stop.code
+    return 0
+
+
+def run_stages(run: Run) -> None:
+    """The stages of the config, in order."""
+    pending = [name for name in stage_names(run.config) if not STAGES[name].finished(run)]
+    check(run, pending)
+    record(run)
+    enable_compilation_cache()
+    for name in stage_names(run.config):
+        if name in pending:
+            STAGES[name].run(run)
+        else:
+            print(f"{name}: done before, skipped")
+
+
+# ----------------------------------------------------------------------------------------------------- before the stages
+
+
+def parse(argv: list[str]) -> Run:
+    """Command line to Run; every mistake in it is a UserError of one line."""
+    flags.FLAGS.unparse_flags()
+    try:
+        rest = flags.FLAGS(argv)
+        config = CONFIG.value
+    except AttributeError as error:
+        raise UserError(f"Unknown configuration key {' '.join(str(error).strip(chr(34)).split())}") from error
+    except (flags.Error, ValueError, TypeError, OSError) as error:
+        raise UserError(f"{error}. {USAGE}") from error
+    if len(rest) > 1:
+        raise UserError(f"Not understood: {' '.join(rest[1:])}. {USAGE}")
+    if config is None:
+        raise UserError(f"No configuration. {USAGE}")
+    if not isinstance(config, ConfigDict):
+        raise UserError(f"No configuration file {config_path()}. {USAGE}")
+    return Run(config, Path(WORKDIR.value or default_workdir()))
+
+
+def config_path() -> str:
+    """What --config names."""
+    return config_flags.get_config_filename(flags.FLAGS["config"])
+
+
+def default_workdir() -> Path:
+    """runs/NAME, or runs/NAME_VARIANT for --config configs/NAME.py:VARIANT."""
+    file, _, variant = config_path().partition(":")
+    return Path("runs") / "_".join(filter(None, [Path(file).stem, variant.replace(",", "_")]))
+
+
+def stage_names(config: ConfigDict) -> list[str]:
+    """`config.stages`, which the command line may give with commas."""
+    names = [name.strip() for item in config.stages for name in item.split(",")]
+    for name in names:
+        if name not in STAGES:
+            near = difflib.get_close_matches(name, STAGES, 1)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            raise UserError(f"config.stages names {name!r}; stages are {', '.join(STAGES)}{hint}")
+    return [name for name in STAGES if name in names]
+
+
+def check(run: Run, pending: list[str]) -> None:
+    """Opens all that the pending stages need; raises one UserError with a line for everything that is missing."""
+    problems = []
+    for name in pending:
+        for open_input in STAGES[name].inputs(run):
+            try:
+                open_input()
+            except (UserError, ImageError) as error:
+                problems.append(str(error))
+    for stage in ("deblurrer", "translator"):
+        given = run.config[stage].weights
+        if given and not Path(given).is_file():
+            problems.append(f"{stage}.weights is {given}: no such file; make it with tools/convert_weights.py")
+    if problems:
+        raise UserError("\n".join(dict.fromkeys(problems)))
+
+
+FIXED = ("seed", "data", "known_blur", "deblurrer", "translator")  # sections that may not change within a folder
+
+
+def record(run: Run) -> None:
+    """Writes config.json; refuses a folder whose run had other data, networks or training."""
+    path, text = run.workdir / "config.json", run.config.to_json(indent=2, sort_keys=True)
+    if path.is_file():
+        old, new = ({key: config[key] for key in FIXED} for config in (json.loads(path.read_text()), json.loads(text)))
+        changes = "; ".join(differences("", old, new))
+        if changes:
+            raise UserError(f"{run.workdir} holds a run of another configuration ({changes}); choose another --workdir")
+    run.workdir.mkdir(parents=True, exist_ok=True)
+    path.write_text(text + "\n")
+
+
+def differences(key: str, old: object, new: object) -> list[str]:
+    """Lists what differs between two configurations, "key: old → new"."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        keys = sorted(old.keys() | new.keys())
+        return [line for k in keys for line in differences(f"{key}.{k}".strip("."), old.get(k), new.get(k))]
+    return [] if old == new else [f"{key}: {old} → {new}"]
+
+
+def enable_compilation_cache() -> None:
+    """Keeps compiled programs between runs, in ~/.cache/b2b_jax unless JAX_COMPILATION_CACHE_DIR says where."""
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+        jax.config.update("jax_compilation_cache_dir", str(Path.home() / ".cache" / "b2b_jax" / "xla"))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,245 @@
+"""The Blur2Blur step: three steps of the released code, the order of its updates, its curriculum and its penalty.
+
+Images are NHWC float32 in [0, 1]; the reference arrays are NCHW.
+"""
+
+import functools
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from configs import default
+from helpers import REFERENCE, assert_close, nhwc
+from test_models import KEY, golden, images, jit, load, random_variables, vgg_weights
+
+from b2b_jax import losses, models, torch_files, weights
+from b2b_jax.models import vgg
+from b2b_jax.training import gan
+from b2b_jax.training import state as states
+
+# ---- the released code ----
+
+# fixture -> channels of the generator, channels of the discriminator, lambda_gp, lambda_Perc
+STEPS = {"step_noperc": (6, 8, 1e-3, 0.0), "step_perc_vgg16": (4, 4, 1e-4, 0.8)}
+LETTERS = {"generator": "G", "discriminator": "D"}
+# Convolutions in front of an instance norm: the gradient of their biases is zero but for rounding, which Adam enlarges.
+NOISE = {"D.model.2.bias", "D.model.5.bias", "D.model.8.bias"}
+
+
+def release_config(penalty: float, content: float):
+    config = default.translator()
+    config.gan_loss, config.ema, config.curriculum.start = "hinge", 0.0, 1.0
+    config.gradient_penalty.weight, config.content.weight = penalty, content
+    return config
+
+
+def in_torch(params: dict) -> dict[str, np.ndarray]:
+    """All tensors of both networks by their PyTorch names, `G.` or `D.` in front, without the meaningless ones."""
+    tensors = {f"{LETTERS[n]}.{k}": v for n in params for k, v in weights.to_torch_state(params[n]).items()}
+    return {k: np.asarray(v, np.float64) for k, v in tensors.items() if k not in NOISE}
+
+
+def reference_weights(name: str, when: str) -> dict[str, np.ndarray]:
+    tensors = {}
+    for letter in LETTERS.values():
+        state = torch_files.state_dict(torch_files.read(REFERENCE / "b2b_step" / f"{name}_{letter}_{when}.pth"))
+        tensors |= {f"{letter}.{k}": v.astype(np.float64) for k, v in state.items()}
+    return {k: v for k, v in tensors.items() if k not in NOISE}
+
+
+def start(name: str) -> tuple[dict, dict]:
+    """The networks of a fixture and their weights before its first step."""
+    width, ndf, *_ = STEPS[name]
+    networks = {
+        "generator": models.create("mimo_unet", base_channels=width, num_res=1),
+        "discriminator": models.create("patchgan", ndf=ndf),
+    }
+    return networks, {n: load(net, f"b2b_step/{name}_{LETTERS[n]}_start") for n, net in networks.items()}
+
+
+@functools.cache
+def three_steps(name: str) -> tuple[list, list]:
+    """The state before and after each of the three steps, and the metrics of each."""
+    networks, params = start(name)
+    config, data = release_config(*STEPS[name][2:]), golden(f"b2b_step/{name}")
+    module, frozen = vgg_weights(16, vgg.VGG16_RELEASE_LAYERS) if config.content.weight else (None, {})
+    content = gan.make_content("vgg16" if config.content.weight else "pooled", module)
+    adams = gan.optimizers(config.optimizer, config.steps)
+    step = jit(functools.partial(gan.update, networks, adams, content, config))
+    history, metrics = [states.create(params, adams)], []
+    for real_a, real_b, alpha in zip(data["real_A"], data["real_B"], data["alpha"], strict=True):
+        new, measured = step(history[-1], {"vgg": frozen}, nhwc(real_a), nhwc(real_b), alpha.reshape(-1, 1, 1, 1))
+        history.append(new)
+        metrics.append(measured)
+    return history, metrics
+
+
+@pytest.mark.parametrize("name", STEPS)
+def test_first_translations_are_those_of_the_released_code(name):
+    networks, params = start(name)
+    data = golden(f"b2b_step/{name}")
+    fakes = jit(networks["generator"].apply)(params["generator"], nhwc(data["real_A"][0]))
+    for i, fake in enumerate(fakes):
+        assert_close(fake, nhwc(data[f"step1_fake_B{i}"]))
+
+
+@pytest.mark.parametrize("name", STEPS)
+def test_losses_of_three_steps_are_those_of_the_released_code(name):
+    ours = {
+        "loss_D_fake": "d_fake",
+        "loss_D_real": "d_real",
+        "gradient_penalty_weighted": "gradient_penalty",
+        "loss_D": "loss_d",
+        "loss_G_GAN": "g_adversarial",
+        "loss_G": "loss_g",
+    }
+    wanted = json.loads(str(golden(f"b2b_step/{name}")["losses_json"]))
+    for want, got in zip(wanted, three_steps(name)[1], strict=True):
+        for key, value in ours.items():
+            assert_close(got[value], want[key])
+        assert_close(STEPS[name][3] * got["g_content"], want["loss_G_Perc"])
+
+
+@pytest.mark.parametrize("name", STEPS)
+def test_first_gradients_are_those_of_the_released_code(name):
+    first = three_steps(name)[0][1]
+    # Adam's first moment starts at zero: after one step it is (1 - 0.5) times the gradient.
+    got = in_torch({n: jax.tree.map(lambda mu: mu / 0.5, first.opt_state[n][0].mu) for n in LETTERS})
+    data, prefix = golden(f"b2b_step/{name}"), "step1_grad__"
+    want = {k.removeprefix(prefix): v for k, v in data.items() if k.startswith(prefix)}
+    assert got.keys() == want.keys() - NOISE
+    for key, gradient in got.items():
+        np.testing.assert_allclose(gradient, want[key], rtol=0, atol=1e-2 * np.abs(want[key]).max(), err_msg=key)
+
+
+@pytest.mark.parametrize("steps", [1, 3])
+@pytest.mark.parametrize("name", STEPS)
+def test_weights_move_as_those_of_the_released_code(name, steps):
+    before, got = reference_weights(name, "start"), in_torch(three_steps(name)[0][steps].params)
+    want = reference_weights(name, f"after{steps}")
+    assert got.keys() == want.keys()
+    for letter in LETTERS.values():
+        error, update = (
+            np.concatenate([np.ravel(x[k] - y[k]) for k in want if k.startswith(letter)])
+            for x, y in ((got, want), (want, before))
+        )
+        assert np.linalg.norm(error) <= 0.05 * np.linalg.norm(update)
+
+
+# ---- the step's parts, seen through one small step ----
+
+SMALL = {
+    "generator": models.create("mimo_unet", base_channels=4, num_res=0),
+    "discriminator": models.create("patchgan", ndf=4, n_layers=1),
+}
+# Plain descent at rate 1 shows the generator's gradient; the discriminator's rate lies in the state.
+PROBES = {"generator": optax.sgd(1.0), "discriminator": optax.inject_hyperparams(optax.sgd)(learning_rate=0.0)}
+EVERY, GROWN = 4, 10  # steps between penalties; step from which every image counts
+
+
+def small_config():
+    config = release_config(penalty=0.01, content=0.5)
+    config.gradient_penalty.every = EVERY
+    config.curriculum.start, config.curriculum.grow_from, config.curriculum.full_at = 0.5, 5, GROWN
+    return config
+
+
+@functools.cache
+def small_step():
+    return jit(functools.partial(gan.update, SMALL, PROBES, gan.make_content("pooled", None), small_config()))
+
+
+def small_state(step: int, rate: float, discriminator: dict | None = None) -> states.State:
+    params = {name: random_variables(net, images(1, 24, 24, 3)) for name, net in SMALL.items()}
+    state = states.create(params if discriminator is None else params | {"discriminator": discriminator}, PROBES)
+    state.opt_state["discriminator"].hyperparams["learning_rate"] = jnp.float32(rate)
+    return state.replace(step=jnp.int32(step))
+
+
+def batch(order: str) -> jax.Array:
+    """Images (n, 24, 24, 3) by letter: a and b are sharp; c, d and e hardly change from pixel to pixel."""
+    sharp = images(5, 24, 24, 3)
+    contrast = jnp.array([1, 1, 0.02, 0.02, 0.02]).reshape(-1, 1, 1, 1)
+    return (0.5 + contrast * (sharp - 0.5))[jnp.array(["abcde".index(letter) for letter in order])]
+
+
+KNOWN, ALPHA = np.linspace(0, 1, 4 * 24 * 24 * 3, dtype=np.float32).reshape(4, 24, 24, 3), np.full((4, 1, 1, 1), 0.3)
+
+
+def generator_gradient(state: states.State, y: jax.Array) -> tuple[np.ndarray, states.State]:
+    """The generator's whole gradient as one vector, and the state after the step."""
+    new, _ = small_step()(state, {}, y, KNOWN, ALPHA.astype(np.float32))
+    change = jax.tree.map(jnp.subtract, state.params["generator"], new.params["generator"])
+    return np.concatenate([np.ravel(x) for x in jax.tree.leaves(change)]), new
+
+
+def relative(x: np.ndarray, y: np.ndarray) -> float:
+    return np.linalg.norm(x - y) / np.linalg.norm(y)
+
+
+def test_the_generator_descends_against_the_updated_discriminator():
+    y = batch("abcd")
+    still, same = generator_gradient(small_state(0, rate=0.0), y)
+    moved, new = generator_gradient(small_state(0, rate=5.0), y)
+    resumed, _ = generator_gradient(small_state(0, rate=0.0, discriminator=new.params["discriminator"]), y)
+    jax.tree.map(np.testing.assert_array_equal, same.params["discriminator"], small_state(0, 0.0).params["discriminator"])
+    assert relative(moved, still) > 0.05
+    assert relative(moved, resumed) < 1e-5
+
+
+def test_photos_outside_the_curriculum_leave_no_trace_in_the_generator():
+    half, _ = generator_gradient(small_state(0, rate=5.0), batch("abcd"))
+    other, _ = generator_gradient(small_state(0, rate=0.0), batch("abed"))
+    alone, _ = generator_gradient(small_state(GROWN, rate=0.0), batch("abab"))
+    whole, _ = generator_gradient(small_state(GROWN, rate=0.0), batch("abcd"))
+    half, _ = generator_gradient(small_state(0, rate=0.0), batch("abcd"))
+    assert relative(half, other) < 1e-5
+    assert relative(half, alone) < 1e-5
+    assert relative(half, whole) > 0.05
+
+
+def test_the_penalty_comes_in_one_step_of_several_with_their_common_weight():
+    state, y = small_state(0, rate=0.0), batch("abcd")
+    discriminate = functools.partial(SMALL["discriminator"].apply, state.params["discriminator"])
+    fake = SMALL["generator"].apply(state.params["generator"], y)[-1]
+    mean = losses.gradient_penalty(discriminate, KNOWN, fake, ALPHA).mean()
+    for step in range(2 * EVERY):
+        new, metrics = small_step()(state.replace(step=jnp.int32(step)), {}, y, KNOWN, ALPHA.astype(np.float32))
+        assert new.step == step + 1
+        np.testing.assert_allclose(metrics["gradient_penalty"], 0.01 * EVERY * mean * (step % EVERY == 0), rtol=1e-5)
+
+
+def test_no_penalty_is_computed_when_its_weight_is_zero():
+    config = small_config().gradient_penalty
+    config.weight = 0.0
+    assert gan.lazy_penalty(None, config, None, 0, KNOWN, KNOWN, ALPHA) == 0
+
+
+def test_domain_auc_counts_the_pairs_that_are_ranked_rightly():
+    rng = np.random.default_rng(0)
+    # Few values, so that some pairs tie.
+    real, fake = ([rng.integers(0, 3, (n, s, s, 1)).astype(np.float32) for s in (1, 2)] for n in (6, 5))
+    scores = [[sum(float(x[i].mean()) for x in logits) for i in range(len(logits[0]))] for logits in (real, fake)]
+    want = np.mean([1.0 if r > f else 0.5 if r == f else 0.0 for r in scores[0] for f in scores[1]])
+    assert 0 < want < 1
+    np.testing.assert_allclose(gan.domain_auc(real, fake), want, rtol=1e-6)
+    assert gan.domain_auc([np.ones((2, 1, 1, 1))], [np.zeros((3, 1, 1, 1))]) == 1
+
+
+def test_a_discriminator_of_gradients_trains():
+    config = default.translator()
+    config.content.kind, config.crop = "pooled", 24
+    networks = SMALL | {"discriminator": models.create("patchgan", ndf=4, n_layers=1, input="gradient")}
+    adams = gan.optimizers(config.optimizer, config.steps)
+    rng = np.random.default_rng(0)
+    photos = {k: rng.integers(0, 256, (2, 24, 24, 3), np.uint8) for k in ("unknown_blur", "known_blur")}
+    old = states.create({n: random_variables(net, images(1, 24, 24, 3)) for n, net in networks.items()}, adams)
+    step = jit(gan.make_step(networks, adams, gan.make_content("pooled", None), config))
+    new, metrics = step(old, {}, photos, KEY)
+    assert all(np.isfinite(value) for value in metrics.values())
+    assert (new.step, new.skipped) == (1, 0)
+    for x, y in zip(jax.tree.leaves(old.params), jax.tree.leaves(new.params), strict=True):
+        assert not np.array_equal(x, y)

@@ -4,16 +4,17 @@ The one place for each of these. Photos are uint8 RGB arrays (h, w, 3); networks
 Only numpy and Pillow are imported: a data worker must not start an accelerator.
 """
 
+import contextlib
 import os
 import re
 import stat
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps
 
 EXTENSIONS = frozenset(
     {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".ppm", ".pgm", ".jp2", ".avif", ".mpo"}
@@ -60,12 +61,27 @@ def read(path: str | os.PathLike) -> np.ndarray:
     Raises:
       ImageError: the file is missing, empty, truncated, no image, too large, or of an unknown value range.
     """
+    with _opened(path) as image:
+        return _to_rgb(Path(path), ImageOps.exif_transpose(image))
+
+
+def size(path: str | os.PathLike) -> tuple[int, int]:
+    """Height and width in pixels of the photo that `read` would give, from its header alone; ImageError as there."""
+    with _opened(path) as image:
+        width, height = image.size
+        turned = image.getexif().get(ExifTags.Base.Orientation, 1) >= 5
+        return (width, height) if turned else (height, width)
+
+
+@contextlib.contextmanager
+def _opened(path: str | os.PathLike) -> Iterator[Image.Image]:
+    """The file as Pillow opens it; everything that goes wrong with it becomes an ImageError."""
     path = Path(path)
     try:
         _check_file(path)
         with Image.open(path) as image:
             _check_size(path, image)
-            return _to_rgb(path, ImageOps.exif_transpose(image))
+            yield image
     except (ImageError, MemoryError):
         raise
     except Image.UnidentifiedImageError:

@@ -6,6 +6,7 @@ Finished stages are skipped, unfinished ones go on where they stopped, given wei
 import difflib
 import json
 import os
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -38,12 +39,17 @@ class Stage(NamedTuple):
 STAGES = {
     "deblurrer": Stage(
         finished=lambda run: run.trained("deblurrer"),
-        inputs=lambda run: [lambda: run.known],
+        inputs=lambda run: [lambda: run.known, lambda: stages.check_deblurrer(run)],
         run=stages.train_deblurrer,
     ),
     "translator": Stage(
         finished=lambda run: run.trained("translator"),
-        inputs=lambda run: [lambda: run.known, lambda: run.unknown, lambda: stages.load_vgg(run)],
+        inputs=lambda run: [
+            lambda: run.known,
+            lambda: run.unknown,
+            lambda: stages.load_vgg(run),
+            lambda: stages.check_translator(run),
+        ],
         run=stages.train_translator,
     ),
     "evaluation": Stage(
@@ -91,13 +97,18 @@ def run_stages(run: Run) -> None:
 def parse(argv: list[str]) -> Run:
     """Command line to Run; every mistake in it is a UserError of one line."""
     flags.FLAGS.unparse_flags()
+    sys.path.append(str(Path(__file__).parents[1]))  # configurations import one another, as `configs.NAME`
     try:
         rest = flags.FLAGS(argv)
         config = CONFIG.value
     except AttributeError as error:
-        raise UserError(f"Unknown configuration key {' '.join(str(error).strip(chr(34)).split())}") from error
+        words = re.findall(r"\w+", str(error).replace("\\n", " "))
+        hint = f"; did you mean {words[words.index('mean') + 1]!r}?" if "mean" in words else ""
+        raise UserError(f"Unknown configuration key {words[0]!r}{hint}") from error
     except (flags.Error, ValueError, TypeError, OSError) as error:
-        raise UserError(f"{error}. {USAGE}") from error
+        # An error inside a configuration file comes with its whole traceback: the last line says it.
+        message = str(error).strip().splitlines()[-1].removeprefix("ValueError: ")
+        raise UserError(f"{message}. {USAGE}") from error
     if len(rest) > 1:
         raise UserError(f"Not understood: {' '.join(rest[1:])}. {USAGE}")
     if config is None:

@@ -35,7 +35,7 @@ def data() -> ConfigDict:
             "unknown_sharp": "",  # your camera's sharp photos of other scenes
             "test_blur": "",  # optional blurry photos to score on, with
             "test_sharp": "",  # … their sharp twins under the same names
-            "split_ratio": 0.6,  # share of the camera's training photos that becomes unknown_blur; the rest: unknown_sharp
+            "split_ratio": 0.6,  # share of the camera's photos that becomes unknown_blur; the rest: unknown_sharp
             "threads": 2,  # that read and decode ahead of the accelerator
             "prefetch": 4,  # batches kept ready
             "scenes": scenes(),
@@ -128,7 +128,7 @@ def translator() -> ConfigDict:
                     "name": "patchgan",
                     "ndf": 64,
                     "n_layers": 3,
-                    "norm": "instance",  # instance | batch | none
+                    "norm": "instance",  # instance | none
                     "input": "rgb",  # rgb (paper) | gradient: colour and content drown the cue of a small blur
                 }
             ),

@@ -11,7 +11,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from configs import default
 from helpers import REFERENCE, assert_close, nhwc
 from test_models import KEY, golden, images, jit, load, random_variables, vgg_weights
 
@@ -19,6 +18,7 @@ from b2b_jax import losses, models, torch_files, weights
 from b2b_jax.models import vgg
 from b2b_jax.training import gan
 from b2b_jax.training import state as states
+from configs import default
 
 # ---- the released code ----
 
@@ -185,7 +185,9 @@ def test_the_generator_descends_against_the_updated_discriminator():
     still, same = generator_gradient(small_state(0, rate=0.0), y)
     moved, new = generator_gradient(small_state(0, rate=5.0), y)
     resumed, _ = generator_gradient(small_state(0, rate=0.0, discriminator=new.params["discriminator"]), y)
-    jax.tree.map(np.testing.assert_array_equal, same.params["discriminator"], small_state(0, 0.0).params["discriminator"])
+    jax.tree.map(
+        np.testing.assert_array_equal, same.params["discriminator"], small_state(0, 0.0).params["discriminator"]
+    )
     assert relative(moved, still) > 0.05
     assert relative(moved, resumed) < 1e-5
 

@@ -55,7 +55,7 @@ def open_known(config: ConfigDict) -> Known:
 def open_unknown(config: ConfigDict, workdir: Path) -> Unknown:
     """Opens the camera: your two folders if given, else the dataset `data.unknown`: a layout's name, or "scenes"."""
     data = config.data
-    if data.unknown_blur or data.unknown_sharp:
+    if data.unknown_blur or data.unknown_sharp or not data.unknown:
         return _own_folders(data)
     if data.unknown == "scenes":
         return _unknown_scenes(data)
@@ -149,9 +149,16 @@ def _split(photos: list[Photo], ratio: float, seed: int, workdir: Path) -> tuple
 
 
 def _own_folders(data: ConfigDict) -> Unknown:
-    blur_paths, sharp_paths = (_folder(data, key) for key in ("unknown_blur", "unknown_sharp"))
+    piles, problems = [], []
+    for key in ("unknown_blur", "unknown_sharp"):
+        try:
+            piles.append(Photos(_folder(data, key)))
+        except UserError as error:
+            problems.append(str(error))
+    if problems:
+        raise UserError("\n".join(problems))
     pairs = Pairs(_test_photos(data)) if data.test_blur or data.test_sharp else None
-    return Unknown(Photos(blur_paths), Photos(sharp_paths), validation=pairs, test=pairs, pairs=None)
+    return Unknown(*piles, validation=pairs, test=pairs, pairs=None)
 
 
 def _folder(data: ConfigDict, key: str) -> list[Path]:

@@ -54,7 +54,7 @@ def _extent(record: Record, size: int) -> tuple[int, int]:
     if min(height, width) < size:
         raise UserError(
             f"{record['name']} is {width}x{height} pixels, smaller than the {size} that a training crop needs; "
-            f"remove it or train on smaller crops (the stage's `crop` key)"
+            "remove it or set a smaller crop"
         )
     return height, width
 

@@ -5,6 +5,7 @@
 """
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Protocol
 
@@ -15,6 +16,7 @@ from b2b_jax.data.layouts import Photo
 from b2b_jax.errors import UserError
 
 Record = dict[str, np.ndarray | str]
+SIZES_CHECKED = 5_000
 
 
 class Source(Protocol):
@@ -23,6 +25,8 @@ class Source(Protocol):
     def __len__(self) -> int: ...
 
     def __getitem__(self, index: int) -> Record: ...
+
+    def size(self, index: int) -> tuple[str, int, int]: ...
 
 
 class Photos:
@@ -36,6 +40,10 @@ class Photos:
 
     def __getitem__(self, index: int) -> Record:
         return {"image": images.read(self.paths[index]), "name": str(self.paths[index])}
+
+    def size(self, index: int) -> tuple[str, int, int]:
+        """Name, height and width, without decoding."""
+        return str(self.paths[index]), *images.size(self.paths[index])
 
 
 class Pairs:
@@ -55,6 +63,10 @@ class Pairs:
             raise UserError(f"{photo.blurry} and its sharp twin {photo.sharp} differ in size: {sizes} pixels")
         return {"blurry": blurry, "sharp": sharp, "name": str(photo.blurry)}
 
+    def size(self, index: int) -> tuple[str, int, int]:
+        """Name, height and width of the blurry one, without decoding."""
+        return str(self.photos[index].blurry), *images.size(self.photos[index].blurry)
+
 
 class ArraySource:
     """Arrays of images (count, h, w, 3), each under its key of the record."""
@@ -67,3 +79,23 @@ class ArraySource:
 
     def __getitem__(self, index: int) -> Record:
         return {k: v[index] for k, v in self.arrays.items()} | {"name": f"{self.name}/{index:05d}"}
+
+    def size(self, index: int) -> tuple[str, int, int]:
+        """Name, height and width."""
+        return f"{self.name}/{index:05d}", *next(iter(self.arrays.values()))[index].shape[:2]
+
+
+def check_sizes(source: Source, smallest: int, key: str) -> None:
+    """UserError when a photo of `source` is smaller than a training crop of `smallest` pixels; `key` sets the crop.
+
+    Headers of at most SIZES_CHECKED photos, evenly spread, are read; a small one among the others stops the run later.
+    """
+    indices = np.unique(np.linspace(0, len(source) - 1, min(len(source), SIZES_CHECKED)).astype(int))
+    with ThreadPoolExecutor() as pool:
+        small = [(n, h, w) for n, h, w in pool.map(source.size, indices.tolist()) if min(h, w) < smallest]
+    if small:
+        name, height, width = small[0]
+        raise UserError(
+            f"{name} is {width}x{height} pixels, smaller than the {smallest} that a training crop needs "
+            f"({len(small)} such); remove it or set a smaller --config.{key}"
+        )

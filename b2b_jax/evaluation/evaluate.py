@@ -50,28 +50,31 @@ class Scores:
 
 
 def evaluate(run: Run) -> None:
-    """Scores the run's system on its test sets and writes results.json, evaluation/images.csv and the examples."""
+    """Scores the run's system on its test sets and writes results.json, evaluation/images.csv and the examples.
+
+    Without truth to score against, only the examples are written.
+    """
     start = time.monotonic()
-    sets = test_sets(run)
-    if not sets:
-        raise UserError(
-            "evaluation needs truth to score against: give pairs with --config.data.test_blur=DIR "
-            "--config.data.test_sharp=DIR, or leave the stage out: --config.stages=deblurrer,translator"
-        )
     if run.config.evaluation.paired:
         train_paired(run)
     restore = {name: inference.runner(run.network(name)) for name in ("deblurrer", "translator")}
-    scores, notes = {}, {}
+    sets, scores, notes = test_sets(run), {}, {}
     for name, source in sets.items():
         methods = make_methods(run, restore, source, notes)
         scores[name] = score(name, source, methods, run.config.evaluation)
-        write_examples(
-            run, name, source, methods | {"translated": lambda p: restore["translator"](p["blurry"])}, scores[name]
-        )
+        write_examples(run, source, methods, restore["translator"], scores[name])
     if run.config.evaluation.photographs:
-        write_clock(run, restore)
-    write_csv(run.workdir / "evaluation" / "images.csv", scores)
-    write_results(run, scores, notes, time.monotonic() - start)
+        show(run, restore, "clock_motion (a real blur)", clock())
+    if scores:
+        write_csv(run.workdir / "evaluation" / "images.csv", scores)
+        write_results(run, scores, notes, time.monotonic() - start)
+    else:
+        print(
+            "evaluation: no scores, for want of sharp twins (--config.data.test_blur=DIR --config.data.test_sharp=DIR)"
+        )
+        for index in range(min(run.config.evaluation.examples, len(run.unknown.blur))):
+            record = run.unknown.blur[index]
+            show(run, restore, Path(record["name"]).stem, record["image"])
 
 
 def test_sets(run: Run) -> dict[str, Source]:
@@ -211,29 +214,31 @@ def finished(run: Run) -> bool:
     return json.loads(path.read_text())["evaluation"]["settings"] == run.config.evaluation.to_dict()
 
 
-def write_examples(run: Run, name: str, source: Source, methods: Mapping[str, Method], scores: Scores) -> None:
+def write_examples(
+    run: Run, source: Source, methods: Mapping[str, Method], translate: Callable, scores: Scores
+) -> None:
     """Saves photos evenly spread over the set, in all their versions, under evaluation/examples/."""
     count = min(run.config.evaluation.examples, len(scores.names))
     for index in np.linspace(0, len(scores.names) - 1, count).astype(int):
         _, photos = _group([source[index]], 1)
-        versions = {row: np.asarray(method(photos))[0] for row, method in methods.items()}
+        versions = {row: method(photos) for row, method in methods.items()}
+        versions |= {"translated": translate(photos["blurry"]), "sharp": photos["sharp"]}
         captions = {row: f"{values['psnr'][index]:.2f} dB" for row, values in scores.values.items()}
-        save_example(run, f"{name} {index}", versions | {"sharp": photos["sharp"][0]}, captions)
+        save_example(run, "-".join(Path(scores.names[index]).with_suffix("").parts[-2:]), versions, captions)
 
 
-def write_clock(run: Run, restore: Mapping[str, Callable]) -> None:
-    """The one photo here with a real motion blur has no truth: it is shown, not scored."""
-    blurry = images.to_float(clock())[None]
+def show(run: Run, restore: Mapping[str, Callable], title: str, photo: np.ndarray) -> None:
+    """Saves the versions of a uint8 photo (h, w, 3) that has no truth."""
+    blurry = images.to_float(photo)[None]
     translated = restore["translator"](blurry)
     versions = {"input": blurry, "deblurrer": restore["deblurrer"](blurry), "translated": translated}
-    versions["blur2blur"] = restore["deblurrer"](translated)
-    save_example(run, "clock_motion (a real blur)", {k: np.asarray(v)[0] for k, v in versions.items()}, {})
+    save_example(run, title, versions | {"blur2blur": restore["deblurrer"](translated)}, {})
 
 
 def save_example(run: Run, title: str, versions: Mapping[str, np.ndarray], captions: Mapping[str, str]) -> None:
-    """One folder per example: a PNG per version, and example.json with the title and the captions."""
+    """One folder per example: a PNG per version (1, h, w, 3), and example.json with the title and the captions."""
     folder = run.workdir / "evaluation" / "examples" / title.split(" (")[0].replace(" ", "-")
     for label, version in jax.device_get(dict(versions)).items():
-        images.write(folder / f"{label}.png", images.to_uint8(version))
+        images.write(folder / f"{label}.png", images.to_uint8(version[0]))
     record = {"title": title, "labels": list(versions), "captions": dict(captions)}
     (folder / "example.json").write_text(json.dumps(record) + "\n")

@@ -108,8 +108,8 @@ class Reporter:
         skipped = int(state.skipped)
         if skipped - self._skipped >= min(self._config.bad_steps, self._config.log_every):
             raise Diverged(
-                f"{self._task.name}: {skipped - self._skipped} of the {self._config.log_every} steps before step {done} "
-                f"were not finite (last losses: {values}); lower the learning rate, or look at the newest photos"
+                f"{self._task.name}: {skipped - self._skipped} of {self._config.log_every} steps were not finite "
+                f"at step {done} (losses: {values}); lower the learning rate, or look at the newest photos"
             )
         self._skipped = skipped
         rate = self._rate(done)

@@ -1,7 +1,7 @@
 """The training stages of a run: the deblurrer on known pairs, then the translator towards the known blur."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import flax.linen as nn
@@ -11,9 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from b2b_jax import images, metrics, models, weights
+from b2b_jax import images, losses, metrics, models, weights
 from b2b_jax.data import domains, pipeline
-from b2b_jax.data.sources import Source
+from b2b_jax.data.sources import Source, check_sizes
 from b2b_jax.errors import UserError
 from b2b_jax.inference import pipeline as inference
 from b2b_jax.inference.pipeline import Network
@@ -23,6 +23,7 @@ from b2b_jax.training.state import State, best_params
 
 # Every stage and every stream draws from a seed of its own.
 SEED_DEBLURRER, SEED_UNKNOWN, SEED_KNOWN = 1, 2, 3
+CONTENTS = {"vgg19": 19, "vgg16": 16, "pooled": 0}  # content losses, and the depth of the VGG that they need
 
 
 def create(hyper: ConfigDict, dtype: jnp.dtype) -> nn.Module:
@@ -92,6 +93,15 @@ def deblurrer_validation(run: Run, network: nn.Module, source: Source) -> Callab
     return evaluate
 
 
+def check_deblurrer(run: Run) -> None:
+    """UserError when the photos, the crop or the batch cannot train the deblurrer; nothing is compiled."""
+    config = run.config.deblurrer
+    check_batch("deblurrer", config.batch)
+    check_choice("deblurrer.loss", config.loss, losses.RESTORATION)
+    check_traces("deblurrer", create(config.network, run.dtype), config.crop)
+    check_sizes(run.known.train, config.crop, "deblurrer.crop")
+
+
 # ----------------------------------------------------------------------------------------------------------- translator
 
 
@@ -125,13 +135,32 @@ def translator_batches(run: Run) -> grain.MapDataset:
     return batches(run, {"unknown_blur": pipeline.select(blurry, "image"), "known_blur": known_blur}, config.batch)
 
 
+def check_translator(run: Run) -> None:
+    """UserError when the photos, the crop or the batch cannot train the translator; nothing is compiled."""
+    config = run.config.translator
+    check_batch("translator", config.batch)
+    check_choice("translator.gan_loss", config.gan_loss, losses.GAN_LOSSES)
+    check_choice("translator.content.kind", config.content.kind, CONTENTS)
+    check_traces("translator", create(config.generator, run.dtype), config.crop)
+    # The discriminator's smallest image is a quarter of the crop.
+    check_traces("translator", create(config.discriminator, run.dtype), config.crop // 4)
+    check_sizes(run.unknown.blur, config.crop, "translator.crop")
+    check_sizes(run.unknown.sharp, config.crop, "translator.crop")
+
+
 def load_vgg(run: Run) -> Network | None:
     """The frozen feature extractor of the content loss; None when the loss needs none."""
     content = run.config.translator.content
     if content.kind == "pooled":
         return None
-    depth = {"vgg16": 16, "vgg19": 19}[content.kind]
-    vgg = load(Path(content.weights), run.dtype)
+    depth, path = CONTENTS[content.kind], Path(content.weights)
+    if not path.is_file():
+        raise UserError(
+            f"The content loss needs torchvision's {content.kind.upper()} at {path}: get {content.kind}-*.pth of "
+            f"https://download.pytorch.org/models and run python tools/convert_weights.py {content.kind}-*.pth {path}; "
+            "or train without it: --config.translator.content.kind=pooled --config.translator.content.weight=2"
+        )
+    vgg = load(path, run.dtype)
     if getattr(vgg.module, "depth", None) != depth:
         raise UserError(f"{content.weights} does not hold the {content.kind} that translator.content names")
     layers = {16: models.vgg.VGG16_RELEASE_LAYERS, 19: models.vgg.VGG19_LAYERS}[depth]
@@ -164,6 +193,27 @@ def translator_validation(run: Run, generator: nn.Module) -> Callable[[State], t
 # --------------------------------------------------------------------------------------------------------------- common
 
 
+def check_batch(stage: str, batch: int) -> None:
+    """UserError when the devices cannot share the batch evenly."""
+    if batch < 1 or batch % jax.device_count():
+        devices = jax.device_count()
+        raise UserError(f"{stage}.batch is {batch}; it must be a multiple of the {devices} devices, as {devices} is")
+
+
+def check_choice(key: str, value: str, choices: Iterable[str]) -> None:
+    """UserError when `value` is none of the choices."""
+    if value not in choices:
+        raise UserError(f"{key} is {value!r}; it can be {', '.join(choices)}")
+
+
+def check_traces(stage: str, network: nn.Module, crop: int) -> None:
+    """UserError when the network cannot take square images of `crop` pixels, in the network's own words."""
+    try:
+        jax.eval_shape(network.init, jax.random.key(0), jnp.zeros((1, crop, crop, 3)))
+    except ValueError as error:
+        raise UserError(f"{stage}.crop does not fit: {error}") from error
+
+
 def batches(run: Run, streams: dict[str, grain.MapDataset], batch: int) -> grain.MapDataset:
     """This process's batches of the run."""
     return pipeline.batches(streams, batch, jax.process_index(), jax.process_count())
@@ -175,7 +225,7 @@ def mean_psnr(x: np.ndarray, y: np.ndarray) -> float:
 
 
 def grid(columns: list[np.ndarray], rows: int) -> np.ndarray:
-    """Versions (n, h, w, 3) side by side, the first `rows` images below one another: uint8 (rows · h, columns · w, 3)."""
+    """Versions (n, h, w, 3) side by side, the first `rows` images below one another: uint8 (rows·h, columns·w, 3)."""
     return images.to_uint8(np.concatenate(np.concatenate([x[:rows] for x in columns], axis=2)))
 
 

@@ -56,9 +56,10 @@ def scenes() -> ConfigDict:
             "test": 64,  # never used for a choice
             # The known blur: a continuous horizontal motion of 5–11 px, within 10 degrees.
             "known_kernel": ConfigDict({"kind": "box", "length": (5.0, 11.0), "angle": (-10.0, 10.0), "size": 21}),
-            # The camera's: three displaced copies averaged (burst merge, flicker, low-rate frame averaging).
+            # The camera's: two displaced copies averaged (a burst of two frames, flicker, low-rate frame averaging).
+            # A motion as long as their distance d turns them into a continuous motion of 2 d, 7-11 px: a known blur.
             "unknown_kernel": ConfigDict(
-                {"kind": "copies", "extent": (6.0, 9.0), "copies": 3, "angle": (-10.0, 10.0), "size": 21}
+                {"kind": "copies", "extent": (3.5, 5.5), "copies": 2, "angle": (-10.0, 10.0), "size": 21}
             ),
         }
     )

@@ -2,8 +2,8 @@
 
     python -m b2b_jax.main --config configs/demo.py
 
-The deblurrer learns to remove continuous motion; the "camera" averages three displaced copies instead, on which the
-deblurrer fails; the translator turns the one into the other without ever seeing a pair.
+The deblurrer learns to remove continuous motion; the "camera" averages two displaced copies instead, which leave the
+deblurrer with ghosts; the translator turns the one into the other without ever seeing a pair.
 
 Variants: `demo.py:full` adds the upper bound, a deblurrer trained on the camera's own pairs (twice the time);
 `demo.py:quick` proves the plumbing in about a minute, its scores mean nothing; `demo.py:gpu` is the same idea with the

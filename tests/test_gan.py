@@ -12,13 +12,17 @@ import numpy as np
 import optax
 import pytest
 from helpers import REFERENCE, assert_close, nhwc
-from test_models import KEY, golden, images, jit, load, random_variables, vgg_weights
+from test_models import golden, images, load, random_variables, vgg_weights
 
 from b2b_jax import losses, models, torch_files, weights
 from b2b_jax.models import vgg
 from b2b_jax.training import gan
 from b2b_jax.training import state as states
 from configs import default
+
+# Here compiling takes longer than running.
+OPTIONS = {"xla_backend_optimization_level": "0", "xla_cpu_use_fusion_emitters": False}
+jit = functools.partial(jax.jit, compiler_options=OPTIONS)
 
 # ---- the released code ----
 
@@ -133,7 +137,7 @@ def test_weights_move_as_those_of_the_released_code(name, steps):
 
 SMALL = {
     "generator": models.create("mimo_unet", base_channels=4, num_res=0),
-    "discriminator": models.create("patchgan", ndf=4, n_layers=1),
+    "discriminator": models.create("patchgan", ndf=4, n_layers=1, input="gradient"),
 }
 # Plain descent at rate 1 shows the generator's gradient; the discriminator's rate lies in the state.
 PROBES = {"generator": optax.sgd(1.0), "discriminator": optax.inject_hyperparams(optax.sgd)(learning_rate=0.0)}
@@ -166,12 +170,13 @@ def batch(order: str) -> jax.Array:
     return (0.5 + contrast * (sharp - 0.5))[jnp.array(["abcde".index(letter) for letter in order])]
 
 
-KNOWN, ALPHA = np.linspace(0, 1, 4 * 24 * 24 * 3, dtype=np.float32).reshape(4, 24, 24, 3), np.full((4, 1, 1, 1), 0.3)
+KNOWN = np.linspace(0, 1, 4 * 24 * 24 * 3, dtype=np.float32).reshape(4, 24, 24, 3)
+ALPHA = np.full((4, 1, 1, 1), 0.3, np.float32)
 
 
 def generator_gradient(state: states.State, y: jax.Array) -> tuple[np.ndarray, states.State]:
     """The generator's whole gradient as one vector, and the state after the step."""
-    new, _ = small_step()(state, {}, y, KNOWN, ALPHA.astype(np.float32))
+    new, _ = small_step()(state, {}, y, KNOWN, ALPHA)
     change = jax.tree.map(jnp.subtract, state.params["generator"], new.params["generator"])
     return np.concatenate([np.ravel(x) for x in jax.tree.leaves(change)]), new
 
@@ -193,23 +198,25 @@ def test_the_generator_descends_against_the_updated_discriminator():
 
 
 def test_photos_outside_the_curriculum_leave_no_trace_in_the_generator():
-    half, _ = generator_gradient(small_state(0, rate=5.0), batch("abcd"))
+    half, _ = generator_gradient(small_state(0, rate=0.0), batch("abcd"))
     other, _ = generator_gradient(small_state(0, rate=0.0), batch("abed"))
     alone, _ = generator_gradient(small_state(GROWN, rate=0.0), batch("abab"))
     whole, _ = generator_gradient(small_state(GROWN, rate=0.0), batch("abcd"))
-    half, _ = generator_gradient(small_state(0, rate=0.0), batch("abcd"))
     assert relative(half, other) < 1e-5
     assert relative(half, alone) < 1e-5
     assert relative(half, whole) > 0.05
 
 
+def small_penalty(params: dict, fake: jax.Array) -> jax.Array:
+    return losses.gradient_penalty(lambda x: SMALL["discriminator"].apply(params, x), KNOWN, fake, ALPHA)
+
+
 def test_the_penalty_comes_in_one_step_of_several_with_their_common_weight():
     state, y = small_state(0, rate=0.0), batch("abcd")
-    discriminate = functools.partial(SMALL["discriminator"].apply, state.params["discriminator"])
-    fake = SMALL["generator"].apply(state.params["generator"], y)[-1]
-    mean = losses.gradient_penalty(discriminate, KNOWN, fake, ALPHA).mean()
+    fake = jit(SMALL["generator"].apply)(state.params["generator"], y)[-1]
+    mean = jit(small_penalty)(state.params["discriminator"], fake).mean()
     for step in range(2 * EVERY):
-        new, metrics = small_step()(state.replace(step=jnp.int32(step)), {}, y, KNOWN, ALPHA.astype(np.float32))
+        new, metrics = small_step()(state.replace(step=jnp.int32(step)), {}, y, KNOWN, ALPHA)
         assert new.step == step + 1
         np.testing.assert_allclose(metrics["gradient_penalty"], 0.01 * EVERY * mean * (step % EVERY == 0), rtol=1e-5)
 
@@ -229,19 +236,3 @@ def test_domain_auc_counts_the_pairs_that_are_ranked_rightly():
     assert 0 < want < 1
     np.testing.assert_allclose(gan.domain_auc(real, fake), want, rtol=1e-6)
     assert gan.domain_auc([np.ones((2, 1, 1, 1))], [np.zeros((3, 1, 1, 1))]) == 1
-
-
-def test_a_discriminator_of_gradients_trains():
-    config = default.translator()
-    config.content.kind, config.crop = "pooled", 24
-    networks = SMALL | {"discriminator": models.create("patchgan", ndf=4, n_layers=1, input="gradient")}
-    adams = gan.optimizers(config.optimizer, config.steps)
-    rng = np.random.default_rng(0)
-    photos = {k: rng.integers(0, 256, (2, 24, 24, 3), np.uint8) for k in ("unknown_blur", "known_blur")}
-    old = states.create({n: random_variables(net, images(1, 24, 24, 3)) for n, net in networks.items()}, adams)
-    step = jit(gan.make_step(networks, adams, gan.make_content("pooled", None), config))
-    new, metrics = step(old, {}, photos, KEY)
-    assert all(np.isfinite(value) for value in metrics.values())
-    assert (new.step, new.skipped) == (1, 0)
-    for x, y in zip(jax.tree.leaves(old.params), jax.tree.leaves(new.params), strict=True):
-        assert not np.array_equal(x, y)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import jax
 
-from b2b_jax import images
+from b2b_jax import __version__, images
 from b2b_jax.evaluation import report
 from b2b_jax.evaluation.report import Curve, Example, Report, Table
 from b2b_jax.training import log
@@ -21,7 +21,8 @@ ROWS = {
     "paired": "deblurrer trained on the camera's own pairs (upper bound)",
     "oracle": "deblurrer on truly known blur (oracle)",
 }
-ORDER = ("input", "translated", "deblurrer", "fixed_filter", "blur2blur", "paired", "oracle", "sharp")
+# The first and the last are those that the slider compares.
+ORDER = ("input", "translated", "deblurrer", "fixed_filter", "paired", "oracle", "sharp", "blur2blur")
 STAGES = ("deblurrer", "translator", "paired")
 CURVES = {  # title, label, the keys of metrics.jsonl, logarithmic
     "loss": ("Loss", ("loss",), False),
@@ -70,7 +71,7 @@ def facts(run: Run, results: dict) -> list[tuple[str, str]]:
             rate = f"{values['steps']:,} steps, {values['seconds']:.0f} s, {values['images_per_second']:.1f} images/s"
             found.append((stage.capitalize(), rate))
     devices = f"{jax.device_count()} × {jax.devices()[0].device_kind} ({platform.machine()})"
-    versions = ", ".join(f"{name} {version(name)}" for name in ("b2b_jax", "jax", "flax"))
+    versions = ", ".join([f"b2b_jax {__version__}", *(f"{name} {version(name)}" for name in ("jax", "flax"))])
     return [*found, ("Device", devices), ("Versions", versions)]
 
 

@@ -118,7 +118,9 @@ class Reporter:
         self._log.scalars(done, values | times)
 
     def _validate(self, done: int, state: State) -> None:
+        start = time.monotonic()
         scores, picture = self._task.evaluate(state)
+        self._steady += time.monotonic() - start  # which is no training
         self._show(**{k: f"{v:.2f}" for k, v in scores.items() if k.endswith("psnr")})
         self._log.scalars(done, scores | {"seconds": self._seconds()})
         self._log.picture(done, picture)

@@ -1,0 +1,397 @@
+"""Datasets, the split by scene, and the input pipeline. Grey levels of the made-up photos tell which photo it is."""
+
+import itertools
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy import signal
+
+from b2b_jax import images
+from b2b_jax.data import blur, domains, layouts, pipeline, split
+from b2b_jax.data.layouts import Photo
+from b2b_jax.data.sources import ArraySource, Pairs, Photos, check_sizes
+from b2b_jax.errors import UserError
+from configs import camera, demo, reds
+
+
+def write(path, level, size=(4, 4)):
+    images.write(path, np.full((*size, 3), level, np.uint8))
+    return path
+
+
+# ---------------------------------------------------------------------------------------------------------------- split
+
+
+def scenes_of(counts):
+    return [f"scene{index:02d}" for index, count in enumerate(counts) for _ in range(count)]
+
+
+@pytest.mark.parametrize("ratio", [0.1, 0.5, 0.6, 0.95])
+@pytest.mark.parametrize("counts", [(3, 3), (1, 40, 2, 7), tuple(range(1, 23)), (100,) * 5])
+def test_the_share_comes_near_and_both_sides_have_a_scene(counts, ratio):
+    scenes = scenes_of(counts)
+    for seed in range(5):
+        chosen = split.by_scene(scenes, ratio, seed)
+        share = sum(scene in chosen for scene in scenes)
+        assert 0 < len(chosen) < len(counts) and chosen < set(scenes)
+        assert abs(share - ratio * len(scenes)) <= max(counts)
+
+
+def test_the_split_is_a_function_of_the_seed_and_not_of_the_order():
+    scenes = scenes_of(range(1, 20))
+    choices = [split.by_scene(scenes, 0.6, seed) for seed in range(5)]
+    assert choices == [split.by_scene(scenes[::-1], 0.6, seed) for seed in range(5)]
+    assert len(set(map(frozenset, choices))) > 1
+
+
+def test_one_scene_cannot_be_split():
+    with pytest.raises(ValueError, match="at least two scenes, got 1"):
+        split.by_scene(["only"] * 9, 0.6, 0)
+
+
+# -------------------------------------------------------------------------------------------------------------- layouts
+
+# Part, blurry and sharp photo of the official downloads; s: scene, i: photo.
+TREES = {
+    "gopro": {
+        part: (f"{part}/{{s}}/blur/{{i:06d}}.png", f"{part}/{{s}}/sharp/{{i:06d}}.png") for part in ("train", "test")
+    },
+    "reds": {
+        "train": ("train/train_blur/{s}/{i:08d}.png", "train/train_sharp/{s}/{i:08d}.png"),
+        "test": ("val/val_blur/{s}/{i:08d}.png", "val/val_sharp/{s}/{i:08d}.png"),
+    },
+    "rsblur": {
+        part: (f"{part}/{{s}}/{{i}}/real_blur/real_blur.png", f"{part}/{{s}}/{{i}}/gt/gt_sharp.png")
+        for part in ("train", "test")
+    },
+    "rb2v": {
+        part: (f"{part}/{{s}}/blur/{{i:04d}}.png", f"{part}/{{s}}/sharp/{{i:04d}}_4.png") for part in ("train", "test")
+    },
+}
+SCENES = ("000", "001")
+DECOYS = ("train/000/blur_gamma/000001.png", "train/000/sharp/0001_3.png", "train/000/1/avg65_img/avg.png", "notes.png")
+
+
+def write_tree(root, name):
+    """Two parts of two scenes of two photos: blurry photos of even grey levels, their twins one level above."""
+    for part, forms in TREES[name].items():
+        for number, (scene, i) in enumerate(itertools.product(SCENES, (1, 2))):
+            for twin, form in enumerate(forms):
+                write(root / form.format(s=scene, i=i), 100 * (part == "test") + 2 * number + twin)
+    for decoy in DECOYS:
+        write(root / decoy, 255)
+
+
+def test_every_layout_is_tested():
+    assert TREES.keys() == layouts.LAYOUTS.keys()
+
+
+@pytest.mark.parametrize("part", ["train", "test"])
+@pytest.mark.parametrize("name", TREES)
+def test_a_layout_finds_its_pairs(tmp_path, name, part):
+    write_tree(tmp_path, name)
+    photos = layouts.find(name, tmp_path, part, "data.known_path")
+    records = [Pairs(photos)[index] for index in range(len(photos))]
+    levels = [100 * (part == "test") + 2 * number for number in range(4)]
+    assert [record["blurry"][0, 0, 0] for record in records] == levels
+    assert [record["sharp"][0, 0, 0] for record in records] == [level + 1 for level in levels]
+    assert [photo.scene for photo in photos] == ["000", "000", "001", "001"]
+
+
+def test_a_twin_is_found_under_a_root_whose_own_path_has_the_same_names(tmp_path):
+    root = tmp_path / "blur" / "train_blur" / "x"
+    write_tree(root, "gopro")
+    assert all(photo.sharp.is_file() for photo in layouts.find("gopro", root, "train", "key"))
+
+
+@pytest.mark.parametrize("name", TREES)
+def test_a_missing_download_is_named_with_its_source_and_key(tmp_path, name):
+    with pytest.raises(UserError) as caught:
+        layouts.find(name, tmp_path / "nowhere", "train", "data.known_path")
+    message = str(caught.value)
+    assert str(tmp_path / "nowhere") in message and "--config.data.known_path=DIR" in message
+    assert layouts.LAYOUTS[name].source in message and "\n" not in message
+
+
+@pytest.mark.parametrize("name", TREES)
+def test_a_folder_one_level_too_high_is_told_what_was_found(tmp_path, name):
+    write_tree(tmp_path / "download" / "inner", name)
+    with pytest.raises(UserError) as caught:
+        layouts.find(name, tmp_path / "download", "train", "data.unknown_path")
+    message = str(caught.value)
+    assert f"{tmp_path / 'download'}/train/" in message and "found there: inner" in message
+    assert "--config.data.unknown_path=DIR" in message and "\n" not in message
+
+
+@pytest.mark.parametrize("name", TREES)
+def test_a_missing_twin_is_named_and_counted(tmp_path, name):
+    write_tree(tmp_path, name)
+    lost = tmp_path / TREES[name]["train"][1].format(s="001", i=2)
+    lost.unlink()
+    with pytest.raises(UserError, match="1 of 4") as caught:
+        layouts.find(name, tmp_path, "train", "data.known_path")
+    assert str(lost) in str(caught.value)
+
+
+def test_listing_is_short_and_passes_over_hidden_files(tmp_path):
+    assert layouts.listing(tmp_path) == "nothing"
+    for name in ("b", "a", ".hidden"):
+        (tmp_path / name).touch()
+    assert layouts.listing(tmp_path) == "a, b" and layouts.listing(tmp_path, most=1) == "a, …"
+
+
+# -------------------------------------------------------------------------------------------------------------- sources
+
+
+def test_pairs_of_two_sizes_are_refused(tmp_path):
+    pair = Photo(write(tmp_path / "b.png", 1, (4, 6)), write(tmp_path / "s.png", 2, (4, 5)), "scene")
+    with pytest.raises(UserError, match=r"b\.png and its sharp twin .*s\.png differ in size: 6x4 and 5x4 pixels"):
+        Pairs([pair])[0]
+
+
+def test_sizes_are_name_height_width_from_the_header(tmp_path):
+    path = write(tmp_path / "a.png", 1, (4, 6))
+    assert Photos([path]).size(0) == Pairs([Photo(path, path, "")]).size(0) == (str(path), 4, 6)
+    assert ArraySource("x", image=np.zeros((3, 8, 9, 3), np.uint8)).size(2) == ("x/00002", 8, 9)
+
+
+def test_check_sizes_names_a_photo_smaller_than_the_crop(tmp_path):
+    source = Photos([write(tmp_path / f"{h}x{w}.png", 1, (h, w)) for h, w in ((9, 9), (7, 20), (20, 6))])
+    check_sizes(source, 6, "translator.crop")
+    with pytest.raises(UserError) as caught:
+        check_sizes(source, 8, "translator.crop")
+    for words in ("7x20.png is 20x7 pixels", "smaller than the 8", "(2 such)", "--config.translator.crop"):
+        assert words in str(caught.value)
+
+
+# ------------------------------------------------------------------------------------------------------------- pipeline
+
+
+def labelled(count, side=12):
+    """Photos whose channels hold the photo's number, the row and the column."""
+    grid = np.stack(np.meshgrid(*[np.arange(side)] * 2, indexing="ij"), -1)
+    photos = [np.concatenate([np.full((side, side, 1), number), grid], -1) for number in range(count)]
+    return ArraySource("labelled", image=np.array(photos, np.uint8))
+
+
+def label(image):
+    """Number of the photo, row and column of a crop."""
+    return tuple(image[0, 0].tolist())
+
+
+def stream(count, seed, crop=4):
+    return pipeline.select(pipeline.stream(labelled(count), pipeline.Crop(crop), seed), "image")
+
+
+def test_an_element_is_a_function_of_seed_and_index():
+    one, other = stream(5, seed=3), stream(5, seed=3)
+    backwards = [label(other[index]) for index in reversed(range(12))]
+    assert [label(one[index]) for index in range(12)] == backwards[::-1]
+    assert [label(stream(5, seed=4)[index]) for index in range(12)] != backwards[::-1]
+
+
+def test_every_epoch_is_a_permutation_in_an_order_and_with_crops_of_its_own():
+    elements = [label(stream(7, seed=0)[index]) for index in range(42)]
+    epochs = [elements[start : start + 7] for start in range(0, 42, 7)]
+    assert all(sorted(number for number, _, _ in epoch) == list(range(7)) for epoch in epochs)
+    assert len({tuple(number for number, _, _ in epoch) for epoch in epochs}) > 1
+    assert len({epoch[[n for n, _, _ in epoch].index(0)][1:] for epoch in epochs}) > 1
+
+
+def test_crops_reach_every_place_and_lie_within_the_photo():
+    crops = [stream(1, seed=0, crop=10)[index] for index in range(80)]
+    assert {crop.shape for crop in crops} == {(10, 10, 3)}
+    assert {label(crop)[1:] for crop in crops} == set(itertools.product(range(3), range(3)))
+
+
+def test_the_images_of_a_pair_are_cut_alike():
+    photos = labelled(3).arrays["image"]
+    source = ArraySource("pair", blurry=photos, sharp=photos + np.uint8(100))
+    elements = pipeline.stream(source, pipeline.Crop(5), 0)
+    for index in range(6):
+        element = elements[index]
+        assert element.keys() == {"blurry", "sharp"}
+        np.testing.assert_array_equal(element["sharp"], element["blurry"] + np.uint8(100))
+
+
+def test_a_photo_that_turns_out_too_small_is_named():
+    with pytest.raises(UserError, match="labelled/00000 is 12x12 pixels, smaller than the 13"):
+        stream(1, seed=0, crop=13)[0]
+
+
+@pytest.mark.parametrize("kernel", [{"kind": "box", "size": 15}, {"kind": "copies", "size": 11, "extent": (3.0, 7.0)}])
+def test_blurred_crop_is_a_crop_of_the_blurred_photo(kernel):
+    photo = np.random.default_rng(0).integers(0, 256, (60, 50, 3)).astype(np.uint8)
+    found = pipeline.BlurredCrop(16, kernel).random_map({"image": photo, "name": "x"}, np.random.default_rng(5))
+    rng, margin = np.random.default_rng(5), kernel["size"] // 2
+    larger = pipeline.Crop(16 + 2 * margin).random_map({"image": photo, "name": "x"}, rng)["image"]
+    drawn = blur.draw(rng, kernel).astype(np.float64)
+    wanted = np.stack([signal.convolve2d(larger[..., c] / 255.0, drawn, mode="valid") for c in range(3)], -1)
+    assert np.abs(found["blurry"] / 255.0 - wanted).max() <= 0.5 / 255 + 1e-6
+    np.testing.assert_array_equal(found["sharp"], larger[margin:-margin, margin:-margin])
+
+
+def two_streams():
+    return {"unknown_blur": stream(5, seed=1), "known_blur": stream(3, seed=2)}
+
+
+def numbers(batch, key):
+    return batch[key][:, 0, 0, 0].tolist()
+
+
+def test_streams_are_cycled_each_at_its_own_length():
+    batches = pipeline.batches(two_streams(), 1, 0, 1)
+    for key, length in (("unknown_blur", 5), ("known_blur", 3)):
+        seen = [numbers(batches[step], key)[0] for step in range(15)]
+        epochs = [sorted(seen[start : start + length]) for start in range(0, 15, length)]
+        assert epochs == [list(range(length))] * (15 // length)
+
+
+@pytest.mark.parametrize("step", [0, 7, 123])
+def test_the_batches_of_two_processes_join_to_the_batch_of_one(step):
+    whole = pipeline.batches(two_streams(), 4, 0, 1)[step]
+    parts = [pipeline.batches(two_streams(), 4, process, 2)[step] for process in range(2)]
+    for key, photos in whole.items():
+        assert photos.shape == (4, 4, 4, 3) and parts[0][key].shape == (2, 4, 4, 3)
+        np.testing.assert_array_equal(np.concatenate([part[key] for part in parts]), photos)
+
+
+@pytest.mark.parametrize("threads", [0, 1, 2])
+def test_a_start_in_the_middle_gives_the_batches_that_would_have_come(threads):
+    batches = pipeline.batches(two_streams(), 2, 0, 1)
+    late = list(pipeline.iterate(batches, 3, 8, threads, 2))
+    assert len(late) == 5
+    for step, batch in enumerate(late, 3):
+        assert batch.keys() == batches[step].keys()
+        assert all((batch[key] == batches[step][key]).all() for key in batch)
+
+
+# -------------------------------------------------------------------------------------------------------------- domains
+
+
+def camera_config(**paths):
+    config = camera.get_config()
+    config.data.update({key: str(path) for key, path in paths.items()})
+    return config
+
+
+def test_your_own_folders_are_two_piles(tmp_path):
+    write(tmp_path / "shots" / "day" / "10.png", 3)
+    write(tmp_path / "shots" / "day" / "9.png", 2)
+    write(tmp_path / "clear" / "a.png", 7)
+    config = camera_config(unknown_blur=tmp_path / "shots", unknown_sharp=tmp_path / "clear")
+    unknown = domains.open_unknown(config, tmp_path)
+    assert [unknown.blur[i]["image"][0, 0, 0] for i in range(len(unknown.blur))] == [2, 3]
+    assert len(unknown.sharp) == 1 and unknown.sharp[0]["image"][0, 0, 0] == 7
+    assert unknown.validation is unknown.test is unknown.pairs is None
+
+
+def test_your_own_test_photos_are_paired_by_name(tmp_path):
+    for name, level in (("a", 10), ("b", 20)):
+        write(tmp_path / "blur" / f"{name}.png", level)
+        write(tmp_path / "sharp" / f"{name}.bmp", level + 1)
+    folders = {"unknown_blur": "blur", "unknown_sharp": "sharp", "test_blur": "blur", "test_sharp": "sharp"}
+    config = camera_config(**{key: tmp_path / name for key, name in folders.items()})
+    test = domains.open_unknown(config, tmp_path).test
+    assert [(test[i]["blurry"][0, 0, 0], test[i]["sharp"][0, 0, 0]) for i in range(2)] == [(10, 11), (20, 21)]
+    (tmp_path / "sharp" / "b.bmp").unlink()
+    with pytest.raises(UserError, match=r"data\.test_sharp .*lacks the twin of b\.png \(1 missing\)"):
+        domains.open_unknown(config, tmp_path)
+
+
+def test_both_missing_folders_are_named_at_once(tmp_path):
+    (tmp_path / "empty").mkdir()
+    config = camera_config(unknown_blur=tmp_path / "nowhere", unknown_sharp=tmp_path / "empty")
+    with pytest.raises(UserError) as caught:
+        domains.open_unknown(config, tmp_path)
+    first, second = str(caught.value).splitlines()
+    assert first == f"data.unknown_blur is {tmp_path / 'nowhere'}: no such folder"
+    assert second == f"data.unknown_sharp is {tmp_path / 'empty'}: no photos in it (found: nothing)"
+
+
+def reds_config(tmp_path):
+    write_tree(tmp_path / "GOPRO_Large", "gopro")
+    write_tree(tmp_path / "REDS", "reds")
+    config = reds.get_config()
+    config.data.root = str(tmp_path)
+    return config
+
+
+def test_a_dataset_is_split_by_scene_and_the_split_is_written_down(tmp_path):
+    unknown = domains.open_unknown(reds_config(tmp_path), tmp_path / "run")
+    record = json.loads((tmp_path / "run" / "split.json").read_text())
+    blurry, sharp = (record[key] for key in ("unknown_blur", "unknown_sharp"))
+    assert (blurry["photos"], sharp["photos"]) == (2, 2) and record["ratio"] == 0.6 and record["seed"] == 0
+    assert sorted(blurry["scenes"] + sharp["scenes"]) == list(SCENES)
+    levels = {"000": [0, 2], "001": [4, 6]}
+    assert [unknown.blur[i]["image"][0, 0, 0] for i in range(2)] == levels[blurry["scenes"][0]]
+    assert [unknown.sharp[i]["image"][0, 0, 0] for i in range(2)] == [x + 1 for x in levels[sharp["scenes"][0]]]
+    assert [unknown.pairs[i]["sharp"][0, 0, 0] for i in range(2)] == [x + 1 for x in levels[blurry["scenes"][0]]]
+    assert [unknown.test[i]["blurry"][0, 0, 0] for i in range(4)] == [100, 102, 104, 106]
+
+
+def test_paths_of_the_downloads_can_be_given(tmp_path):
+    config = reds_config(tmp_path)
+    (tmp_path / "GOPRO_Large").rename(tmp_path / "elsewhere")
+    with pytest.raises(UserError, match="data.known_path"):
+        domains.open_known(config)
+    config.data.known_path = str(tmp_path / "elsewhere")
+    known = domains.open_known(config)
+    assert (len(known.train), len(known.validation)) == (4, 4)
+
+
+def test_known_blur_is_the_known_photos_or_the_cameras_under_the_known_kernel(tmp_path):
+    config = reds_config(tmp_path)
+    known, unknown = domains.open_known(config), domains.open_unknown(config, tmp_path / "run")
+    paired = domains.known_blur_stream(config, known, unknown, 4, 0)
+    assert sorted(paired[i][0, 0, 0] for i in range(4)) == [0, 2, 4, 6]
+    config.known_blur.source = "synthetic"
+    config.data.scenes.known_kernel.update(size=3, length=(1.0, 2.0))
+    synthetic = domains.known_blur_stream(config, known, unknown, 2, 0)
+    levels = [unknown.sharp[i]["image"][0, 0, 0] for i in range(2)]
+    assert sorted(synthetic[i][0, 0, 0] for i in range(2)) == levels
+    config.known_blur.source = "magic"
+    with pytest.raises(UserError, match="known_blur.source is 'magic'"):
+        domains.known_blur_stream(config, known, unknown, 4, 0)
+
+
+@pytest.fixture(scope="module")
+def generated(tmp_path_factory):
+    """A configuration of generated scenes of 32 px, and both domains."""
+    config = demo.get_config("quick")
+    config.data.root = str(tmp_path_factory.mktemp("data"))
+    config.data.scenes.update(size=32, known=4, blur=5, sharp=4, validation=3, test=3)
+    return config, domains.open_known(config), domains.open_unknown(config, tmp_path_factory.mktemp("run"))
+
+
+def test_generated_sets_are_disjoint(generated):
+    _, known, unknown = generated
+    sets = [known.train.arrays["image"], unknown.pairs.arrays["sharp"], unknown.sharp.arrays["image"]]
+    sets += [unknown.validation.arrays["sharp"], unknown.test.arrays["sharp"]]
+    assert [len(photos) for photos in sets] == [4, 5, 4, 3, 3]
+    assert len({photo.tobytes() for photos in sets for photo in photos}) == 19
+
+
+def test_generated_blur_is_that_of_its_camera(generated):
+    config, known, unknown = generated
+    photos, pairs = unknown.blur.arrays["image"], unknown.pairs.arrays
+    np.testing.assert_array_equal(photos, pairs["blurry"])
+    rng, kernel = np.random.default_rng([0, 5]), config.data.scenes.unknown_kernel.to_dict()
+    for blurry, sharp in zip(photos, pairs["sharp"], strict=True):
+        wanted = blur.apply(sharp.astype(np.float32) / 255, blur.draw(rng, kernel))
+        assert np.abs(blurry / 255.0 - wanted).max() <= 0.5 / 255 + 1e-5
+    assert unknown.test[0].keys() == {"sharp", "blurry", "known_blurry", "name"}
+    assert known.train[0].keys() == {"image", "name"} and known.crop(8).size == 8
+
+
+def test_generated_scenes_are_drawn_once_and_the_same_again(generated, tmp_path):
+    config, _, unknown = generated
+    files = sorted(Path(config.data.root, "scenes").glob("*.npy"))
+    times = [path.stat().st_mtime_ns for path in files]
+    again = domains.open_unknown(config, tmp_path)
+    assert len(files) == 5 and times == [path.stat().st_mtime_ns for path in files]
+    for key, photos in unknown.test.arrays.items():
+        np.testing.assert_array_equal(again.test.arrays[key], photos)
+    assert not (tmp_path / "split.json").exists()

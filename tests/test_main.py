@@ -1,0 +1,245 @@
+"""The command line: a mistake is answered in a line or two, before anything is compiled; the configurations agree."""
+
+import importlib
+import re
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from absl import flags
+
+from b2b_jax import images, main
+from b2b_jax.errors import UserError
+from configs import default
+
+ROOT = Path(__file__).parents[1]
+VARIANTS = {
+    "camera": [""],
+    "default": [""],
+    "demo": ["", "full", "quick", "gpu"],
+    "gopro": ["", "paper", "release"],
+    "rb2v": ["", "paper", "release"],
+    "reds": ["", "paper", "release"],
+    "rsblur": ["", "paper", "release"],
+}
+LOADED = [(name, variant) for name, variants in VARIANTS.items() for variant in variants]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """The folder of generated scenes, drawn once."""
+    return tmp_path_factory.mktemp("data")
+
+
+@pytest.fixture
+def parse(monkeypatch, tmp_path, data):
+    """Gives a command line to the process, as a shell would: flags start afresh, the folder is the project's."""
+
+    def give(config, *arguments):
+        for name in [name for name in flags.FLAGS if name.startswith("config.")]:
+            delattr(flags.FLAGS, name)
+        flags.FLAGS.unparse_flags()
+        monkeypatch.chdir(ROOT)
+        where = [f"--config.data.root={data}"] if config else []
+        command = [f"--config={config}"] if config else []
+        monkeypatch.setattr(sys, "argv", ["main", *command, f"--workdir={tmp_path / 'run'}", *where, *arguments])
+        return sys.argv
+
+    return give
+
+
+@pytest.fixture
+def refused(parse, capsys, tmp_path):
+    """Runs a command that must be refused; returns the lines it printed as errors."""
+
+    def run(config, *arguments):
+        assert main.main(parse(config, *arguments)) == 2
+        output, error = capsys.readouterr()
+        assert "Traceback" not in output + error
+        assert not (tmp_path / "run" / "deblurrer").exists()
+        return [line for line in error.splitlines() if line and "scene" not in line[:6]]  # without the scenes' bar
+
+    return run
+
+
+QUICK = "configs/demo.py:quick"
+
+
+# ----------------------------------------------------------------------------------------------------- the command line
+
+
+@pytest.mark.parametrize(
+    ("config", "arguments", "wanted"),
+    [
+        (QUICK, ["--config.translator.stepz=3"], ["stepz", "did you mean 'steps'"]),
+        (QUICK, ["--config.translator.steps=many"], ["config.translator.steps", "many"]),
+        (QUICK, ["--bogus=1"], ["bogus"]),
+        (QUICK, ["surplus"], ["surplus", "Usage:"]),
+        (QUICK, ["--config.stages=deblurer"], ["deblurer", "did you mean deblurrer"]),
+        (QUICK, ["--config.stages=translator,reprot"], ["reprot", "did you mean report"]),
+        ("configs/demo.py:quack", [], ["quack", "full, quick, gpu"]),
+        ("configs/reds.py:quack", [], ["quack", "paper", "release"]),
+        ("", [], ["No configuration", "Usage:"]),
+    ],
+)
+def test_a_command_that_is_not_understood(refused, config, arguments, wanted):
+    (line,) = refused(config, *arguments)
+    assert all(word in line for word in wanted), line
+
+
+def test_a_missing_configuration_file_is_named(refused):
+    (line,) = refused("configs/nothing.py")
+    assert "configs/nothing.py" in line and "No such file" in line and line == line.strip()
+
+
+def test_stages_may_be_given_with_commas_and_run_in_their_order(parse):
+    run = main.parse(parse(QUICK, "--config.stages=report,deblurrer"))
+    assert main.stage_names(run.config) == ["deblurrer", "report"]
+    assert main.stage_names(main.parse(parse(QUICK)).config) == list(main.STAGES)
+
+
+def test_the_default_folder_is_named_after_the_configuration(parse):
+    parse("configs/demo.py:quick")
+    argv = [argument for argument in sys.argv if not argument.startswith("--workdir")]
+    sys.argv[:] = argv
+    flags.FLAGS["workdir"].value = None
+    assert main.parse(argv).workdir == Path("runs/demo_quick")
+
+
+# ------------------------------------------------------------------------------------------------------- what it checks
+
+
+@pytest.mark.parametrize(
+    ("arguments", "wanted"),
+    [
+        (["--config.translator.crop=40"], ["translator.crop", "at least 12x12, got 10x10"]),
+        (["--config.deblurrer.loss=l2"], ["deblurrer.loss is 'l2'", "charbonnier"]),
+        (["--config.translator.gan_loss=hing"], ["translator.gan_loss is 'hing'", "hinge"]),
+        (["--config.translator.content.kind=vgg"], ["translator.content.kind", "vgg", "pooled"]),
+        (["--config.translator.batch=0"], ["translator.batch is 0"]),
+        (["--config.translator.generator.name=mimo"], ["'mimo' is no model", "mimo_unet"]),
+        (["--config.translator.discriminator.norm=layer"], ["layer", "instance"]),
+        (["--config.data.known=kitti"], ["data.known is 'kitti'", "gopro"]),
+        (["--config.deblurrer.weights=none.safetensors"], ["deblurrer.weights", "none.safetensors"]),
+    ],
+)
+def test_a_setting_that_cannot_be(refused, arguments, wanted):
+    lines = refused(QUICK, *arguments)
+    assert any(all(word in line for word in wanted) for line in lines), lines
+    assert len(lines) <= 2
+
+
+def folder_of(path, size, count=2):
+    """A folder of `count` grey photos of size (h, w)."""
+    for index in range(count):
+        images.write(path / f"{index}.png", np.full((*size, 3), 100, np.uint8))
+    path.mkdir(exist_ok=True)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("key", "make", "wanted"),
+    [
+        ("unknown_blur", lambda path: path / "nowhere", "no such folder"),
+        ("unknown_sharp", lambda path: folder_of(path / "empty", (80, 80), 0), "no photos in it (found: nothing)"),
+        ("unknown_blur", lambda path: folder_of(path / "tiny", (30, 80)), "0.png is 80x30 pixels, smaller than"),
+        ("unknown_sharp", lambda path: folder_of(path / "tiny", (80, 31)), "0.png is 31x80 pixels, smaller than"),
+    ],
+)
+def test_a_folder_that_cannot_be_used(refused, tmp_path, key, make, wanted):
+    given = dict.fromkeys(("unknown_blur", "unknown_sharp"), folder_of(tmp_path / "good", (96, 96)))
+    given[key] = make(tmp_path)
+    (line,) = refused(QUICK, *(f"--config.data.{name}={path}" for name, path in given.items()))
+    assert wanted in line and str(given[key]) in line
+
+
+@pytest.mark.parametrize(("stage", "crop"), [("deblurrer", 32), ("translator", 48)])
+def test_a_crop_that_is_blurred_as_it_is_cut_needs_its_margin(refused, stage, crop):
+    (line,) = refused(QUICK, f"--config.data.scenes.size={crop + 19}", f"--config.stages={stage}")
+    assert f"smaller than the {crop + 20} that a training crop needs" in line and f"--config.{stage}.crop" in line
+
+
+def test_every_missing_folder_has_its_line(refused):
+    lines = refused("configs/camera.py")
+    assert len(lines) == 3
+    assert "GOPRO_Large" in lines[0]
+    assert "--config.data.unknown_blur=DIR" in lines[1] and "--config.data.unknown_sharp=DIR" in lines[2]
+
+
+def test_reds_without_its_downloads_names_each_of_them(refused):
+    lines = refused("configs/reds.py", "--config.translator.content.weights=none/vgg19.safetensors")
+    assert len(lines) == 3
+    for line, words in zip(lines, (["GOPRO_Large", "known_path"], ["REDS", "unknown_path"], ["VGG19"]), strict=True):
+        assert all(word in line for word in words), line
+    assert "none/vgg19.safetensors" in lines[2] and "convert_weights.py" in lines[2]
+
+
+def test_a_folder_of_another_run_is_refused_with_the_difference(refused, parse, tmp_path):
+    main.record(main.parse(parse(QUICK)))
+    (line,) = refused(QUICK, "--config.seed=7", "--config.translator.batch=8")
+    assert str(tmp_path / "run") in line and "seed: 0 → 7" in line and "translator.batch: 4 → 8" in line
+    assert '"seed": 0' in (tmp_path / "run" / "config.json").read_text()
+
+
+def test_the_same_folder_takes_other_settings_of_loop_and_evaluation(parse, tmp_path):
+    main.record(main.parse(parse(QUICK)))
+    main.record(main.parse(parse(QUICK, "--config.loop.log_every=7", "--config.evaluation.images=2")))
+    assert '"log_every": 7' in (tmp_path / "run" / "config.json").read_text()
+
+
+def test_differences_name_changed_new_and_lost_keys():
+    old, new = {"a": {"b": 1, "c": 2}, "d": 3}, {"a": {"b": 1, "c": 5}, "e": 4}
+    assert main.differences("", old, new) == ["a.c: 2 → 5", "d: 3 → None", "e: None → 4"]
+
+
+# ------------------------------------------------------------------------------------------------------- configurations
+
+
+def load(name, variant):
+    module = importlib.import_module(f"configs.{name}")
+    return module.get_config(variant) if variant else module.get_config()
+
+
+def keys(config, prefix=""):
+    """Dotted names of all values."""
+    if not hasattr(config, "items"):
+        return {prefix}
+    return {key for name, value in config.items() for key in keys(value, f"{prefix}.{name}".strip("."))}
+
+
+def test_every_configuration_is_tested():
+    assert {path.stem for path in (ROOT / "configs").glob("*.py")} - {"__init__"} == set(VARIANTS)
+
+
+@pytest.mark.parametrize(("name", "variant"), LOADED)
+def test_a_configuration_has_the_keys_of_default_and_no_other(name, variant):
+    assert keys(load(name, variant)) == keys(default.get_config())
+
+
+@pytest.mark.parametrize(("name", "variant"), LOADED)
+def test_a_configuration_loads_from_the_command_line(parse, name, variant):
+    run = main.parse(parse(f"configs/{name}.py:{variant}" if variant else f"configs/{name}.py"))
+    assert run.config.to_dict() | {"data": 0} == load(name, variant).to_dict() | {"data": 0}
+
+
+@pytest.mark.parametrize("name", sorted(VARIANTS.keys() - {"default"}))
+def test_a_docstring_gives_the_command(name):
+    text = re.sub(r"\\\n\s*", "", importlib.import_module(f"configs.{name}").__doc__)
+    assert f"python -m b2b_jax.main --config configs/{name}.py" in text
+
+
+def test_release_follows_the_released_code_where_it_differs():
+    paper, release = load("reds", "paper").translator, load("reds", "release").translator
+    chosen = [(c.gan_loss, c.content.kind, c.batch, c.gradient_penalty.weight) for c in (paper, release)]
+    assert chosen == [("logistic", "vgg19", 16, 0.005), ("hinge", "vgg16", 1, 1e-4)]
+    assert (paper.curriculum.start, release.curriculum.start) == (0.5, 1.0)
+    assert (paper.augment, release.augment) == (True, False)
+    assert paper.content.weight == release.content.weight == 0.8
+    assert (paper.steps, paper.optimizer.constant_steps) == (1_000_000, 500_000)
+    assert (release.steps, release.optimizer.constant_steps) == (300 * 14_400, 100 * 14_400)
+
+
+def test_an_unknown_variant_is_a_user_error_of_the_file(parse):
+    with pytest.raises(UserError, match="no variant 'quack'"):
+        main.parse(parse("configs/gopro.py:quack"))

@@ -1,0 +1,106 @@
+"""Devices: eight of them train as one does, and frozen networks stay arguments. NHWC images in [0, 1].
+
+Run as a program, this file is the run that the first test starts with eight devices; it prints what it measured.
+"""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from configs import default
+from jax.sharding import AxisType, Mesh
+
+from b2b_jax import models, sharding
+from b2b_jax.models import vgg
+from b2b_jax.training import gan
+
+ROOT = Path(__file__).parents[1]
+STEPS, BATCH, CROP = 3, 8, 32
+DEVICES = "--xla_force_host_platform_device_count=8"
+# Here compiling takes longer than running.
+FAST = "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
+NETWORKS = {
+    "generator": models.create("mimo_unet", base_channels=4, num_res=0, weight_init="torch"),
+    # Without norm: the biases in front of one have no gradient but rounding, which Adam makes as large as any other.
+    "discriminator": models.create("patchgan", ndf=4, n_layers=1, norm="none", weight_init="torch"),
+}
+
+
+def config_and_adams():
+    config = default.translator()
+    config.curriculum.grow_from, config.curriculum.full_at = 0, 4
+    config.color_jitter = 0.0
+    return config, gan.optimizers(config.optimizer, config.steps)
+
+
+def batches() -> list[dict[str, np.ndarray]]:
+    rng = np.random.default_rng(0)
+    names = ("unknown_blur", "known_blur")
+    return [{k: rng.integers(0, 256, (BATCH, CROP, CROP, 3), np.uint8) for k in names} for _ in range(STEPS)]
+
+
+def train(mesh: Mesh) -> tuple[dict, dict]:
+    """Three steps as in the training loop: the networks' weights, and facts about the devices."""
+    config, adams = config_and_adams()
+    copies, parts = sharding.replicated(mesh), sharding.split(mesh)
+    key = jax.device_put(jax.random.key(0), copies)
+    body = gan.make_step(NETWORKS, adams, gan.make_content("pooled", None), config)
+    step = jax.jit(body, in_shardings=(copies, copies, parts, copies), out_shardings=(copies, copies), donate_argnums=0)
+    state = jax.jit(lambda key: gan.init(NETWORKS, adams, config.ema, CROP, key), out_shardings=copies)(key)
+    first = jax.tree.leaves(state.params)
+    for photos in batches():
+        photos = sharding.to_devices(photos, mesh)
+        state, _ = step(state, {}, photos, key)
+    facts = {
+        "shards": [shard.data.shape[0] for shard in photos["unknown_blur"].addressable_shards],
+        "copies": min(len(leaf.sharding.device_set) for leaf in jax.tree.leaves(state)),
+        "donated": all(leaf.is_deleted() for leaf in first),
+        "step": int(state.step),
+        "skipped": int(state.skipped),
+    }
+    return jax.device_get({"params": state.params, "ema": state.ema}), facts
+
+
+def main() -> None:
+    one = jax.make_mesh((1,), ("data",), axis_types=(AxisType.Auto,), devices=jax.devices()[:1])
+    (many, facts), (single, _) = train(sharding.make_mesh()), train(one)
+    errors = jax.tree.map(lambda x, y: float(np.linalg.norm(x - y) / np.linalg.norm(y)), many, single)
+    print(json.dumps(facts | {"error": max(jax.tree.leaves(errors))}))
+
+
+def test_eight_devices_train_as_one():
+    paths = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
+    env = os.environ | {"XLA_FLAGS": f"{DEVICES} {FAST}", "JAX_PLATFORMS": "cpu", "PYTHONPATH": paths}
+    run = subprocess.run([sys.executable, __file__], env=env, capture_output=True, text=True, timeout=300)
+    assert run.returncode == 0, run.stderr
+    facts = json.loads(run.stdout)
+    assert facts["shards"] == [1] * 8
+    assert facts["copies"] == 8
+    assert facts["donated"]
+    assert (facts["step"], facts["skipped"]) == (STEPS, 0)
+    assert facts["error"] < 1e-5
+
+
+def test_frozen_weights_are_arguments_of_the_step_and_not_constants_in_it():
+    config, adams = config_and_adams()
+    module, key = models.create("vgg", depth=16, layers=vgg.VGG16_RELEASE_LAYERS), jax.random.key(0)
+    state = jax.eval_shape(lambda key: gan.init(NETWORKS, adams, config.ema, CROP, key), key)
+    frozen = {"vgg": jax.eval_shape(module.init, key, jnp.zeros((1, CROP, CROP, 3)))}
+    photo = jax.ShapeDtypeStruct((1, CROP, CROP, 3), np.uint8)
+    step = gan.make_step(NETWORKS, adams, gan.make_content("vgg16", module), config)
+    text = jax.jit(step).lower(state, frozen, {"unknown_blur": photo, "known_blur": photo}, key).as_text()
+    kernels = [x.shape for x in jax.tree.leaves(frozen) if len(x.shape) == 4]
+    for h, w, i, o in kernels:
+        assert re.search(rf"%arg\d+: tensor<{h}x{w}x{i}x{o}xf32>", text)
+    constants = re.findall(r"stablehlo\.constant dense<.*> : tensor<([\dx]+)x\w+>", text)
+    assert max(np.prod([int(n) for n in shape.split("x")]) for shape in constants) < 1000
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,220 @@
+"""Parts of training: learning rates, curriculum, augmentation, the state and its guard, the supervised step.
+
+NHWC images in [0, 1].
+"""
+
+import functools
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from configs import default
+from helpers import REFERENCE
+from scipy import ndimage
+from test_models import KEY, images, jit, random_variables
+
+from b2b_jax import models
+from b2b_jax.training import augment, curriculum, schedules, supervised
+from b2b_jax.training import state as states
+
+# ---- learning rates ----
+
+SCHEDULE = json.loads((REFERENCE / "schedule" / "lr_schedule.json").read_text())
+
+
+def test_constant_then_linear_is_the_papers_schedule():
+    want = SCHEDULE["paper_iteration_schedule"]
+    schedule = schedules.constant_then_linear(want["base_lr"], want["constant"], want["total"])
+    for step, rate in want["points"]:
+        # Optimisers count in int32 and compute in float32.
+        np.testing.assert_allclose(schedule(jnp.int32(step)), rate, rtol=1e-6)
+    assert schedule(want["total"] + 1) == 0
+
+
+@pytest.mark.parametrize("run", SCHEDULE["official"], ids=lambda run: f"{run['n_epochs']}-from-{run['epoch_count']}")
+def test_released_epochs_have_the_released_rates(run):
+    for epoch, rate in run["lr_used_in_epoch"]:
+        got = schedules.released_epochs(
+            run["base_lr"], epoch, run["epoch_count"], run["n_epochs"], run["n_epochs_decay"]
+        )
+        np.testing.assert_allclose(got, rate, rtol=1e-12, atol=1e-20)
+
+
+def test_cosine_goes_from_the_first_rate_to_the_final_one():
+    schedule = schedules.cosine(1e-3, 1e-5, 200)
+    rates = [float(schedule(step)) for step in range(0, 301, 50)]
+    mean = (1e-3 + 1e-5) / 2
+    half = (1e-3 - 1e-5) / 2 * np.sqrt(0.5)
+    np.testing.assert_allclose(rates, [1e-3, mean + half, mean, mean - half, 1e-5, 1e-5, 1e-5], rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda warmup: schedules.constant_then_linear(2.0, 8, 16, warmup),
+        lambda warmup: schedules.cosine(2.0, 0.1, 16, warmup),
+    ],
+)
+def test_warm_up_multiplies_the_first_rates(make):
+    plain, warm = ([float(make(warmup)(step)) for step in range(8)] for warmup in (0, 4))
+    np.testing.assert_allclose(warm, np.multiply(plain, [0.25, 0.5, 0.75, 1, 1, 1, 1, 1]), rtol=1e-6)
+
+
+# ---- curriculum ----
+
+
+def test_share_is_constant_then_grows_to_the_whole_batch():
+    config = default.translator().curriculum
+    for step, want in ((0, 0.5), (200_000, 0.5), (350_000, 0.75), (500_000, 1), (900_000, 1)):
+        np.testing.assert_allclose(curriculum.share(jnp.int32(step), config), want, rtol=1e-6)
+    config.grow_from = config.full_at = 10
+    assert [curriculum.share(step, config) for step in (10, 11)] == [0.5, 1]
+
+
+def sharpness(x: np.ndarray) -> np.ndarray:
+    """Variance of scipy's Laplacian inside each image."""
+    return np.array([ndimage.laplace(image.mean(-1))[1:-1, 1:-1].var() for image in x.astype(np.float64)])
+
+
+def blurred(n: int) -> np.ndarray:
+    """Images, each blurred by its own amount, in no order."""
+    amounts = np.random.default_rng(1).permutation(n) * 0.3
+    return np.stack([ndimage.gaussian_filter(x, (a, a, 0)) for x, a in zip(images(n, 20, 24, 3), amounts, strict=True)])
+
+
+def test_laplacian_variance_equals_scipys():
+    x = blurred(8)
+    np.testing.assert_allclose(curriculum.laplacian_variance(x), sharpness(x), rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "share, count", [(0.0, 1), (0.1, 1), (0.125, 1), (0.13, 2), (0.5, 4), (0.51, 5), (0.875, 7), (1.0, 8)]
+)
+def test_mask_counts_the_sharpest(share, count):
+    x = blurred(8)
+    want = np.zeros(8)
+    want[np.argsort(sharpness(x))[8 - count :]] = 1
+    np.testing.assert_array_equal(curriculum.mask(x, jnp.float32(share)), want)
+
+
+def test_mask_of_equal_images_still_counts_the_share():
+    assert curriculum.mask(jnp.ones((6, 8, 8, 3)), 0.5).sum() == 3
+
+
+# ---- augmentation ----
+
+
+def test_bytes_become_floats_up_to_one():
+    np.testing.assert_allclose(augment.to_float(np.uint8([0, 51, 255])), [0, 0.2, 1], rtol=1e-7)
+
+
+def test_dihedral_does_the_same_to_both_of_a_pair():
+    x = images(16, 6, 6, 3)
+    for i, batch in enumerate(augment.dihedral(KEY, [x, 1 - x, x[..., :1]])):
+        turned = augment.dihedral(KEY, [x])[0]
+        np.testing.assert_array_equal(batch, (turned, 1 - turned, turned[..., :1])[i])
+
+
+def test_dihedral_yields_each_of_the_eight_symmetries():
+    x = np.arange(9 * 2).reshape(3, 3, 2)
+    wanted = [np.rot90(y, k) for y in (x, x[::-1]) for k in range(4)]
+    got = np.asarray(augment.dihedral(KEY, [np.stack([x] * 100)])[0])
+    kinds = [[np.array_equal(y, want) for want in wanted].index(True) for y in got]
+    assert set(kinds) == set(range(8))
+    assert max(np.bincount(kinds)) < 30
+
+
+def test_color_jitter_stays_in_its_bounds_and_differs_between_images():
+    image, strength = 0.25 + 0.5 * images(1, 8, 8, 3), 0.05
+    jitter = jit(augment.color_jitter)
+    change = np.asarray(jitter(KEY, jnp.repeat(image, 16, axis=0), strength) - image)
+    # Brightness adds at most the strength, contrast and saturation scale distances of at most 1 by it.
+    assert 0.2 * strength < np.abs(change).max() <= 3 * strength + 2 * strength**2
+    assert change.std(axis=0).min() > 0
+    np.testing.assert_allclose(jitter(KEY, image, 1e-6), image, atol=1e-5)
+    extreme = jitter(KEY, jnp.round(jnp.repeat(image, 16, axis=0)), 0.9)
+    assert extreme.min() == 0
+    assert extreme.max() == 1
+
+
+# ---- state ----
+
+
+ADAM = optax.adam(1e-2)
+
+
+def small_state() -> states.State:
+    params = {"a": {"w": jnp.arange(3.0)}, "b": {"w": jnp.ones((2, 2))}}
+    return states.create(params, dict.fromkeys(params, ADAM), ("a",))
+
+
+def step(state: states.State, gradients: dict) -> states.State:
+    new = state
+    for name, gradient in gradients.items():
+        new = states.updated(new, name, {"w": gradient}, ADAM)
+    new = states.averaged(new, 0.9).replace(step=state.step + 1)
+    return states.keep_finite(new, state)
+
+
+GOOD = {"a": jnp.ones(3), "b": jnp.ones((2, 2))}
+
+
+def test_a_finite_step_is_kept():
+    new = step(small_state(), GOOD)
+    assert (new.step, new.skipped) == (1, 0)
+    np.testing.assert_allclose(new.params["a"]["w"], np.arange(3.0) - 0.01, rtol=1e-5)
+    np.testing.assert_allclose(new.params["b"]["w"], 0.99, rtol=1e-6)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+@pytest.mark.parametrize("name", ["a", "b"])
+def test_one_number_that_is_not_finite_leaves_every_network_as_it_was(name, bad):
+    old = step(small_state(), GOOD)
+    new = step(old, GOOD | {name: GOOD[name].at[..., 1].set(bad)})
+    assert (new.step, new.skipped) == (2, 1)
+    for kept in ("params", "opt_state", "ema"):
+        jax.tree.map(np.testing.assert_array_equal, getattr(new, kept), getattr(old, kept))
+    again = step(new, GOOD)
+    assert (again.step, again.skipped) == (3, 1)
+    assert not np.array_equal(again.params["a"]["w"], old.params["a"]["w"])
+
+
+def test_moving_averages_move_faster_in_the_first_steps():
+    for count, decay in ((0, 0.1), (8, 0.5), (1000, 0.9)):
+        old = small_state().replace(step=jnp.int32(count))
+        moved = old.replace(params=old.params | {"a": {"w": 10 * jnp.ones(3)}})
+        new = states.averaged(moved, 0.9)
+        np.testing.assert_allclose(new.ema["a"]["w"], decay * np.arange(3.0) + (1 - decay) * 10, rtol=1e-6)
+        assert new.ema.keys() == {"a"}
+
+
+def test_what_is_exported_is_the_average_where_there_is_one():
+    state = step(small_state(), GOOD)
+    assert states.best_params(state, "a") is state.ema["a"]
+    assert states.best_params(state, "b") is state.params["b"]
+
+
+# ---- supervised ----
+
+
+def test_supervised_steps_lower_the_loss_and_move_the_average():
+    config = default.deblurrer()
+    config.ema, config.augment, config.optimizer.learning_rate, config.optimizer.clip = 0.9, False, 1e-2, 1.0
+    network = models.create("nafnet", width=4, encoders=(1,), decoders=(1,))
+    adam = supervised.optimizer(config.optimizer, 100)
+    sharp = np.asarray(255 * images(2, 16, 16, 3)).astype(np.uint8)
+    pair = {"sharp": sharp, "blurry": ndimage.gaussian_filter(sharp, (0, 1, 1, 0))}
+    params = random_variables(network, images(1, 16, 16, 3))
+    state = states.create({"deblurrer": params}, {"deblurrer": adam}, ("deblurrer",))
+    advance, measured = jit(functools.partial(supervised.make_step(network, adam, config), frozen={})), []
+    for _ in range(8):
+        state, metrics = advance(state, batch=pair, key=KEY)
+        measured.append(metrics)
+    assert (state.step, state.skipped) == (8, 0)
+    assert measured[-1]["loss"] < measured[0]["loss"] - 0.5
+    np.testing.assert_allclose(measured[0]["psnr"], -measured[0]["loss"], rtol=1e-6)
+    last, mean = (jax.tree.leaves(x["deblurrer"]) for x in (state.params, state.ema))
+    assert max(np.abs(x - y).max() for x, y in zip(last, mean, strict=True)) > 0

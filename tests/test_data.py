@@ -335,7 +335,7 @@ def test_a_dataset_is_split_by_scene_and_the_split_is_written_down(tmp_path):
 def test_paths_of_the_downloads_can_be_given(tmp_path):
     config = reds_config(tmp_path)
     (tmp_path / "GOPRO_Large").rename(tmp_path / "elsewhere")
-    with pytest.raises(UserError, match="data.known_path"):
+    with pytest.raises(UserError, match=r"data\.known_path"):
         domains.open_known(config)
     config.data.known_path = str(tmp_path / "elsewhere")
     known = domains.open_known(config)
@@ -353,7 +353,7 @@ def test_known_blur_is_the_known_photos_or_the_cameras_under_the_known_kernel(tm
     levels = [unknown.sharp[i]["image"][0, 0, 0] for i in range(2)]
     assert sorted(synthetic[i][0, 0, 0] for i in range(2)) == levels
     config.known_blur.source = "magic"
-    with pytest.raises(UserError, match="known_blur.source is 'magic'"):
+    with pytest.raises(UserError, match=r"known_blur\.source is 'magic'"):
         domains.known_blur_stream(config, known, unknown, 4, 0)
 
 

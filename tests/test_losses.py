@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from helpers import assert_close, nhwc
-from test_models import golden, images, jit, load, vgg_weights
+from test_gan import jit
+from test_models import golden, images, load, vgg_weights
 
 from b2b_jax import losses, models
 from b2b_jax.models import vgg

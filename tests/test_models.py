@@ -10,7 +10,7 @@ import pytest
 from flax import linen as nn
 from helpers import REFERENCE, assert_close, nhwc, torch_shapes
 
-from b2b_jax import losses, models, torch_files, weights
+from b2b_jax import models, torch_files, weights
 from b2b_jax.models import layers, nafnet, patchgan, vgg
 
 KEY = jax.random.key(0, impl="rbg")  # compiles faster than the default
@@ -273,21 +273,6 @@ def test_patchgan_equals_pytorch_at_three_scales():
         assert_close(y, nhwc(data[f"y_scale{i}"]))
 
 
-def test_gradient_penalty_and_its_gradients_equal_pytorch():
-    data, (module, variables) = golden("patchgan/patchgan_ndf8"), small_patchgan()
-    real, fake, alpha = nhwc(data["gp_real"]), nhwc(data["gp_fake"]), data["gp_alpha"].reshape(-1, 1, 1, 1)
-
-    def penalty(variables):
-        values = losses.gradient_penalty(lambda x: module.apply(variables, x), real, fake, alpha)
-        return values.mean(), values
-
-    gradients, values = jit(jax.grad(penalty, has_aux=True))(variables)
-    assert_close(values, data["gp_value_per_sample_lambda1"])
-    for name in ("model.0", "model.2", "model.11"):
-        want = data[f"gp_grad_mean_lambda1__{name}.weight"].transpose(2, 3, 1, 0)
-        np.testing.assert_allclose(gradients["params"][name]["kernel"], want, atol=1e-4 * np.abs(want).max())
-
-
 def test_patchgan_on_gradients_sees_no_colour():
     x = images(2, 24, 30, 3)
     np.testing.assert_allclose(patchgan.image_gradient(x)[:, 3, 5, :3], 8 * (x[:, 3, 6] - x[:, 3, 5]), rtol=1e-6)
@@ -326,26 +311,15 @@ def vgg_weights(depth: int, names: tuple[str, ...]) -> tuple[nn.Module, dict]:
 
 
 @pytest.mark.parametrize(
-    "depth, names, fixture, loss",
-    [
-        (16, vgg.VGG16_RELEASE_LAYERS, "vgg16_official_loss_features", "vgg16_loss"),
-        (19, vgg.VGG19_LAYERS, "vgg19_slices", "vgg19_loss_same_weights"),
-    ],
+    "depth, names, fixture",
+    [(16, vgg.VGG16_RELEASE_LAYERS, "vgg16_official_loss_features"), (19, vgg.VGG19_LAYERS, "vgg19_slices")],
 )
-def test_vgg_features_and_perceptual_gradient_equal_pytorch(depth, names, fixture, loss):
+def test_vgg_features_equal_pytorch(depth, names, fixture):
     data, (module, variables) = golden("vgg/vgg_seed61"), vgg_weights(depth, names)
-    x, y = (data[f"{name}_u8_hwc"][None] / np.float32(255) for name in "xy")
-
-    def perceptual(x, y, variables):
-        return losses.perceptual(lambda z: module.apply(variables, z), x, y)[0], module.apply(variables, x)
-
-    (value, features), gradient = jit(jax.value_and_grad(perceptual, has_aux=True))(x, y, variables)
+    features = jit(module.apply)(variables, data["x_u8_hwc"][None] / np.float32(255))
     for i, feature in enumerate(features):
         sampled = np.moveaxis(feature, -1, 1).ravel()[data[f"{fixture}__{i}__index"]]
         assert_close(sampled, data[f"{fixture}__{i}__value"])
-    assert abs(value - json.loads(str(data["meta_json"]))[loss]) < 1e-5
-    want = nhwc(data[f"vgg{depth}_loss_grad_x"])
-    np.testing.assert_allclose(gradient, want, atol=1e-3 * np.abs(want).max())
 
 
 def test_vgg_computes_nothing_beyond_the_layers_asked_for():

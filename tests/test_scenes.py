@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from b2b_jax.data import scenes
+from b2b_jax.data import dead_leaves, scenes
 
 
 @pytest.fixture(scope="module")
@@ -24,13 +24,13 @@ def luminance(images):
 
 def test_a_scene_is_uint8_rgb_of_the_size_asked():
     for size in (16, 37, 160):
-        drawn = scenes.scene(0, 0, size)
+        drawn = dead_leaves.scene(0, 0, size)
         assert drawn.shape == (size, size, 3) and drawn.dtype == np.uint8 and drawn.std() > 5
 
 
 def test_generate_equals_scene_for_every_number_of_workers(family):
     for index in (0, 9, 39):
-        assert (family[index] == scenes.scene(7, index, 96)).all()
+        assert (family[index] == dead_leaves.scene(7, index, 96)).all()
     spread = scenes.generate(seed=7, count=30, size=96, workers=3, progress=False, first=3)
     assert (spread == family[3:33]).all()
 
@@ -58,21 +58,21 @@ def test_a_dead_worker_is_an_error(monkeypatch):
 
 
 def test_seeds_and_indices_are_disjoint(family):
-    others = [scenes.scene(8, index, 96) for index in range(3)]
+    others = [dead_leaves.scene(8, index, 96) for index in range(3)]
     everything = [*family, *others]
     assert len({image.tobytes() for image in everything}) == len(everything)
 
 
 def test_leaves_have_the_density_of_the_inverse_square():
     """P(r > x) = (1/x - 1/110) / (1/3 - 1/110) for the density r^-2 on 3..110."""
-    radii = scenes._radii(np.random.default_rng(0), 200_000, 3, 110)
+    radii = dead_leaves._radii(np.random.default_rng(0), 200_000, 3, 110)
     assert radii.min() >= 3 and radii.max() <= 110
     for x in (4, 6, 12, 40):
         assert np.mean(radii > x) == pytest.approx((1 / x - 1 / 110) / (1 / 3 - 1 / 110), abs=0.005)
 
 
 def test_outlines_stay_within_the_unit_disc_and_reach_its_border():
-    reach = abs(scenes._outlines(np.random.default_rng(0), 2000)).max(1)
+    reach = abs(dead_leaves._outlines(np.random.default_rng(0), 2000)).max(1)
     assert reach.max() <= 1 + 1e-9 and reach.min() > 0.2 and np.median(reach) > 0.85
 
 
@@ -142,7 +142,7 @@ def test_cached_mends_what_is_broken(tmp_path):
 def test_errors_say_what_was_wanted(tmp_path):
     for wrong in ({"seed": -1}, {"index": -1}, {"size": 8}):
         with pytest.raises(ValueError, match="wants seed, index >= 0 and size >= 16"):
-            scenes.scene(**{"seed": 0, "index": 0, "size": 16} | wrong)
+            dead_leaves.scene(**{"seed": 0, "index": 0, "size": 16} | wrong)
     with pytest.raises(ValueError, match="size >= 16"):
         scenes.generate(0, 100, 8, progress=False)
     with pytest.raises(ValueError, match=r"ends in \.npy"):

@@ -13,12 +13,12 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
-from configs import default
 from jax.sharding import AxisType, Mesh
 
 from b2b_jax import models, sharding
 from b2b_jax.models import vgg
 from b2b_jax.training import gan
+from configs import default
 
 ROOT = Path(__file__).parents[1]
 STEPS, BATCH, CROP = 3, 8, 32

@@ -11,14 +11,15 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from configs import default
 from helpers import REFERENCE
 from scipy import ndimage
-from test_models import KEY, images, jit, random_variables
+from test_gan import jit
+from test_models import KEY, images, random_variables
 
 from b2b_jax import models
 from b2b_jax.training import augment, curriculum, schedules, supervised
 from b2b_jax.training import state as states
+from configs import default
 
 # ---- learning rates ----
 

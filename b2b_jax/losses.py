@@ -18,6 +18,11 @@ def per_image(x: Array) -> Array:
     return jnp.mean(x.astype(jnp.float32), axis=tuple(range(1, x.ndim)))
 
 
+def difference(x: Array, y: Array) -> Array:
+    """x - y in float32: bfloat16 images would lose it."""
+    return x.astype(jnp.float32) - y.astype(jnp.float32)
+
+
 def weighted_mean(values: Array, weights: Array | None = None) -> Array:
     """Mean of `values` (n,) with `weights` (n,); the plain mean without."""
     return jnp.mean(values) if weights is None else jnp.sum(values * weights) / jnp.sum(weights)
@@ -28,17 +33,17 @@ def weighted_mean(values: Array, weights: Array | None = None) -> Array:
 
 def l1(x: Array, y: Array) -> Array:
     """Mean absolute difference of images x and y (n, h, w, c): (n,)."""
-    return per_image(jnp.abs(x - y))
+    return per_image(jnp.abs(difference(x, y)))
 
 
 def charbonnier(x: Array, y: Array, epsilon: float = 1e-3) -> Array:
     """Mean of sqrt((x - y)² + epsilon²) (Charbonnier et al., 1994): (n,)."""
-    return per_image(jnp.sqrt(jnp.square((x - y).astype(jnp.float32)) + epsilon**2))
+    return per_image(jnp.sqrt(jnp.square(difference(x, y)) + epsilon**2))
 
 
 def psnr_loss(x: Array, y: Array) -> Array:
     """Minus the PSNR in dB for a peak of 1 (n,), with NAFNet's guard of 1e-8 against equal images."""
-    return 10.0 * jnp.log10(per_image(jnp.square((x - y).astype(jnp.float32))) + 1e-8)
+    return 10.0 * jnp.log10(per_image(jnp.square(difference(x, y))) + 1e-8)
 
 
 RESTORATION = {"psnr": psnr_loss, "l1": l1, "charbonnier": charbonnier}
@@ -102,6 +107,6 @@ def perceptual(features: Features, x: Array, y: Array, weights: Sequence[float] 
 def pooled_charbonnier(x: Array, y: Array, factor: int = 4, epsilon: float = 0.03) -> Array:
     """Charbonnier of factor × factor means: holds colour and layout, and leaves the blur free: (n,)."""
     n, h, w, c = x.shape
-    difference = (x - y)[:, : h // factor * factor, : w // factor * factor].astype(jnp.float32)
-    means = difference.reshape(n, h // factor, factor, w // factor, factor, c).mean(axis=(2, 4))
-    return charbonnier(means, 0.0, epsilon)
+    whole = difference(x, y)[:, : h // factor * factor, : w // factor * factor]
+    means = whole.reshape(n, h // factor, factor, w // factor, factor, c).mean(axis=(2, 4))
+    return charbonnier(means, jnp.zeros_like(means), epsilon)

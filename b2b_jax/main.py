@@ -61,10 +61,10 @@ STAGES = {
 }
 
 
-def main(argv: list[str] | None = None) -> int:
+def main() -> int:
     """Runs the command line; returns the exit code: 0 done, 2 a user's mistake, 128 + n stopped by signal n."""
     try:
-        run = parse(sys.argv if argv is None else argv)
+        run = parse()
         run_stages(run)
     except (UserError, ImageError) as error:
         print(error, file=sys.stderr)
@@ -94,12 +94,11 @@ def run_stages(run: Run) -> None:
 # ---------------------------------------------------------------------------------------------------- before the stages
 
 
-def parse(argv: list[str]) -> Run:
+def parse() -> Run:
     """Command line to Run; every mistake in it is a UserError of one line."""
-    flags.FLAGS.unparse_flags()
     sys.path.append(str(Path(__file__).parents[1]))  # configurations import one another, as `configs.NAME`
     try:
-        rest = flags.FLAGS(argv)
+        rest = flags.FLAGS(sys.argv)
         config = CONFIG.value
     except AttributeError as error:
         words = re.findall(r"\w+", str(error).replace("\\n", " "))
@@ -107,7 +106,7 @@ def parse(argv: list[str]) -> Run:
         raise UserError(f"Unknown configuration key {words[0]!r}{hint}") from error
     except (flags.Error, ValueError, TypeError, OSError) as error:
         # An error inside a configuration file comes with its whole traceback: the last line says it.
-        message = str(error).strip().splitlines()[-1].removeprefix("ValueError: ")
+        message = str(error).strip().splitlines()[-1].strip().removeprefix("ValueError: ")
         raise UserError(f"{message}. {USAGE}") from error
     if len(rest) > 1:
         raise UserError(f"Not understood: {' '.join(rest[1:])}. {USAGE}")

@@ -14,8 +14,10 @@ from ml_collections import ConfigDict
 from configs import default
 
 
-def get_config() -> ConfigDict:
+def get_config(variant: str = "") -> ConfigDict:
     """Returns the paper's settings, shortened, for two folders of photos."""
+    if variant:
+        raise ValueError(f"configs/camera.py has no variants, got {variant!r}")
     config = default.get_config()
     config.data.unknown = ""
     config.deblurrer.network.update(width=64)

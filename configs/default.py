@@ -120,7 +120,7 @@ def translator() -> ConfigDict:
                     "name": "mimo_unet",
                     "base_channels": 32,
                     "num_res": 8,
-                    "weight_init": "normal",
+                    "weight_init": "normal",  # normal (0, 0.02, as published) | torch (uniform by fan-in)
                     "zero_init": False,  # start as the identity: zero output convolutions
                 }
             ),
@@ -130,6 +130,7 @@ def translator() -> ConfigDict:
                     "ndf": 64,
                     "n_layers": 3,
                     "norm": "instance",  # instance | none
+                    "weight_init": "normal",  # normal (0, 0.02, as published) | torch (uniform by fan-in)
                     "input": "rgb",  # rgb (paper) | gradient: colour and content drown the cue of a small blur
                 }
             ),

@@ -60,7 +60,7 @@ def full(config: ConfigDict) -> None:
 
 def quick(config: ConfigDict) -> None:
     """Every stage for a few steps."""
-    config.data.scenes.update(size=64, known=24, blur=24, sharp=24, validation=4, test=8)
+    config.data.scenes.update(size=80, known=24, blur=24, sharp=24, validation=4, test=8)
     config.deblurrer.network.update(width=8, encoders=(1,), middle=1, decoders=(1,))
     config.deblurrer.update(steps=20, batch=4, crop=32)
     config.translator.generator.update(base_channels=4)
@@ -79,7 +79,7 @@ def gpu(config: ConfigDict) -> None:
     config.deblurrer.network.update(reference.deblurrer.network)
     config.deblurrer.update(steps=12_000, batch=16, crop=256)
     config.translator.generator.update(base_channels=32, num_res=8)
-    config.translator.discriminator.update(ndf=64, n_layers=3)
+    config.translator.discriminator.update(ndf=64, n_layers=3, weight_init="normal")
     config.translator.update(steps=10_000, batch=16, crop=256, ema=0.999)
     config.translator.optimizer.update(
         generator_rate=2e-4, discriminator_rate=2e-4, constant_steps=5_000, warmup=500, betas=(0.5, 0.999)

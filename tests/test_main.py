@@ -33,7 +33,7 @@ def data(tmp_path_factory):
 
 
 @pytest.fixture
-def parse(monkeypatch, tmp_path, data):
+def command(monkeypatch, tmp_path, data):
     """Gives a command line to the process, as a shell would: flags start afresh, the folder is the project's."""
 
     def give(config, *arguments):
@@ -42,19 +42,25 @@ def parse(monkeypatch, tmp_path, data):
         flags.FLAGS.unparse_flags()
         monkeypatch.chdir(ROOT)
         where = [f"--config.data.root={data}"] if config else []
-        command = [f"--config={config}"] if config else []
-        monkeypatch.setattr(sys, "argv", ["main", *command, f"--workdir={tmp_path / 'run'}", *where, *arguments])
-        return sys.argv
+        name = [f"--config={config}"] if config else []
+        monkeypatch.setattr(sys, "argv", ["main", *name, f"--workdir={tmp_path / 'run'}", *where, *arguments])
 
     return give
 
 
 @pytest.fixture
-def refused(parse, capsys, tmp_path):
+def parse(command):
+    """Parses a command line in this process."""
+    return lambda *arguments: command(*arguments) or main.parse()
+
+
+@pytest.fixture
+def refused(command, capsys, tmp_path):
     """Runs a command that must be refused; returns the lines it printed as errors."""
 
     def run(config, *arguments):
-        assert main.main(parse(config, *arguments)) == 2
+        command(config, *arguments)
+        assert main.main() == 2
         output, error = capsys.readouterr()
         assert "Traceback" not in output + error
         assert not (tmp_path / "run" / "deblurrer").exists()
@@ -94,17 +100,15 @@ def test_a_missing_configuration_file_is_named(refused):
 
 
 def test_stages_may_be_given_with_commas_and_run_in_their_order(parse):
-    run = main.parse(parse(QUICK, "--config.stages=report,deblurrer"))
+    run = parse(QUICK, "--config.stages=report,deblurrer")
     assert main.stage_names(run.config) == ["deblurrer", "report"]
-    assert main.stage_names(main.parse(parse(QUICK)).config) == list(main.STAGES)
+    assert main.stage_names(parse(QUICK).config) == list(main.STAGES)
 
 
 def test_the_default_folder_is_named_after_the_configuration(parse):
     parse("configs/demo.py:quick")
-    argv = [argument for argument in sys.argv if not argument.startswith("--workdir")]
-    sys.argv[:] = argv
     flags.FLAGS["workdir"].value = None
-    assert main.parse(argv).workdir == Path("runs/demo_quick")
+    assert main.default_workdir() == Path("runs/demo_quick")
 
 
 # ------------------------------------------------------------------------------------------------------- what it checks
@@ -176,15 +180,15 @@ def test_reds_without_its_downloads_names_each_of_them(refused):
 
 
 def test_a_folder_of_another_run_is_refused_with_the_difference(refused, parse, tmp_path):
-    main.record(main.parse(parse(QUICK)))
+    main.record(parse(QUICK))
     (line,) = refused(QUICK, "--config.seed=7", "--config.translator.batch=8")
     assert str(tmp_path / "run") in line and "seed: 0 → 7" in line and "translator.batch: 4 → 8" in line
     assert '"seed": 0' in (tmp_path / "run" / "config.json").read_text()
 
 
 def test_the_same_folder_takes_other_settings_of_loop_and_evaluation(parse, tmp_path):
-    main.record(main.parse(parse(QUICK)))
-    main.record(main.parse(parse(QUICK, "--config.loop.log_every=7", "--config.evaluation.images=2")))
+    main.record(parse(QUICK))
+    main.record(parse(QUICK, "--config.loop.log_every=7", "--config.evaluation.images=2"))
     assert '"log_every": 7' in (tmp_path / "run" / "config.json").read_text()
 
 
@@ -219,7 +223,7 @@ def test_a_configuration_has_the_keys_of_default_and_no_other(name, variant):
 
 @pytest.mark.parametrize(("name", "variant"), LOADED)
 def test_a_configuration_loads_from_the_command_line(parse, name, variant):
-    run = main.parse(parse(f"configs/{name}.py:{variant}" if variant else f"configs/{name}.py"))
+    run = parse(f"configs/{name}.py:{variant}" if variant else f"configs/{name}.py")
     assert run.config.to_dict() | {"data": 0} == load(name, variant).to_dict() | {"data": 0}
 
 
@@ -242,4 +246,4 @@ def test_release_follows_the_released_code_where_it_differs():
 
 def test_an_unknown_variant_is_a_user_error_of_the_file(parse):
     with pytest.raises(UserError, match="no variant 'quack'"):
-        main.parse(parse("configs/gopro.py:quack"))
+        parse("configs/gopro.py:quack")

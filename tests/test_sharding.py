@@ -14,10 +14,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, Mesh
+from test_models import random_variables
 
 from b2b_jax import models, sharding
 from b2b_jax.models import vgg
 from b2b_jax.training import gan
+from b2b_jax.training import state as states
 from configs import default
 
 ROOT = Path(__file__).parents[1]
@@ -26,16 +28,15 @@ DEVICES = "--xla_force_host_platform_device_count=8"
 # Here compiling takes longer than running.
 FAST = "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
 NETWORKS = {
-    "generator": models.create("mimo_unet", base_channels=4, num_res=0, weight_init="torch"),
+    "generator": models.create("mimo_unet", base_channels=4, num_res=0),
     # Without norm: the biases in front of one have no gradient but rounding, which Adam makes as large as any other.
-    "discriminator": models.create("patchgan", ndf=4, n_layers=1, norm="none", weight_init="torch"),
+    "discriminator": models.create("patchgan", ndf=4, n_layers=1, norm="none"),
 }
 
 
 def config_and_adams():
     config = default.translator()
     config.curriculum.grow_from, config.curriculum.full_at = 0, 4
-    config.color_jitter = 0.0
     return config, gan.optimizers(config.optimizer, config.steps)
 
 
@@ -52,7 +53,8 @@ def train(mesh: Mesh) -> tuple[dict, dict]:
     key = jax.device_put(jax.random.key(0), copies)
     body = gan.make_step(NETWORKS, adams, gan.make_content("pooled", None), config)
     step = jax.jit(body, in_shardings=(copies, copies, parts, copies), out_shardings=(copies, copies), donate_argnums=0)
-    state = jax.jit(lambda key: gan.init(NETWORKS, adams, config.ema, CROP, key), out_shardings=copies)(key)
+    params = {name: random_variables(net, jnp.zeros((1, CROP, CROP, 3))) for name, net in NETWORKS.items()}
+    state = jax.device_put(states.create(params, adams, ("generator",)), copies)
     first = jax.tree.leaves(state.params)
     for photos in batches():
         photos = sharding.to_devices(photos, mesh)

@@ -17,6 +17,7 @@ from b2b_jax.data.sources import Record, Source
 from b2b_jax.errors import UserError
 
 Batch = dict[str, np.ndarray]
+ENDLESS = 1 << 50  # elements of a stream; a grain dataset's own "infinite" length overflows when sliced
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,7 +73,7 @@ def batches(streams: Mapping[str, grain.MapDataset], batch: int, process: int, p
         batch: images over all processes; a multiple of their number.
         process, processes: this process's index, and how many there are.
     """
-    joined = ZipMapDataset([s.batch(batch // processes) for s in streams.values()])
+    joined = ZipMapDataset([s[:ENDLESS].batch(batch // processes) for s in streams.values()])
     return joined.map(lambda parts: dict(zip(streams, parts, strict=True)))[process::processes]
 
 

@@ -33,7 +33,10 @@ def color_jitter(key: Array, images: Array, strength: float) -> Array:
         brightness, contrast, saturation = jax.random.split(key, 3)
         image = pix.random_brightness(brightness, image, strength)
         image = pix.random_contrast(contrast, image, 1 - strength, 1 + strength)
-        image = pix.random_saturation(saturation, image, 1 - strength, 1 + strength)
-        return jnp.clip(image, 0.0, 1.0)
+        # Not dm-pix's saturation: its hue picks a branch by the equality of two floats, which a compiled program may
+        # compute with different roundings; one pixel in ten then had a wrong colour.
+        factor = jax.random.uniform(saturation, (), minval=1 - strength, maxval=1 + strength)
+        grey = jnp.mean(image, axis=-1, keepdims=True)
+        return jnp.clip(grey + factor * (image - grey), 0.0, 1.0)
 
     return jax.vmap(jitter)(jax.random.split(key, len(images)), images)

@@ -22,6 +22,8 @@ from b2b_jax.training.log import Log
 from b2b_jax.training.state import State
 
 Array = jax.Array
+# A program that runs once. On a CPU its hundreds of random kernels take a minute to compile well, seconds to compile.
+QUICK_COMPILATION = {"cpu": {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}}
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,7 @@ def train(task: Task, dataset: grain.MapDataset, folder: Path, config: ConfigDic
     step = jax.jit(
         task.step, in_shardings=(copies, copies, parts, copies), out_shardings=(copies, copies), donate_argnums=0
     )
-    state = jax.jit(task.init, out_shardings=copies)(key)
+    state = jax.jit(task.init, out_shardings=copies, compiler_options=QUICK_COMPILATION.get(jax.default_backend()))(key)
     frozen = jax.device_put(task.frozen, copies)
     with Checkpoints(folder / "checkpoints", config.loop.keep) as checkpoints, stop_signals() as stop:
         state = checkpoints.restore(state) or state

@@ -99,7 +99,7 @@ def check_deblurrer(run: Run) -> None:
     check_batch("deblurrer", config.batch)
     check_choice("deblurrer.loss", config.loss, losses.RESTORATION)
     check_traces("deblurrer", create(config.network, run.dtype), config.crop)
-    check_sizes(run.known.train, config.crop, "deblurrer.crop")
+    check_sizes(run.known.train, config.crop + margin(run, run.config.data.known == "scenes"), "deblurrer.crop")
 
 
 # ----------------------------------------------------------------------------------------------------------- translator
@@ -140,17 +140,18 @@ def check_translator(run: Run) -> None:
     config = run.config.translator
     check_batch("translator", config.batch)
     check_choice("translator.gan_loss", config.gan_loss, losses.GAN_LOSSES)
-    check_choice("translator.content.kind", config.content.kind, CONTENTS)
     check_traces("translator", create(config.generator, run.dtype), config.crop)
     # The discriminator's smallest image is a quarter of the crop.
     check_traces("translator", create(config.discriminator, run.dtype), config.crop // 4)
     check_sizes(run.unknown.blur, config.crop, "translator.crop")
-    check_sizes(run.unknown.sharp, config.crop, "translator.crop")
+    synthetic = run.config.known_blur.source == "synthetic"
+    check_sizes(run.unknown.sharp, config.crop + margin(run, synthetic), "translator.crop")
 
 
 def load_vgg(run: Run) -> Network | None:
     """The frozen feature extractor of the content loss; None when the loss needs none."""
     content = run.config.translator.content
+    check_choice("translator.content.kind", content.kind, CONTENTS)
     if content.kind == "pooled":
         return None
     depth, path = CONTENTS[content.kind], Path(content.weights)
@@ -191,6 +192,11 @@ def translator_validation(run: Run, generator: nn.Module) -> Callable[[State], t
 
 
 # --------------------------------------------------------------------------------------------------------------- common
+
+
+def margin(run: Run, blurred: bool) -> int:
+    """Pixels by which a crop that is blurred afresh is larger before: the kernel's reach on both sides."""
+    return 2 * (run.config.data.scenes.known_kernel.size // 2) if blurred else 0
 
 
 def check_batch(stage: str, batch: int) -> None:

@@ -156,7 +156,8 @@ def check(run: Run, pending: list[str]) -> None:
         raise UserError("\n".join(dict.fromkeys(problems)))
 
 
-FIXED = ("seed", "data", "known_blur", "deblurrer", "translator")  # sections that may not change within a folder
+FIXED = ("seed", "data", "known_blur", "deblurrer", "translator")  # sections that may not change within a folder,
+MOVABLE = {"data.root", "data.known_path", "data.unknown_path", "data.threads", "data.prefetch"}  # … but for these
 
 
 def record(run: Run) -> None:
@@ -164,7 +165,7 @@ def record(run: Run) -> None:
     path, text = run.workdir / "config.json", run.config.to_json(indent=2, sort_keys=True)
     if path.is_file():
         old, new = ({key: config[key] for key in FIXED} for config in (json.loads(path.read_text()), json.loads(text)))
-        changes = "; ".join(differences("", old, new))
+        changes = "; ".join(line for line in differences("", old, new) if line.split(":")[0] not in MOVABLE)
         if changes:
             raise UserError(f"{run.workdir} holds a run of another configuration ({changes}); choose another --workdir")
     run.workdir.mkdir(parents=True, exist_ok=True)

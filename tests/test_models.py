@@ -11,7 +11,7 @@ from flax import linen as nn
 from helpers import REFERENCE, assert_close, nhwc, torch_shapes
 
 from b2b_jax import models, torch_files, weights
-from b2b_jax.models import layers, nafnet, patchgan, vgg
+from b2b_jax.models import convolution, layers, nafnet, patchgan, vgg
 
 KEY = jax.random.key(0, impl="rbg")  # compiles faster than the default
 # Here compiling takes longer than running.
@@ -123,7 +123,7 @@ def test_depthwise_equals_grouped_convolution_with_gradients():
         jax.lax.conv_general_dilated,
         window_strides=(1, 1),
         padding=((1, 1), (0, 0)),
-        dimension_numbers=layers.DIMENSIONS,
+        dimension_numbers=convolution.DIMENSIONS,
         feature_group_count=6,
     )
     ours = functools.partial(layers.conv, padding=(1, 0), groups=6)

@@ -164,8 +164,10 @@ def lazy_penalty(
     if not config.weight:
         return jnp.zeros(())
 
+    exact = discriminator.clone(dtype=jnp.float32)  # a second derivative, of squares: not for bfloat16
+
     def penalty(params):
-        values = losses.gradient_penalty(lambda x: discriminator.apply(params, x, train=True), k, fake, alpha)
+        values = losses.gradient_penalty(lambda x: exact.apply(params, x, train=True), k, fake, alpha)
         return config.weight * config.every * jnp.mean(values)
 
     if config.every == 1:

@@ -4,6 +4,7 @@ Finished stages are skipped, unfinished ones go on where they stopped, given wei
 """
 
 import difflib
+import importlib.util
 import json
 import os
 import re
@@ -13,11 +14,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 import jax
+import numpy as np
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
+from b2b_jax.data import blur
 from b2b_jax.errors import UserError
 from b2b_jax.evaluation import evaluate, summary
+from b2b_jax.files import read_json, write_json
 from b2b_jax.images import ImageError
 from b2b_jax.training import loop, stages
 from b2b_jax.training.run import Run
@@ -54,7 +58,7 @@ STAGES = {
     ),
     "evaluation": Stage(
         finished=evaluate.finished,
-        inputs=lambda run: [lambda: run.unknown],
+        inputs=lambda run: [lambda: run.unknown, lambda: evaluate.check(run)],
         run=evaluate.evaluate,
     ),
     "report": Stage(finished=lambda run: False, inputs=lambda run: [], run=summary.write_report),
@@ -72,6 +76,8 @@ def main() -> int:
     except loop.Diverged as error:
         print(error, file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        return 130
     except loop.Stopped as stop:
         print("Stopped; the same command goes on from here.", file=sys.stderr)
         return stop.code
@@ -80,6 +86,7 @@ def main() -> int:
 
 def run_stages(run: Run) -> None:
     """The stages of the config, in order."""
+    refuse_changes(run)
     pending = [name for name in stage_names(run.config) if not STAGES[name].finished(run)]
     check(run, pending)
     record(run)
@@ -141,6 +148,7 @@ def stage_names(config: ConfigDict) -> list[str]:
 
 def check(run: Run, pending: list[str]) -> None:
     """Opens all that the pending stages need; raises one UserError with a line for everything that is missing."""
+    check_values(run.config)
     problems = []
     for name in pending:
         for open_input in STAGES[name].inputs(run):
@@ -152,24 +160,51 @@ def check(run: Run, pending: list[str]) -> None:
         given = run.config[stage].weights
         if given and not Path(given).is_file():
             problems.append(f"{stage}.weights is {given}: no such file; make it with tools/convert_weights.py")
+        elif given:
+            run.network(stage)
     if problems:
         raise UserError("\n".join(dict.fromkeys(problems)))
+
+
+def check_values(config: ConfigDict) -> None:
+    """UserError for values that no run can use, whatever its stages."""
+    stages.check_choice("compute_dtype", config.compute_dtype, ("auto", "float32", "bfloat16"))
+    for key in ("log_every", "evaluate_every", "checkpoint_every", "keep"):
+        if config.loop[key] < 1:
+            raise UserError(f"loop.{key} is {config.loop[key]}; it must be at least 1")
+    for key in ("known_kernel", "unknown_kernel"):
+        try:
+            blur.draw(np.random.default_rng(0), config.data.scenes[key].to_dict())
+        except ValueError as error:
+            raise UserError(f"data.scenes.{key}: {error}") from error
+    if config.loop.wandb and not importlib.util.find_spec("wandb"):
+        raise UserError("loop.wandb is set, but wandb is not installed: pip install 'b2b_jax[wandb]'")
 
 
 FIXED = ("seed", "data", "known_blur", "deblurrer", "translator")  # sections that may not change within a folder,
 MOVABLE = {"data.root", "data.known_path", "data.unknown_path", "data.threads", "data.prefetch"}  # … but for these
 
 
-def record(run: Run) -> None:
-    """Writes config.json; refuses a folder whose run had other data, networks or training."""
-    path, text = run.workdir / "config.json", run.config.to_json(indent=2, sort_keys=True)
-    if path.is_file():
-        old, new = ({key: config[key] for key in FIXED} for config in (json.loads(path.read_text()), json.loads(text)))
+def refuse_changes(run: Run) -> None:
+    """UserError when the folder holds a run of other data, networks or training."""
+    saved = read_json(run.workdir / "config.json")
+    if saved:
+        old, new = ({key: config[key] for key in FIXED} for config in (saved, as_json(run.config)))
         changes = "; ".join(line for line in differences("", old, new) if line.split(":")[0] not in MOVABLE)
         if changes:
             raise UserError(f"{run.workdir} holds a run of another configuration ({changes}); choose another --workdir")
-    run.workdir.mkdir(parents=True, exist_ok=True)
-    path.write_text(text + "\n")
+
+
+def record(run: Run) -> None:
+    """Writes config.json and, when the camera's photos were split here, split.json."""
+    write_json(run.workdir / "config.json", as_json(run.config))
+    if "unknown" in vars(run) and run.unknown.split:
+        write_json(run.workdir / "split.json", run.unknown.split)
+
+
+def as_json(config: ConfigDict) -> dict:
+    """The configuration as JSON gives it back: tuples are lists."""
+    return json.loads(config.to_json(sort_keys=True))
 
 
 def differences(key: str, old: object, new: object) -> list[str]:

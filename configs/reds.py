@@ -9,7 +9,8 @@ Expected (published, NAFNet): PSNR 25.80 → 28.11 dB, SSIM 0.880 → 0.893, aft
 This implementation has not been run to the end on REDS.
 
 `reds.py:release` follows the released code where it differs from the paper: hinge loss, VGG16 features, penalty 1e-4,
-batch 1, no curriculum, mirror images only, 100 + 200 epochs of REDS' 14,400 blurry photos.
+batch 1, no curriculum, no colour jitter, 100 + 200 epochs of REDS' 14,400 blurry photos. Unlike it, crops are cut from
+the whole frame, not from one reduced to 512 pixels, and are not mirrored.
 """
 
 from ml_collections import ConfigDict

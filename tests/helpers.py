@@ -1,12 +1,20 @@
 """Helpers of the tests: the reference data and how to compare with it. Reference arrays are NCHW, as in PyTorch."""
 
+import functools
 from pathlib import Path
 
+import jax
 import numpy as np
 from flax.traverse_util import flatten_dict
 
 DATA = Path(__file__).parent / "data"
 REFERENCE = DATA / "reference"
+
+# In tests compiling takes longer than running. The second option is gone since JAX 0.11.
+OPTIONS = {"xla_backend_optimization_level": "0"}
+if jax.__version_info__ < (0, 11):
+    OPTIONS["xla_cpu_use_fusion_emitters"] = "false"
+jit = functools.partial(jax.jit, compiler_options=OPTIONS)
 
 # flax leaf -> PyTorch leaf and the order of its axes there
 TORCH_LEAVES = {

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from helpers import REFERENCE, assert_close, nhwc
+from helpers import REFERENCE, assert_close, jit, nhwc
 from test_models import golden, images, load, random_variables, vgg_weights
 
 from b2b_jax import losses, models, torch_files, weights
@@ -19,10 +19,6 @@ from b2b_jax.models import vgg
 from b2b_jax.training import gan
 from b2b_jax.training import state as states
 from configs import default
-
-# Here compiling takes longer than running.
-OPTIONS = {"xla_backend_optimization_level": "0", "xla_cpu_use_fusion_emitters": False}
-jit = functools.partial(jax.jit, compiler_options=OPTIONS)
 
 # ---- the released code ----
 

@@ -7,8 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import assert_close, nhwc
-from test_gan import jit
+from helpers import assert_close, jit, nhwc
 from test_models import golden, images, load, vgg_weights
 
 from b2b_jax import losses, models

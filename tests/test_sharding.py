@@ -13,6 +13,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
+from helpers import OPTIONS
 from jax.sharding import AxisType, Mesh
 from test_models import random_variables
 
@@ -25,8 +26,7 @@ from configs import default
 ROOT = Path(__file__).parents[1]
 STEPS, BATCH, CROP = 3, 8, 32
 DEVICES = "--xla_force_host_platform_device_count=8"
-# Here compiling takes longer than running.
-FAST = "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
+FAST = " ".join(f"--{name}={value}" for name, value in OPTIONS.items())
 NETWORKS = {
     "generator": models.create("mimo_unet", base_channels=4, num_res=0),
     # Without norm: the biases in front of one have no gradient but rounding, which Adam makes as large as any other.

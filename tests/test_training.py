@@ -11,9 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from helpers import REFERENCE
+from helpers import REFERENCE, jit
 from scipy import ndimage
-from test_gan import jit
 from test_models import KEY, images, random_variables
 
 from b2b_jax import models

@@ -3,7 +3,6 @@
 Opening them checks that they are there and large enough, before anything is compiled.
 """
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,6 +41,7 @@ class Unknown:
     validation: Source | None
     test: Source | None
     pairs: Source | None  # the truth of `blur`, which only the upper bound of the evaluation may see
+    split: dict | None = None  # which scenes went to which pile, for split.json
 
 
 def open_known(config: ConfigDict) -> Known:
@@ -52,7 +52,7 @@ def open_known(config: ConfigDict) -> Known:
     return Known(Pairs(train), pipeline.Crop, Pairs(test))
 
 
-def open_unknown(config: ConfigDict, workdir: Path) -> Unknown:
+def open_unknown(config: ConfigDict) -> Unknown:
     """Opens the camera: your two folders if given, else the dataset `data.unknown`: a layout's name, or "scenes"."""
     data = config.data
     if data.unknown_blur or data.unknown_sharp or not data.unknown:
@@ -60,25 +60,25 @@ def open_unknown(config: ConfigDict, workdir: Path) -> Unknown:
     if data.unknown == "scenes":
         return _unknown_scenes(data)
     train, test = (_layout_photos(data, "unknown", part) for part in ("train", "test"))
-    blurry, sharp = _split(train, data.split_ratio, config.seed, workdir)
+    blurry, sharp, record = _split(train, data.split_ratio, config.seed)
     return Unknown(
         blur=Photos([p.blurry for p in blurry]),
         sharp=Photos([p.sharp for p in sharp]),
         validation=Pairs(test),
         test=Pairs(test),
         pairs=Pairs(blurry),
+        split=record,
     )
 
 
 def known_blur_stream(config: ConfigDict, known: Known, unknown: Unknown, crop: int, seed: int) -> grain.MapDataset:
     """Crops of the set K, which the discriminator takes as real, as `known_blur.source` says."""
-    source = config.known_blur.source
-    if source == "paired":
-        return pipeline.select(pipeline.stream(known.train, known.crop(crop), seed), "blurry")
-    if source == "synthetic":
+    if config.known_blur.source == "paired":
+        stream = pipeline.stream(known.train, known.crop(crop), seed)
+    else:
         transform = pipeline.BlurredCrop(crop, config.data.scenes.known_kernel.to_dict())
-        return pipeline.select(pipeline.stream(unknown.sharp, transform, seed), "blurry")
-    raise UserError(f"known_blur.source is {source!r}; it can be 'paired' or 'synthetic'")
+        stream = pipeline.stream(unknown.sharp, transform, seed)
+    return pipeline.rename(stream, "blurry", "known_blur")
 
 
 # ---------------------------------------------------------------------------------------------------- generated scenes
@@ -86,7 +86,9 @@ def known_blur_stream(config: ConfigDict, known: Known, unknown: Unknown, crop: 
 
 def _scenes(data: ConfigDict, part: str) -> np.ndarray:
     count, seed = data.scenes[part], data.scenes.seed + PARTS.index(part)
-    return scenes.cached(Path(data.root) / "scenes" / f"{part}-{seed}.npy", seed, count, data.scenes.size)
+    return scenes.cached(
+        Path(data.root) / "scenes" / f"{part}-{seed}-{count}x{data.scenes.size}.npy", seed, count, data.scenes.size
+    )
 
 
 def _known_scenes(data: ConfigDict) -> Known:
@@ -134,7 +136,7 @@ def _layout_photos(data: ConfigDict, side: str, part: str) -> list[Photo]:
     return layouts.find(name, root, part, f"data.{side}_path")
 
 
-def _split(photos: list[Photo], ratio: float, seed: int, workdir: Path) -> tuple[list[Photo], list[Photo]]:
+def _split(photos: list[Photo], ratio: float, seed: int) -> tuple[list[Photo], list[Photo], dict]:
     try:
         chosen = split.by_scene([p.scene for p in photos], ratio, seed)
     except ValueError as error:
@@ -143,9 +145,7 @@ def _split(photos: list[Photo], ratio: float, seed: int, workdir: Path) -> tuple
     record = {"ratio": ratio, "seed": seed}
     for name, pile in (("unknown_blur", blurry), ("unknown_sharp", sharp)):
         record[name] = {"photos": len(pile), "scenes": sorted({p.scene for p in pile})}
-    workdir.mkdir(parents=True, exist_ok=True)
-    (workdir / "split.json").write_text(json.dumps(record, indent=2) + "\n")
-    return blurry, sharp
+    return blurry, sharp, record
 
 
 def _own_folders(data: ConfigDict) -> Unknown:
@@ -174,8 +174,19 @@ def _folder(data: ConfigDict, key: str) -> list[Path]:
 
 
 def _test_photos(data: ConfigDict) -> list[Photo]:
-    blurry, sharp = _folder(data, "test_blur"), {p.stem: p for p in _folder(data, "test_sharp")}
-    missing = [p.name for p in blurry if p.stem not in sharp]
+    blurry, sharp = (_by_name(data, key) for key in ("test_blur", "test_sharp"))
+    missing = sorted(blurry.keys() - sharp.keys())
     if missing:
         raise UserError(f"data.test_sharp ({data.test_sharp}) lacks the twin of {missing[0]} ({len(missing)} missing)")
-    return [Photo(p, sharp[p.stem], "") for p in blurry]
+    return [Photo(path, sharp[name], "") for name, path in blurry.items()]
+
+
+def _by_name(data: ConfigDict, key: str) -> dict[str, Path]:
+    """Photos by their path within the folder, without suffix: twins may be of different formats."""
+    found = {}
+    for path in _folder(data, key):
+        name = path.relative_to(data[key]).with_suffix("").as_posix()
+        if name in found:
+            raise UserError(f"data.{key} has two photos of one name: {found[name]} and {path}")
+        found[name] = path
+    return found

@@ -5,7 +5,7 @@ takes the elements of local batch s·P + p. So `step` is the whole state of the 
 """
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import grain
@@ -65,21 +65,21 @@ def stream(source: Source, transform: grain.transforms.RandomMap, seed: int) -> 
     return grain.MapDataset.source(source).seed(seed).shuffle().repeat().random_map(transform)
 
 
-def batches(streams: Mapping[str, grain.MapDataset], batch: int, process: int, processes: int) -> grain.MapDataset:
+def batches(streams: Sequence[grain.MapDataset], batch: int, process: int, processes: int) -> grain.MapDataset:
     """The batches of steps 0, 1, 2, … of one process: {key: (batch / processes, h, w, 3)}.
 
     Args:
-        streams: from a key of the batch to a stream whose elements are single images, see `select`.
+        streams: of elements that are dicts of images; a batch has the keys of all of them.
         batch: images over all processes; a multiple of their number.
         process, processes: this process's index, and how many there are.
     """
-    joined = ZipMapDataset([s[:ENDLESS].batch(batch // processes) for s in streams.values()])
-    return joined.map(lambda parts: dict(zip(streams, parts, strict=True)))[process::processes]
+    joined = ZipMapDataset([s[:ENDLESS].batch(batch // processes) for s in streams])
+    return joined.map(lambda parts: {k: v for part in parts for k, v in part.items()})[process::processes]
 
 
-def select(stream: grain.MapDataset, key: str) -> grain.MapDataset:
-    """Only the image `key` of each element."""
-    return stream.map(lambda element: element[key])
+def rename(stream: grain.MapDataset, old: str, new: str) -> grain.MapDataset:
+    """Only the image `old` of each element, under the key `new`."""
+    return stream.map(lambda element: {new: element[old]})
 
 
 def iterate(dataset: grain.MapDataset, start: int, stop: int, threads: int, prefetch: int) -> Iterator[Batch]:

@@ -10,7 +10,7 @@ channel (Wang et al. 2004). Rows:
 """
 
 import csv
-import json
+import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -25,13 +25,14 @@ from b2b_jax.data import domains, pipeline
 from b2b_jax.data.sources import Source
 from b2b_jax.errors import UserError
 from b2b_jax.evaluation import filters
-from b2b_jax.evaluation.photographs import clock, tiles
+from b2b_jax.evaluation.photographs import LARGEST_TILE, clock, tiles
+from b2b_jax.files import read_json, write_json
 from b2b_jax.inference import pipeline as inference
-from b2b_jax.training.run import WEIGHTS, Run, load
+from b2b_jax.training.run import WEIGHTS, Run, centre_crops, load
 from b2b_jax.training.stages import fit_deblurrer, read_summary
 
 PROTOCOL = "RGB, whole image, 8-bit rounded; PSNR peak 255; SSIM 11x11 Gaussian, sigma 1.5, per channel, valid part"
-FILTER_IMAGES = 16  # on which the fixed filter is chosen
+FILTER_IMAGES, FILTER_CROP = 24, 256  # photos, and pixels of their centres, on which the fixed filter is chosen
 
 Photos = Mapping[str, np.ndarray]  # float32 images (n, h, w, 3) under "blurry", "sharp", maybe "known_blurry"
 Method = Callable[[Photos], np.ndarray]
@@ -55,31 +56,38 @@ def evaluate(run: Run) -> None:
     Without truth to score against, only the examples are written.
     """
     start = time.monotonic()
+    shutil.rmtree(run.workdir / "evaluation", ignore_errors=True)
     if run.config.evaluation.paired:
         train_paired(run)
     restore = {name: inference.runner(run.network(name)) for name in ("deblurrer", "translator")}
     sets, scores, notes = test_sets(run), {}, {}
     for name, source in sets.items():
-        methods = make_methods(run, restore, source, notes)
+        methods, notes[name] = make_methods(run, restore, source)
         scores[name] = score(name, source, methods, run.config.evaluation)
-        write_examples(run, source, methods, restore["translator"], scores[name])
+        write_examples(run, name, source, methods, restore["translator"], scores[name])
     if run.config.evaluation.photographs:
         show(run, restore, "clock_motion (a real blur)", clock())
-    if scores:
-        write_csv(run.workdir / "evaluation" / "images.csv", scores)
-        write_results(run, scores, notes, time.monotonic() - start)
-    else:
-        print(
-            "evaluation: no scores, for want of sharp twins (--config.data.test_blur=DIR --config.data.test_sharp=DIR)"
-        )
+    if not scores:
+        print("evaluation: no scores, for want of truth (--config.data.test_blur=DIR --config.data.test_sharp=DIR)")
         for index in range(min(run.config.evaluation.examples, len(run.unknown.blur))):
             record = run.unknown.blur[index]
-            show(run, restore, Path(record["name"]).stem, record["image"])
+            show(run, restore, f"{index} {Path(record['name']).stem}", record["image"])
+    write_csv(run.workdir / "evaluation" / "images.csv", scores)
+    write_results(run, scores, notes, time.monotonic() - start)
+
+
+def check(run: Run) -> None:
+    """UserError when the photos cannot give what the config asks to evaluate."""
+    if run.config.evaluation.paired and (run.unknown.pairs is None or run.unknown.validation is None):
+        raise UserError("evaluation.paired needs the camera's own pairs; this dataset has none, set it to False")
+    if run.config.evaluation.photographs and run.config.data.scenes.size > LARGEST_TILE:
+        raise UserError(f"evaluation.photographs needs data.scenes.size of at most {LARGEST_TILE}, or set it to False")
 
 
 def test_sets(run: Run) -> dict[str, Source]:
     """The camera's test pairs and, if asked for, scikit-image's photographs under the same generated blur."""
-    sets = {run.config.data.unknown or "test": run.unknown.test} if run.unknown.test else {}
+    own = bool(run.config.data.unknown_blur)
+    sets = {"test" if own else run.config.data.unknown: run.unknown.test} if run.unknown.test else {}
     if run.config.evaluation.photographs:
         settings = run.config.data.scenes
         known, unknown = settings.known_kernel.to_dict(), settings.unknown_kernel.to_dict()
@@ -90,8 +98,6 @@ def test_sets(run: Run) -> dict[str, Source]:
 def train_paired(run: Run) -> None:
     """Trains the upper bound once: the same deblurrer, on the true pairs of `unknown_blur`."""
     folder = run.workdir / "paired"
-    if run.unknown.pairs is None or run.unknown.validation is None:
-        raise UserError("evaluation.paired needs the camera's own pairs; this dataset has none, set it to False")
     if not (folder / WEIGHTS).is_file():
         fit_deblurrer(run, folder, run.unknown.pairs, pipeline.Crop, run.unknown.validation)
 
@@ -99,13 +105,14 @@ def train_paired(run: Run) -> None:
 # -------------------------------------------------------------------------------------------------------------- methods
 
 
-def make_methods(run: Run, restore: Mapping[str, Callable], source: Source, notes: dict) -> dict[str, Method]:
-    """The rows of the table, in its order; `notes` receives what a row needs said."""
+def make_methods(run: Run, restore: Mapping[str, Callable], source: Source) -> tuple[dict[str, Method], dict[str, str]]:
+    """The rows of the table, in its order, and what a row needs said."""
+    notes = {}
     deblur, translate = restore["deblurrer"], restore["translator"]
     methods = {"input": lambda p: p["blurry"], "deblurrer": lambda p: deblur(p["blurry"])}
     if run.config.evaluation.fixed_filter:
         best = choose_filter(deblur, source, run.config.evaluation.batch)
-        notes.setdefault("fixed_filter", best.name)
+        notes["fixed_filter"] = best.name
         methods["fixed_filter"] = lambda p: best.after(np.asarray(deblur(best.before(p["blurry"]))))
     methods["blur2blur"] = lambda p: deblur(translate(p["blurry"]))
     if run.config.evaluation.paired:
@@ -113,12 +120,13 @@ def make_methods(run: Run, restore: Mapping[str, Callable], source: Source, note
         methods["paired"] = lambda p: paired(p["blurry"])
     if run.config.evaluation.oracle and "known_blurry" in source[0]:
         methods["oracle"] = lambda p: deblur(p["known_blurry"])
-    return methods
+    return methods, notes
 
 
 def choose_filter(deblur: Callable, source: Source, batch: int) -> filters.Filter:
-    """The best fixed filter for the first photos of `source`, chosen with their truth."""
-    _, photos = next(groups(source, min(FILTER_IMAGES, len(source))))
+    """The best fixed filter for photos evenly spread over `source`, chosen with their truth, on their centres."""
+    spread = [source[int(i)] for i in np.linspace(0, len(source) - 1, min(FILTER_IMAGES, len(source)))]
+    photos = centre_crops(spread, 0, FILTER_CROP)
     return filters.choose(
         restore=lambda x: inference.run(deblur, x, batch),
         score=lambda x: float(np.mean(metrics.psnr(metrics.round8(x), photos["sharp"]))),
@@ -180,6 +188,7 @@ def _summary(values: Mapping[str, list[float]]) -> dict[str, float]:
 
 def write_csv(path: Path, scores: Mapping[str, Scores]) -> None:
     """One line per test set, image and row."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["dataset", "image", "row", "psnr", "ssim"])
@@ -191,16 +200,16 @@ def write_csv(path: Path, scores: Mapping[str, Scores]) -> None:
 
 def write_results(run: Run, scores: Mapping[str, Scores], notes: dict, seconds: float) -> None:
     """results.json: the first test set at the top, the others under `other_sets`."""
-    sets = [{"dataset": n, "images": len(s.names), "rows": s.rows()} for n, s in scores.items()]
+    nothing = {"dataset": None, "images": 0, "rows": {}, "notes": {}}
+    sets = [{"dataset": n, "images": len(s.names), "rows": s.rows(), "notes": notes[n]} for n, s in scores.items()]
     results = {
-        **sets[0],
+        **(sets[0] if sets else nothing),
         "protocol": PROTOCOL,
         "other_sets": sets[1:],
-        "notes": notes,
         "train": {stage: read_summary(run.workdir / stage) for stage in ("deblurrer", "translator")},
         "evaluation": {"seconds": round(seconds, 1), "settings": run.config.evaluation.to_dict()},
     }
-    (run.workdir / "results.json").write_text(json.dumps(results, indent=2) + "\n")
+    write_json(run.workdir / "results.json", results)
 
 
 def finished(run: Run) -> bool:
@@ -211,11 +220,12 @@ def finished(run: Run) -> bool:
     inputs = [run.weights_path(stage) for stage in ("deblurrer", "translator")]
     if any(not p.is_file() or p.stat().st_mtime > path.stat().st_mtime for p in inputs):
         return False
-    return json.loads(path.read_text())["evaluation"]["settings"] == run.config.evaluation.to_dict()
+    results = read_json(path)
+    return bool(results) and results["evaluation"]["settings"] == run.config.evaluation.to_dict()
 
 
 def write_examples(
-    run: Run, source: Source, methods: Mapping[str, Method], translate: Callable, scores: Scores
+    run: Run, dataset: str, source: Source, methods: Mapping[str, Method], translate: Callable, scores: Scores
 ) -> None:
     """Saves photos evenly spread over the set, in all their versions, under evaluation/examples/."""
     count = min(run.config.evaluation.examples, len(scores.names))
@@ -224,7 +234,8 @@ def write_examples(
         versions = {row: method(photos) for row, method in methods.items()}
         versions |= {"translated": translate(photos["blurry"]), "sharp": photos["sharp"]}
         captions = {row: f"{values['psnr'][index]:.2f} dB" for row, values in scores.values.items()}
-        save_example(run, "-".join(Path(scores.names[index]).with_suffix("").parts[-2:]), versions, captions)
+        title = " ".join([dataset, str(index), *Path(scores.names[index]).with_suffix("").parts[-2:]])
+        save_example(run, title, versions, captions)
 
 
 def show(run: Run, restore: Mapping[str, Callable], title: str, photo: np.ndarray) -> None:
@@ -241,4 +252,4 @@ def save_example(run: Run, title: str, versions: Mapping[str, np.ndarray], capti
     for label, version in jax.device_get(dict(versions)).items():
         images.write(folder / f"{label}.png", images.to_uint8(version[0]))
     record = {"title": title, "labels": list(versions), "captions": dict(captions)}
-    (folder / "example.json").write_text(json.dumps(record) + "\n")
+    write_json(folder / "example.json", record)

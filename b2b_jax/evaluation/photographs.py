@@ -6,6 +6,9 @@ from skimage import color, data
 PHOTOGRAPHS = ("astronaut", "chelsea", "coffee", "rocket")  # all its colour photographs of everyday scale
 
 
+LARGEST_TILE = 512  # pixels: the astronaut is one
+
+
 def tiles(size: int) -> np.ndarray:
     """All whole squares of `size` pixels of the photographs, side by side from the top left: (n, size, size, 3)."""
     found = []

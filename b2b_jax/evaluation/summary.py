@@ -10,6 +10,7 @@ import jax
 from b2b_jax import __version__, images
 from b2b_jax.evaluation import report
 from b2b_jax.evaluation.report import Curve, Example, Report, Table
+from b2b_jax.files import read_json
 from b2b_jax.training import log
 from b2b_jax.training.run import Run
 
@@ -35,9 +36,8 @@ CURVES = {  # title, label, the keys of metrics.jsonl, logarithmic
 
 def write_report(run: Run) -> None:
     """Writes the page from results.json, the stages' logs and the examples, as far as they are there."""
-    path = run.workdir / "results.json"
-    results = json.loads(path.read_text()) if path.is_file() else {}
-    sets = [results, *results["other_sets"]] if results else []
+    results = read_json(run.workdir / "results.json") or {}
+    sets = [results, *results["other_sets"]] if results.get("rows") else []
     page = Report(
         title=f"Blur2Blur: {run.workdir.name}",
         summary=summary_line(results),
@@ -52,8 +52,8 @@ def write_report(run: Run) -> None:
 
 def summary_line(results: dict) -> str:
     """The gain in one sentence."""
-    if not results:
-        return "Training only: nothing has been evaluated yet."
+    if not results.get("rows"):
+        return "No scores: nothing has been evaluated, or there is no truth to score against."
     psnr = {row: values["psnr"] for row, values in results["rows"].items()}
     return (
         f"Blur2Blur gains {psnr['blur2blur'] - psnr['deblurrer']:+.2f} dB over the deblurrer alone and "
@@ -82,8 +82,8 @@ def table(one: dict, results: dict) -> Table:
         psnr, ssim = (f"{values[m]:.{d}f} ± {values[f'{m}_error']:.{d}f}" for m, d in (("psnr", 2), ("ssim", 3)))
         rows.append([ROWS[row], psnr, ssim, f"{values['psnr'] - base:+.2f}"])
     note = f"{one['images']} images. {results['protocol']}."
-    if "fixed_filter" in results["notes"]:
-        note += f" Best fixed filter: {results['notes']['fixed_filter']}."
+    if "fixed_filter" in one["notes"]:
+        note += f" Best fixed filter: {one['notes']['fixed_filter']}."
     columns = ["", "PSNR, dB", "SSIM", "gain over the deblurrer, dB"]
     return Table(one["dataset"], note, columns, rows, list(one["rows"]).index("blur2blur"))
 

@@ -139,7 +139,7 @@ def discriminator_loss(
     """½ (fake + real) + λ_gp · penalty, and its parts."""
     gan = losses.GAN_LOSSES[config.gan_loss]
     n = len(k)
-    # Real and fake pass in one batch: no layer but batch norm mixes images, and it then sees both, as it should.
+    # Real and fake pass in one batch: without batch norm no layer mixes images.
     both = [jnp.concatenate(pair) for pair in zip(jax.lax.stop_gradient(fakes), pyramid(k), strict=True)]
     logits = multiscale(discriminator, params, both)
     fake_logits, real_logits = [x[:n] for x in logits], [x[n:] for x in logits]
@@ -164,8 +164,9 @@ def lazy_penalty(
     if not config.weight:
         return jnp.zeros(())
 
-    exact = discriminator.clone(dtype=jnp.float32)  # a second derivative, of squares: not for bfloat16
+    exact = discriminator.clone(dtype=jnp.float32)
 
+    @jax.default_matmul_precision("highest")  # a second derivative, of squares: not for bfloat16 or TF32
     def penalty(params):
         values = losses.gradient_penalty(lambda x: exact.apply(params, x, train=True), k, fake, alpha)
         return config.weight * config.every * jnp.mean(values)

@@ -1,7 +1,6 @@
 """The training loop, the only one: batches in, a pure step, reports and checkpoints out."""
 
 import contextlib
-import json
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -17,6 +16,7 @@ from tqdm import tqdm
 
 from b2b_jax import sharding
 from b2b_jax.data import pipeline
+from b2b_jax.files import write_json
 from b2b_jax.training.checkpoint import Checkpoints
 from b2b_jax.training.log import Log
 from b2b_jax.training.state import State
@@ -74,10 +74,11 @@ def train(task: Task, dataset: grain.MapDataset, folder: Path, config: ConfigDic
                 done += 1
                 last = done == task.steps
                 report.step(done, state, metrics, last)
-                if last or stop() or done % config.loop.checkpoint_every == 0:
+                signal_number = stop()
+                if last or signal_number or done % config.loop.checkpoint_every == 0:
                     checkpoints.save(state, done)
-                if stop() and not last:
-                    raise Stopped(128 + stop())
+                if signal_number:
+                    raise Stopped(128 + signal_number)
             report.summary(done)
     return state
 
@@ -138,9 +139,11 @@ class Reporter:
         return (done - self._first) * self._task.batch / max(time.monotonic() - self._steady, 1e-9)
 
     def summary(self, done: int) -> None:
-        """Writes summary.json: steps, seconds of all starts together, and the rate of this one."""
+        """Writes summary.json: steps, seconds of all starts, the rate of this one; nothing if it made no step."""
+        if done <= self._first:
+            return
         summary = {"steps": done, "seconds": round(self._seconds(), 1), "images_per_second": round(self._rate(done), 2)}
-        (self._folder / "summary.json").write_text(json.dumps(summary) + "\n")
+        write_json(self._folder / "summary.json", summary)
 
     def close(self) -> None:
         """Closes the bar and the log."""

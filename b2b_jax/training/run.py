@@ -14,6 +14,7 @@ from b2b_jax.data import domains
 from b2b_jax.data.sources import Source
 from b2b_jax.errors import UserError
 from b2b_jax.inference.pipeline import Network
+from b2b_jax.models.nafnet import NAFNet
 
 WEIGHTS = "weights.safetensors"  # what a finished stage leaves in its folder
 
@@ -33,7 +34,7 @@ class Run:
     @cached_property
     def unknown(self) -> domains.Unknown:
         """The camera's photos."""
-        return domains.open_unknown(self.config, self.workdir)
+        return domains.open_unknown(self.config)
 
     @property
     def dtype(self) -> jnp.dtype:
@@ -53,8 +54,11 @@ class Run:
         return self.weights_path(stage).is_file()
 
     def network(self, stage: str) -> Network:
-        """The network that the stage trained or was given."""
-        return load(self.weights_path(stage), self.dtype)
+        """The network that the stage trained or was given; a deblurrer with its test-time local converter as asked."""
+        network, hyper = load(self.weights_path(stage), self.dtype), self.config.deblurrer.network
+        if stage == "deblurrer" and isinstance(network.module, NAFNet):
+            return network._replace(module=network.module.clone(local=hyper.local, train_size=hyper.train_size))
+        return network
 
 
 def load(path: Path, dtype: jnp.dtype) -> Network:
@@ -65,7 +69,7 @@ def load(path: Path, dtype: jnp.dtype) -> Network:
         module, variables = weights.load(path)
     except ValueError as error:
         raise UserError(str(error)) from error
-    return Network(module.clone(dtype=dtype), variables)
+    return Network(module.clone(dtype=dtype), jax.device_put(variables))
 
 
 def centre_crops(source: Source, count: int, crop: int) -> dict[str, np.ndarray]:

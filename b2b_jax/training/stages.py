@@ -1,6 +1,5 @@
 """The training stages of a run: the deblurrer on known pairs, then the translator towards the known blur."""
 
-import json
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -15,13 +14,14 @@ from b2b_jax import images, losses, metrics, models, weights
 from b2b_jax.data import domains, pipeline
 from b2b_jax.data.sources import Source, check_sizes
 from b2b_jax.errors import UserError
+from b2b_jax.files import read_json
 from b2b_jax.inference import pipeline as inference
 from b2b_jax.inference.pipeline import Network
 from b2b_jax.training import gan, loop, supervised
 from b2b_jax.training.run import WEIGHTS, Run, centre_crops, load
 from b2b_jax.training.state import State, best_params
 
-# Every stage and every stream draws from a seed of its own.
+# Every data stream draws from a seed of its own.
 SEED_DEBLURRER, SEED_UNKNOWN, SEED_KNOWN = 1, 2, 3
 CONTENTS = {"vgg19": 19, "vgg16": 16, "pooled": 0}  # content losses, and the depth of the VGG that they need
 
@@ -65,7 +65,6 @@ def fit_deblurrer(
     config = run.config.deblurrer
     network, adam = create(config.network, run.dtype), supervised.optimizer(config.optimizer, config.steps)
     pairs = pipeline.stream(train, crop(config.crop), stream_seed(run.config.seed, SEED_DEBLURRER))
-    streams = {key: pipeline.select(pairs, key) for key in ("blurry", "sharp")}
     task = loop.Task(
         name=folder.name,
         steps=config.steps,
@@ -75,7 +74,7 @@ def fit_deblurrer(
         frozen={},
         evaluate=deblurrer_validation(run, network, validation),
     )
-    state = loop.train(task, batches(run, streams, config.batch), folder, run.config)
+    state = loop.train(task, batches(run, [pairs], config.batch), folder, run.config)
     export(folder, config.network, best_params(state, "deblurrer"))
 
 
@@ -121,8 +120,8 @@ def train_translator(run: Run) -> None:
         evaluate=translator_validation(run, networks["generator"]),
     )
     state = loop.train(task, translator_batches(run), folder, run.config)
-    export(folder, config.generator, best_params(state, "generator"))
     export(folder / "discriminator", config.discriminator, state.params["discriminator"])
+    export(folder, config.generator, best_params(state, "generator"))  # last: it marks the stage as finished
 
 
 def translator_batches(run: Run) -> grain.MapDataset:
@@ -132,7 +131,7 @@ def translator_batches(run: Run) -> grain.MapDataset:
     known_blur = domains.known_blur_stream(
         run.config, run.known, run.unknown, config.crop, stream_seed(seed, SEED_KNOWN)
     )
-    return batches(run, {"unknown_blur": pipeline.select(blurry, "image"), "known_blur": known_blur}, config.batch)
+    return batches(run, [pipeline.rename(blurry, "image", "unknown_blur"), known_blur], config.batch)
 
 
 def check_translator(run: Run) -> None:
@@ -143,9 +142,14 @@ def check_translator(run: Run) -> None:
     check_traces("translator", create(config.generator, run.dtype), config.crop)
     # The discriminator's smallest image is a quarter of the crop.
     check_traces("translator", create(config.discriminator, run.dtype), config.crop // 4)
+    check_choice("known_blur.source", run.config.known_blur.source, ("paired", "synthetic"))
+    check_choice("translator.discriminator.norm", config.discriminator.norm, ("instance", "none"))
     check_sizes(run.unknown.blur, config.crop, "translator.crop")
-    synthetic = run.config.known_blur.source == "synthetic"
-    check_sizes(run.unknown.sharp, config.crop + margin(run, synthetic), "translator.crop")
+    if run.config.known_blur.source == "paired":
+        generated = run.config.data.known == "scenes"
+        check_sizes(run.known.train, config.crop + margin(run, generated), "translator.crop")
+    else:
+        check_sizes(run.unknown.sharp, config.crop + margin(run, True), "translator.crop")
 
 
 def load_vgg(run: Run) -> Network | None:
@@ -220,7 +224,7 @@ def check_traces(stage: str, network: nn.Module, crop: int) -> None:
         raise UserError(f"{stage}.crop does not fit: {error}") from error
 
 
-def batches(run: Run, streams: dict[str, grain.MapDataset], batch: int) -> grain.MapDataset:
+def batches(run: Run, streams: list[grain.MapDataset], batch: int) -> grain.MapDataset:
     """This process's batches of the run."""
     return pipeline.batches(streams, batch, jax.process_index(), jax.process_count())
 
@@ -237,5 +241,4 @@ def grid(columns: list[np.ndarray], rows: int) -> np.ndarray:
 
 def read_summary(folder: Path) -> dict[str, float]:
     """A stage's summary.json; empty when the stage was not trained here."""
-    path = folder / "summary.json"
-    return json.loads(path.read_text()) if path.is_file() else {}
+    return read_json(folder / "summary.json") or {}

@@ -67,6 +67,9 @@ STAGES = {
 
 def main() -> int:
     """Runs the command line; returns the exit code: 0 done, 2 a user's mistake, 128 + n stopped by signal n."""
+    if {"-h", "--help"} & set(sys.argv):
+        print(f"{__doc__}\n{USAGE}\n\nStages: {', '.join(STAGES)}. Every KEY, its unit and reason: configs/default.py.")
+        return 0
     try:
         run = parse()
         run_stages(run)

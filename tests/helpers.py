@@ -13,7 +13,7 @@ REFERENCE = DATA / "reference"
 # In tests compiling takes longer than running. The second option is gone since JAX 0.11.
 OPTIONS = {"xla_backend_optimization_level": "0"}
 if jax.__version_info__ < (0, 11):
-    OPTIONS["xla_cpu_use_fusion_emitters"] = "false"
+    OPTIONS["xla_cpu_use_fusion_emitters"] = False
 jit = functools.partial(jax.jit, compiler_options=OPTIONS)
 
 # flax leaf -> PyTorch leaf and the order of its axes there

@@ -1,7 +1,6 @@
 """Datasets, the split by scene, and the input pipeline. Grey levels of the made-up photos tell which photo it is."""
 
 import itertools
-import json
 from pathlib import Path
 
 import numpy as np
@@ -182,7 +181,7 @@ def label(image):
 
 
 def stream(count, seed, crop=4):
-    return pipeline.select(pipeline.stream(labelled(count), pipeline.Crop(crop), seed), "image")
+    return pipeline.stream(labelled(count), pipeline.Crop(crop), seed).map(lambda element: element["image"])
 
 
 def test_an_element_is_a_function_of_seed_and_index():
@@ -234,7 +233,8 @@ def test_blurred_crop_is_a_crop_of_the_blurred_photo(kernel):
 
 
 def two_streams():
-    return {"unknown_blur": stream(5, seed=1), "known_blur": stream(3, seed=2)}
+    streams = [pipeline.stream(labelled(count), pipeline.Crop(4), seed) for count, seed in ((5, 1), (3, 2))]
+    return [pipeline.rename(s, "image", key) for s, key in zip(streams, ("unknown_blur", "known_blur"), strict=True)]
 
 
 def numbers(batch, key):
@@ -282,7 +282,7 @@ def test_your_own_folders_are_two_piles(tmp_path):
     write(tmp_path / "shots" / "day" / "9.png", 2)
     write(tmp_path / "clear" / "a.png", 7)
     config = camera_config(unknown_blur=tmp_path / "shots", unknown_sharp=tmp_path / "clear")
-    unknown = domains.open_unknown(config, tmp_path)
+    unknown = domains.open_unknown(config)
     assert [unknown.blur[i]["image"][0, 0, 0] for i in range(len(unknown.blur))] == [2, 3]
     assert len(unknown.sharp) == 1 and unknown.sharp[0]["image"][0, 0, 0] == 7
     assert unknown.validation is unknown.test is unknown.pairs is None
@@ -294,18 +294,39 @@ def test_your_own_test_photos_are_paired_by_name(tmp_path):
         write(tmp_path / "sharp" / f"{name}.bmp", level + 1)
     folders = {"unknown_blur": "blur", "unknown_sharp": "sharp", "test_blur": "blur", "test_sharp": "sharp"}
     config = camera_config(**{key: tmp_path / name for key, name in folders.items()})
-    test = domains.open_unknown(config, tmp_path).test
+    test = domains.open_unknown(config).test
     assert [(test[i]["blurry"][0, 0, 0], test[i]["sharp"][0, 0, 0]) for i in range(2)] == [(10, 11), (20, 21)]
     (tmp_path / "sharp" / "b.bmp").unlink()
-    with pytest.raises(UserError, match=r"data\.test_sharp .*lacks the twin of b\.png \(1 missing\)"):
-        domains.open_unknown(config, tmp_path)
+    with pytest.raises(UserError, match=r"data\.test_sharp .*lacks the twin of b \(1 missing\)"):
+        domains.open_unknown(config)
+
+
+def test_test_photos_of_one_name_in_two_folders_keep_their_own_twins(tmp_path):
+    for scene, level in (("one", 10), ("two", 20)):
+        write(tmp_path / "blur" / scene / "0000.png", level)
+        write(tmp_path / "sharp" / scene / "0000.png", level + 1)
+    folders = {"unknown_blur": "blur", "unknown_sharp": "sharp", "test_blur": "blur", "test_sharp": "sharp"}
+    config = camera_config(**{key: tmp_path / name for key, name in folders.items()})
+    test = domains.open_unknown(config).test
+    assert [(test[i]["blurry"][0, 0, 0], test[i]["sharp"][0, 0, 0]) for i in range(2)] == [(10, 11), (20, 21)]
+    write(tmp_path / "sharp" / "one" / "0000.bmp", 5)
+    with pytest.raises(UserError, match=r"data\.test_sharp has two photos of one name"):
+        domains.open_unknown(config)
+
+
+def test_a_pair_is_read_once(monkeypatch):
+    source, reads = ArraySource("pair", blurry=labelled(4).arrays["image"], sharp=labelled(4).arrays["image"]), []
+    read = ArraySource.__getitem__
+    monkeypatch.setattr(ArraySource, "__getitem__", lambda self, index: reads.append(index) or read(self, index))
+    pipeline.batches([pipeline.stream(source, pipeline.Crop(4), 0)], 2, 0, 1)[0]
+    assert len(reads) == 2
 
 
 def test_both_missing_folders_are_named_at_once(tmp_path):
     (tmp_path / "empty").mkdir()
     config = camera_config(unknown_blur=tmp_path / "nowhere", unknown_sharp=tmp_path / "empty")
     with pytest.raises(UserError) as caught:
-        domains.open_unknown(config, tmp_path)
+        domains.open_unknown(config)
     first, second = str(caught.value).splitlines()
     assert first == f"data.unknown_blur is {tmp_path / 'nowhere'}: no such folder"
     assert second == f"data.unknown_sharp is {tmp_path / 'empty'}: no photos in it (found: nothing)"
@@ -319,9 +340,9 @@ def reds_config(tmp_path):
     return config
 
 
-def test_a_dataset_is_split_by_scene_and_the_split_is_written_down(tmp_path):
-    unknown = domains.open_unknown(reds_config(tmp_path), tmp_path / "run")
-    record = json.loads((tmp_path / "run" / "split.json").read_text())
+def test_a_dataset_is_split_by_scene_and_the_split_is_recorded(tmp_path):
+    unknown = domains.open_unknown(reds_config(tmp_path))
+    record = unknown.split
     blurry, sharp = (record[key] for key in ("unknown_blur", "unknown_sharp"))
     assert (blurry["photos"], sharp["photos"]) == (2, 2) and record["ratio"] == 0.6 and record["seed"] == 0
     assert sorted(blurry["scenes"] + sharp["scenes"]) == list(SCENES)
@@ -344,17 +365,14 @@ def test_paths_of_the_downloads_can_be_given(tmp_path):
 
 def test_known_blur_is_the_known_photos_or_the_cameras_under_the_known_kernel(tmp_path):
     config = reds_config(tmp_path)
-    known, unknown = domains.open_known(config), domains.open_unknown(config, tmp_path / "run")
+    known, unknown = domains.open_known(config), domains.open_unknown(config)
     paired = domains.known_blur_stream(config, known, unknown, 4, 0)
-    assert sorted(paired[i][0, 0, 0] for i in range(4)) == [0, 2, 4, 6]
+    assert sorted(paired[i]["known_blur"][0, 0, 0] for i in range(4)) == [0, 2, 4, 6]
     config.known_blur.source = "synthetic"
     config.data.scenes.known_kernel.update(size=3, length=(1.0, 2.0))
     synthetic = domains.known_blur_stream(config, known, unknown, 2, 0)
     levels = [unknown.sharp[i]["image"][0, 0, 0] for i in range(2)]
-    assert sorted(synthetic[i][0, 0, 0] for i in range(2)) == levels
-    config.known_blur.source = "magic"
-    with pytest.raises(UserError, match=r"known_blur\.source is 'magic'"):
-        domains.known_blur_stream(config, known, unknown, 4, 0)
+    assert sorted(synthetic[i]["known_blur"][0, 0, 0] for i in range(2)) == levels
 
 
 @pytest.fixture(scope="module")
@@ -363,7 +381,7 @@ def generated(tmp_path_factory):
     config = demo.get_config("quick")
     config.data.root = str(tmp_path_factory.mktemp("data"))
     config.data.scenes.update(size=32, known=4, blur=5, sharp=4, validation=3, test=3)
-    return config, domains.open_known(config), domains.open_unknown(config, tmp_path_factory.mktemp("run"))
+    return config, domains.open_known(config), domains.open_unknown(config)
 
 
 def test_generated_sets_are_disjoint(generated):
@@ -386,12 +404,12 @@ def test_generated_blur_is_that_of_its_camera(generated):
     assert known.train[0].keys() == {"image", "name"} and known.crop(8).size == 8
 
 
-def test_generated_scenes_are_drawn_once_and_the_same_again(generated, tmp_path):
+def test_generated_scenes_are_drawn_once_and_the_same_again(generated):
     config, _, unknown = generated
     files = sorted(Path(config.data.root, "scenes").glob("*.npy"))
     times = [path.stat().st_mtime_ns for path in files]
-    again = domains.open_unknown(config, tmp_path)
+    again = domains.open_unknown(config)
     assert len(files) == 5 and times == [path.stat().st_mtime_ns for path in files]
     for key, photos in unknown.test.arrays.items():
         np.testing.assert_array_equal(again.test.arrays[key], photos)
-    assert not (tmp_path / "split.json").exists()
+    assert unknown.split is None

@@ -187,7 +187,9 @@ def write_weights(run):
 def test_results_hold_the_first_set_on_top_and_are_finished_until_something_changes(run):
     write_weights(run)
     assert not evaluate.finished(run)
-    evaluate.write_results(run, {"one": a_result(), "two": a_result()}, {"fixed_filter": "plus"}, 1.26)
+    evaluate.write_results(
+        run, {"one": a_result(), "two": a_result()}, {"one": {"fixed_filter": "plus"}, "two": {}}, 1.26
+    )
     results = json.loads((run.workdir / "results.json").read_text())
     assert results["dataset"] == "one" and results["images"] == 2 and results["rows"]["input"]["psnr"] == 21.0
     assert [other["dataset"] for other in results["other_sets"]] == ["two"]
@@ -206,16 +208,16 @@ def test_results_hold_the_first_set_on_top_and_are_finished_until_something_chan
 
 def a_table(**rows):
     values = {row: {"psnr": x, "psnr_error": 0.1, "ssim": 0.5, "ssim_error": 0.01} for row, x in rows.items()}
-    return {"dataset": "REDS", "images": 3, "rows": values}
+    return {"dataset": "REDS", "images": 3, "rows": values, "notes": {}}
 
 
 def test_table_says_the_gain_over_the_deblurrer_for_the_rows_that_are_there():
-    results = {"protocol": "RGB", "notes": {}}
+    results = {"protocol": "RGB"}
     table = summary.table(a_table(input=20.0, deblurrer=21.0, blur2blur=23.5), results)
     assert [row[-1] for row in table.rows] == ["-1.00", "+0.00", "+2.50"]
     assert table.rows[2][1:3] == ["23.50 ± 0.10", "0.500 ± 0.010"]
     assert table.highlight == 2 and "filter" not in table.note
-    noted = summary.table(a_table(deblurrer=21.0, blur2blur=23.5), {"protocol": "RGB", "notes": {"fixed_filter": "F"}})
+    noted = summary.table(a_table(deblurrer=21.0, blur2blur=23.5) | {"notes": {"fixed_filter": "F"}}, results)
     assert noted.highlight == 1 and noted.note.endswith("Best fixed filter: F.")
 
 

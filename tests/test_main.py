@@ -126,6 +126,11 @@ def test_the_default_folder_is_named_after_the_configuration(parse):
         (["--config.translator.discriminator.norm=layer"], ["layer", "instance"]),
         (["--config.data.known=kitti"], ["data.known is 'kitti'", "gopro"]),
         (["--config.deblurrer.weights=none.safetensors"], ["deblurrer.weights", "none.safetensors"]),
+        (["--config.translator.discriminator.norm=batch"], ["discriminator.norm is 'batch'", "instance, none"]),
+        (["--config.known_blur.source=magic"], ["known_blur.source is 'magic'", "paired, synthetic"]),
+        (["--config.data.scenes.known_kernel.kind=bo"], ["data.scenes.known_kernel", "box"]),
+        (["--config.compute_dtype=float16"], ["compute_dtype is 'float16'", "bfloat16"]),
+        (["--config.loop.log_every=0"], ["loop.log_every is 0"]),
     ],
 )
 def test_a_setting_that_cannot_be(refused, arguments, wanted):
@@ -188,7 +193,9 @@ def test_a_folder_of_another_run_is_refused_with_the_difference(refused, parse, 
 
 def test_the_same_folder_takes_other_settings_of_loop_and_evaluation(parse, tmp_path):
     main.record(parse(QUICK))
-    main.record(parse(QUICK, "--config.loop.log_every=7", "--config.evaluation.images=2"))
+    run = parse(QUICK, "--config.loop.log_every=7", "--config.evaluation.images=2", "--config.data.threads=1")
+    main.refuse_changes(run)
+    main.record(run)
     assert '"log_every": 7' in (tmp_path / "run" / "config.json").read_text()
 
 

@@ -26,7 +26,7 @@ from configs import default
 ROOT = Path(__file__).parents[1]
 STEPS, BATCH, CROP = 3, 8, 32
 DEVICES = "--xla_force_host_platform_device_count=8"
-FAST = " ".join(f"--{name}={value}" for name, value in OPTIONS.items())
+FAST = " ".join(f"--{name}={str(value).lower()}" for name, value in OPTIONS.items())
 NETWORKS = {
     "generator": models.create("mimo_unet", base_channels=4, num_res=0),
     # Without norm: the biases in front of one have no gradient but rounding, which Adam makes as large as any other.

@@ -16,7 +16,7 @@ from scipy import ndimage
 from test_models import KEY, images, random_variables
 
 from b2b_jax import models
-from b2b_jax.training import augment, curriculum, schedules, supervised
+from b2b_jax.training import augment, curriculum, gan, schedules, supervised
 from b2b_jax.training import state as states
 from configs import default
 
@@ -125,6 +125,19 @@ def test_dihedral_yields_each_of_the_eight_symmetries():
     kinds = [[np.array_equal(y, want) for want in wanted].index(True) for y in got]
     assert set(kinds) == set(range(8))
     assert max(np.bincount(kinds)) < 30
+
+
+def test_compiled_augmentation_is_the_one_that_runs_op_by_op():
+    """A hue that picks its branch by the equality of floats would not be: compiled roundings differ."""
+    photos = {name: np.random.default_rng(0).integers(0, 256, (4, 16, 16, 3), np.uint8) for name in "ab"}
+    photos = dict(zip(("unknown_blur", "known_blur"), photos.values(), strict=True))
+    config = default.translator()
+    wanted = gan.prepared(KEY, photos, config)
+    found = jax.jit(lambda key, batch: [(x, x.mean(), gan.pyramid(x)) for x in gan.prepared(key, batch, config)])(
+        KEY, photos
+    )
+    for (x, _, _), y in zip(found, wanted, strict=True):
+        np.testing.assert_allclose(x, y, atol=1e-5)
 
 
 def test_color_jitter_stays_in_its_bounds_and_differs_between_images():

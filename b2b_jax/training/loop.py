@@ -11,6 +11,7 @@ from typing import Any
 import grain
 import jax
 import numpy as np
+from clu.parameter_overview import count_parameters
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
@@ -65,6 +66,8 @@ def train(task: Task, dataset: grain.MapDataset, folder: Path, config: ConfigDic
     )
     state = jax.jit(task.init, out_shardings=copies, compiler_options=QUICK_COMPILATION.get(jax.default_backend()))(key)
     frozen = jax.device_put(task.frozen, copies)
+    sizes = [f"{name} {count_parameters(params):,} parameters" for name, params in state.params.items()]
+    print(f"{task.name}: {', '.join(sizes)}, on {jax.device_count()} {jax.devices()[0].device_kind} device(s)")
     with Checkpoints(folder / "checkpoints", config.loop.keep) as checkpoints, stop_signals() as stop:
         state = checkpoints.restore(state) or state
         done = int(state.step)

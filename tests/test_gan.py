@@ -12,13 +12,13 @@ import numpy as np
 import optax
 import pytest
 from helpers import REFERENCE, assert_close, jit, nhwc
-from test_models import golden, images, load, random_variables, vgg_weights
+from test_models import KEY, golden, images, load, random_variables, vgg_weights
 
 from b2b_jax import losses, models, torch_files, weights
 from b2b_jax.models import vgg
 from b2b_jax.training import gan
 from b2b_jax.training import state as states
-from configs import default
+from configs import default, demo, reds
 
 # ---- the released code ----
 
@@ -232,3 +232,23 @@ def test_domain_auc_counts_the_pairs_that_are_ranked_rightly():
     assert 0 < want < 1
     np.testing.assert_allclose(gan.domain_auc(real, fake), want, rtol=1e-6)
     assert gan.domain_auc([np.ones((2, 1, 1, 1))], [np.zeros((3, 1, 1, 1))]) == 1
+
+
+# ---- full size ----
+
+
+@pytest.mark.parametrize("config", [demo.get_config("gpu"), reds.get_config()], ids=["demo:gpu", "reds"])
+def test_full_size_steps_keep_the_state_s_shapes_and_types_in_bfloat16(config):
+    """Traced, not run: the paper's networks, its VGG19 and its batch."""
+    config, photo = config.translator, jax.ShapeDtypeStruct((16, 256, 256, 3), jnp.uint8)
+    networks = {n: models.create(**config[n].to_dict(), dtype=jnp.bfloat16) for n in ("generator", "discriminator")}
+    adams, extractor = gan.optimizers(config.optimizer, config.steps), models.create("vgg", dtype=jnp.bfloat16)
+    state = jax.eval_shape(lambda key: gan.init(networks, adams, config.ema, config.crop, key), KEY)
+    frozen = {"vgg": jax.eval_shape(extractor.init, KEY, jnp.zeros((1, 32, 32, 3)))}
+    step = gan.make_step(networks, adams, gan.make_content(config.content.kind, extractor), config)
+    new, metrics = jax.eval_shape(step, state, frozen, {"unknown_blur": photo, "known_blur": photo}, KEY)
+    assert jax.tree.structure(new) == jax.tree.structure(state)
+    for x, y in zip(jax.tree.leaves(new), jax.tree.leaves(state), strict=True):
+        assert (x.shape, x.dtype) == (y.shape, y.dtype)
+    assert {x.dtype for x in metrics.values()} == {jnp.dtype("float32")}
+    assert sum(x.size for x in jax.tree.leaves(state.params["generator"])) == 6_807_171

@@ -234,8 +234,7 @@ def write_examples(
         versions = {row: method(photos) for row, method in methods.items()}
         versions |= {"translated": translate(photos["blurry"]), "sharp": photos["sharp"]}
         captions = {row: f"{values['psnr'][index]:.2f} dB" for row, values in scores.values.items()}
-        title = " ".join([dataset, str(index), *Path(scores.names[index]).with_suffix("").parts[-2:]])
-        save_example(run, title, versions, captions)
+        save_example(run, f"{dataset} {index}", versions, captions)
 
 
 def show(run: Run, restore: Mapping[str, Callable], title: str, photo: np.ndarray) -> None:

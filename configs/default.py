@@ -53,7 +53,7 @@ def scenes() -> ConfigDict:
             "blur": 600,  # scenes blurred once by unknown_kernel, as a camera does: unknown_blur
             "sharp": 600,  # unknown_sharp
             "validation": 64,
-            "test": 64,  # for the table alone
+            "test": 64,  # for the table
             # The known blur: a continuous horizontal motion of 5–11 px, within 10 degrees.
             "known_kernel": ConfigDict({"kind": "box", "length": (5.0, 11.0), "angle": (-10.0, 10.0), "size": 21}),
             # The camera's: two displaced copies averaged (a burst of two frames, flicker, low-rate frame averaging).

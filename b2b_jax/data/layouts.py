@@ -2,7 +2,7 @@
 
 import fnmatch
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from b2b_jax.errors import UserError
@@ -24,7 +24,6 @@ class Layout:
     folder: str
     source: str
     parts: Mapping[str, Part]
-    counts: Mapping[str, int] = field(default_factory=dict)  # published numbers of photos
 
 
 LAYOUTS = {
@@ -35,7 +34,6 @@ LAYOUTS = {
             "train": Part("train/*/blur/*.png", (("/blur/", "/sharp/"),), scene=1),
             "test": Part("test/*/blur/*.png", (("/blur/", "/sharp/"),), scene=1),
         },
-        counts={"train": 2103, "test": 1111},
     ),
     "reds": Layout(
         folder="REDS",
@@ -44,7 +42,6 @@ LAYOUTS = {
             "train": Part("train/train_blur/*/*.png", (("train_blur/", "train_sharp/"),), scene=2),
             "test": Part("val/val_blur/*/*.png", (("val_blur/", "val_sharp/"),), scene=2),
         },
-        counts={"train": 24000, "test": 3000},
     ),
     "rsblur": Layout(
         folder="RSBlur",
@@ -57,7 +54,6 @@ LAYOUTS = {
             )
             for part in ("train", "test")
         },
-        counts={"train": 8878, "test": 3360},
     ),
     "rb2v": Layout(
         folder="RB2V_Street",
@@ -67,7 +63,6 @@ LAYOUTS = {
             part: Part(f"{part}/*/blur/*.png", (("/blur/", "/sharp/"), (".png", "_4.png")), scene=1)
             for part in ("train", "test")
         },
-        counts={"train": 9000, "test": 2053},
     ),
 }
 

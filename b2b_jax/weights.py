@@ -8,7 +8,7 @@ A submodule is named in flax as in PyTorch, dots included, so a path joined by d
     scale              (c,)                     weight  (c,)
     beta, gamma        (c,)                     the same name  (1, c, 1, 1)      NAFNet
     mean, var          (c,)                     running_mean, running_var        collection `batch_stats`
-    any other                                   the same name and shape
+    any other                                   the same name and shape              (temperature: Restormer)
 
 Arrays here are numpy arrays; nothing is placed on an accelerator.
 """
@@ -34,7 +34,7 @@ from b2b_jax.models import create
 State = Mapping[str, np.ndarray]
 Variables = dict[str, Any]
 
-FORMAT = "b2b_jax"
+METADATA = "b2b_jax"  # one entry, in JSON: safetensors writes several in an order that changes from run to run
 ADVICE = "tools/convert_weights.py converts checkpoints of PyTorch"
 # What a published checkpoint holds beyond the network that we build.
 UNUSED = {"vgg": ("classifier.",)}
@@ -155,7 +155,7 @@ def save(path: str | Path, name: str, hyper: Mapping[str, Any], variables: Varia
       OSError: the file cannot be written.
     """
     arrays = {"/".join(key): np.asarray(array) for key, array in flatten_dict(variables).items()}
-    write_safetensors(path, arrays, {"format": FORMAT, "model": name, "hyper": json.dumps(dict(hyper))})
+    write_safetensors(path, arrays, {METADATA: json.dumps({"model": name, "hyper": dict(hyper)})})
 
 
 def load(path: str | Path) -> tuple[nn.Module, Variables]:
@@ -169,14 +169,15 @@ def load(path: str | Path) -> tuple[nn.Module, Variables]:
       OSError: the file cannot be opened.
     """
     metadata, arrays = _read(Path(path))
-    if metadata.get("format") != FORMAT or "model" not in metadata:
-        raise ValueError(f"{path}: a safetensors file, but not of {FORMAT}; {ADVICE}")
+    if METADATA not in metadata:
+        raise ValueError(f"{path}: a safetensors file, but not of b2b_jax; {ADVICE}")
     try:
-        module = create(metadata["model"], **json.loads(metadata["hyper"]))
+        network = json.loads(metadata[METADATA])
+        module = create(network["model"], **network["hyper"])
         wanted = {"/".join(key): like.shape for key, like in flatten_dict(template(module)).items()}
         _check_shapes({key: array.shape for key, array in arrays.items()}, wanted)
     except (ValueError, TypeError, KeyError) as error:
-        raise ValueError(f"{path}: does not fit the network {metadata['model']!r} that it names: {error}") from error
+        raise ValueError(f"{path}: does not fit the network that it names, {metadata[METADATA]}: {error}") from error
     return module, unflatten_dict({tuple(key.split("/")): array for key, array in arrays.items()})
 
 
@@ -284,8 +285,7 @@ def _patchgan(state: State) -> dict[str, Any] | None:
     return {
         "ndf": convs[0][0],
         "n_layers": len(convs) - 2,
-        # 'none' has the tensors of 'instance', which is what is published.
-        "norm": "batch" if any(name.endswith("running_mean") for name in state) else "instance",
+        "norm": _norm(state),
         "input": "gradient" if convs[0][1] == 6 else "rgb",
     }
 
@@ -304,9 +304,83 @@ def _vgg(state: State) -> dict[str, Any] | None:
     return depth and {"depth": depth, "layers": ["relu5_3" if depth == 16 else "relu5_4"]}
 
 
+def _restormer(state: State) -> dict[str, Any] | None:
+    if "latent.0.attn.temperature" not in state or "patch_embed.proj.weight" not in state:
+        return None
+    levels = [f"encoder_level{i}." for i in (1, 2, 3)] + ["latent."]
+    hidden, deepest, _, _ = _shape(state, "latent.0.ffn.project_in.weight")
+    return {
+        "dim": _shape(state, "patch_embed.proj.weight")[0],
+        "num_blocks": [_count(state, prefix) for prefix in levels],
+        "num_refinement_blocks": _count(state, "refinement."),
+        "heads": [state[f"{prefix}0.attn.temperature"].shape[0] for prefix in levels],
+        "expansion": round(hidden / 2 / deepest, 2),
+        "bias": "patch_embed.proj.bias" in state,
+        "layer_norm": "WithBias" if "latent.0.norm1.body.bias" in state else "BiasFree",
+    }
+
+
+def _kernel_wizard(state: State) -> dict[str, Any] | None:
+    ups = [name for name in state if re.fullmatch(r"adapter\.model\.(submodule\.)*up\.1\.weight", name)]
+    if not ups or "kernel_extractor.model.1.weight" not in state:
+        return None
+    innermost = max(ups, key=len)
+    bottom = _shape(state, innermost.replace(".up.1.", ".down.1." if len(ups) > 1 else ".down.0."))[0]
+    kernel_dim = _shape(state, innermost)[0] - bottom
+    last = _shape(state, f"kernel_extractor.model.{1 + 3 * len(ups)}.weight")
+    return {
+        "nf": _shape(state, "feature_extractor.0.weight")[0],
+        "kernel_dim": kernel_dim,
+        "front_blocks": _blocks(state, r"feature_extractor\.\d+\.conv1"),
+        "back_blocks": _blocks(state, r"recon_trunk\.\d+\.conv1"),
+        "kernel_blocks": _blocks(state, r"kernel_extractor\.model\.\d+\.conv_block\.1"),
+        "variational": last[:1] == (2 * kernel_dim,),
+        "reductions": len(ups),
+    }
+
+
+def _blocks(state: State, pattern: str) -> int:
+    """How many residual blocks there are, each known by the weight of its first convolution."""
+    return sum(bool(re.fullmatch(pattern + r"\.weight", name)) for name in state)
+
+
+def _unet(state: State) -> dict[str, Any] | None:
+    inner = [name for name in state if re.fullmatch(r"model\.(model\.\d\.)+model\.1\.weight", name)]
+    if "model.model.0.weight" not in state or not inner:
+        return None
+    return {
+        "num_downs": 1 + len(inner),
+        "ngf": _shape(state, "model.model.0.weight")[0],
+        "norm": _norm(state),
+        "up": "bilinear" if "model.model.4.weight" in state else "transposed",
+    }
+
+
+def _resnet(state: State) -> dict[str, Any] | None:
+    first, blocks = _shape(state, "model.1.weight"), _blocks(state, r"model\.\d+\.conv_block\.1")
+    if first[2:] != (7, 7) or not blocks:
+        return None
+    return {
+        "ngf": first[0],
+        "n_blocks": blocks,
+        "norm": _norm(state),
+        # The dropout layer has no tensors but moves the second convolution of a block from 5 to 6.
+        "use_dropout": len(_shape(state, "model.10.conv_block.6.weight")) == 4,
+    }
+
+
+def _norm(state: State) -> str:
+    """'none' has the tensors of 'instance', which is what is published."""
+    return "batch" if any(name.endswith("running_mean") for name in state) else "instance"
+
+
 NETWORKS: dict[str, Callable[[State], dict[str, Any] | None]] = {
     "nafnet": _nafnet,
+    "restormer": _restormer,
     "mimo_unet": _mimo_unet,
+    "kernel_wizard": _kernel_wizard,
+    "resnet": _resnet,
+    "unet": _unet,
     "patchgan": _patchgan,
     "vgg": _vgg,
 }

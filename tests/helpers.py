@@ -5,10 +5,13 @@ from pathlib import Path
 
 import jax
 import numpy as np
+import pytest
 from flax.traverse_util import flatten_dict
 
 DATA = Path(__file__).parent / "data"
 REFERENCE = DATA / "reference"
+# The larger fixtures stay outside the repository; where they are absent, what needs them is skipped.
+LARGE = Path(__file__).parents[2] / "shared" / "reference"
 
 # In tests compiling takes longer than running. The second option is gone since JAX 0.11.
 OPTIONS = {"xla_backend_optimization_level": "0"}
@@ -24,6 +27,14 @@ TORCH_LEAVES = {
     "mean": ("running_mean", (0,)),
     "var": ("running_var", (0,)),
 }
+
+
+def reference(name: str) -> Path:
+    """A file of the reference data; skips the test where it is absent."""
+    for folder in (REFERENCE, LARGE):
+        if (folder / name).is_file():
+            return folder / name
+    pytest.skip(f"the reference file {name} is neither in {REFERENCE} nor in {LARGE}")
 
 
 def nhwc(x: np.ndarray) -> np.ndarray:

@@ -12,7 +12,8 @@ import numpy as np
 import optax
 import pytest
 from helpers import REFERENCE, assert_close, jit, nhwc
-from test_models import KEY, golden, images, load, random_variables, vgg_weights
+from parity import golden, vgg_weights
+from test_models import KEY, images, load, random_variables
 
 from b2b_jax import losses, models, torch_files, weights
 from b2b_jax.models import vgg

@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from helpers import assert_close, jit, nhwc
-from test_models import golden, images, load, vgg_weights
+from parity import golden, vgg_weights
+from test_models import images, load
 
 from b2b_jax import losses, models
 from b2b_jax.models import vgg

@@ -1,8 +1,8 @@
 """The networks, by name.
 
-All are flax.linen modules with `__call__(x, train=False)`, NHWC, float32 parameters, images in [0, 1]. The names of
-their submodules are those of the PyTorch originals, dots included: the path to a parameter, joined by dots, is the
-name of the tensor there.
+All are flax.linen modules with `__call__(x, train=False)`, NHWC, float32 parameters, images in [0, 1]; KernelWizard
+alone takes a pair. The names of their submodules are those of the PyTorch originals, dots included: the path to a
+parameter, joined by dots, is the name of the tensor there.
 """
 
 import dataclasses
@@ -12,12 +12,25 @@ from typing import Any
 
 import flax.linen as nn
 
+from b2b_jax.models.kernel_wizard import KernelWizard
 from b2b_jax.models.mimo_unet import MIMOUNet
 from b2b_jax.models.nafnet import NAFNet
 from b2b_jax.models.patchgan import PatchGAN
+from b2b_jax.models.resnet import ResNet
+from b2b_jax.models.restormer import Restormer
+from b2b_jax.models.unet import UNet
 from b2b_jax.models.vgg import VGG
 
-MODELS = {"mimo_unet": MIMOUNet, "nafnet": NAFNet, "patchgan": PatchGAN, "vgg": VGG}
+MODELS = {
+    "kernel_wizard": KernelWizard,
+    "mimo_unet": MIMOUNet,
+    "nafnet": NAFNet,
+    "patchgan": PatchGAN,
+    "resnet": ResNet,
+    "restormer": Restormer,
+    "unet": UNet,
+    "vgg": VGG,
+}
 
 
 def create(name: str, **hyper: Any) -> nn.Module:

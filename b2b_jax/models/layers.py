@@ -10,6 +10,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax.linen.initializers import Initializer
 from jax import lax
 
@@ -130,8 +131,22 @@ class BatchNorm(nn.Module):
         return ((y - mean) * lax.rsqrt(var + self.eps) * scale + bias).astype(self.dtype)
 
 
+NORMS = ("instance", "batch", "none")
+
+
+def normalise(x: jax.Array, norm: str, name: str, train: bool, dtype: Any) -> jax.Array:
+    """The `norm` of NORMS that follows a convolution; only 'batch' has parameters, under `name` in the calling module.
+
+    ValueError: `norm` is unknown.
+    """
+    choose(dict.fromkeys(NORMS), norm, "norm")
+    if norm == "batch":
+        return BatchNorm(dtype=dtype, name=name)(x, train)
+    return instance_norm(x) if norm == "instance" else x
+
+
 class LayerNorm2d(nn.Module):
-    """Layer norm over the channels of each pixel, with scale and bias (NAFNet: eps 1e-6)."""
+    """Layer norm over the channels of each pixel, with scale and bias (NAFNet: eps 1e-6; Restormer: 1e-5)."""
 
     eps: float = 1e-6
     dtype: Any = jnp.float32
@@ -180,6 +195,21 @@ def nearest_double(x: jax.Array) -> jax.Array:
     return x.repeat(2, axis=1).repeat(2, axis=2)
 
 
+def bilinear_double(x: jax.Array) -> jax.Array:
+    """Doubles both sides between the corners (PyTorch's bilinear at scale 2, align_corners=True)."""
+    return _double_axis(_double_axis(x, 1), 2)
+
+
+def _double_axis(x: jax.Array, axis: int) -> jax.Array:
+    n = x.shape[axis]
+    position = np.arange(2 * n) * ((n - 1) / (2 * n - 1))
+    low = np.minimum(position.astype(int), max(n - 2, 0))
+    shape = [1] * x.ndim
+    shape[axis] = 2 * n
+    share = jnp.asarray(position - low, x.dtype).reshape(shape)
+    return x.take(low, axis) * (1 - share) + x.take(np.minimum(low + 1, n - 1), axis) * share
+
+
 def bilinear_half(x: jax.Array) -> jax.Array:
     """Halves both sides: the mean of each 2x2 cell (PyTorch's bilinear at scale 0.5, no antialiasing)."""
     return cells(x, 2).mean((2, 4))
@@ -193,6 +223,11 @@ def bilinear_quarter(x: jax.Array) -> jax.Array:
 def max_pool(x: jax.Array) -> jax.Array:
     """Halves both sides: the maximum of each 2x2 cell. Backwards three times as fast on a CPU as a reduce-window."""
     return cells(x, 2).max((2, 4))
+
+
+def reflection_pad(x: jax.Array, size: int) -> jax.Array:
+    """Pads all four sides of (n, h, w, c) by reflection without repeating the border (PyTorch's ReflectionPad2d)."""
+    return jnp.pad(x, ((0, 0), (size, size), (size, size), (0, 0)), "reflect")
 
 
 def pad_to_multiple(x: jax.Array, multiple: int, mode: str = "constant") -> jax.Array:

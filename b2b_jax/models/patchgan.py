@@ -25,7 +25,6 @@ def image_gradient(x: jax.Array) -> jax.Array:
 
 
 INPUTS = {"rgb": lambda x: x, "gradient": image_gradient}
-NORMS = ("instance", "batch", "none")
 
 
 class PatchGAN(nn.Module):
@@ -53,18 +52,12 @@ class PatchGAN(nn.Module):
             stride, biased = (2 if i < self.n_layers else 1), (i == 0 or self.norm != "batch")
             kw = {"use_bias": biased, "dtype": self.dtype, "name": f"model.{max(0, 3 * i - 1)}", **init}
             y = layers.Conv(self.ndf * min(2**i, 8), 4, stride, 1, **kw)(y)
-            y = y if i == 0 else self._norm(y, f"model.{3 * i}", train)
+            y = y if i == 0 else layers.normalise(y, self.norm, f"model.{3 * i}", train, self.dtype)
             y = nn.leaky_relu(y, 0.2)
         name = f"model.{3 * self.n_layers + 2}"
         return layers.Conv(1, 4, 1, 1, dtype=self.dtype, name=name, **init)(y).astype(jnp.float32)
 
-    def _norm(self, y: jax.Array, name: str, train: bool) -> jax.Array:
-        if self.norm == "batch":
-            return layers.BatchNorm(dtype=self.dtype, name=name)(y, train)
-        return layers.instance_norm(y) if self.norm == "instance" else y
-
     def _check(self, x: jax.Array) -> None:
-        layers.choose(dict.fromkeys(NORMS), self.norm, "norm")
         smallest = 3 * 2**self.n_layers
         if min(x.shape[1:3]) < smallest:
             raise ValueError(

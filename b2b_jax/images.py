@@ -222,6 +222,13 @@ def luma(x: Any) -> Any:
     return (65.481 * x[..., 0] + 128.553 * x[..., 1] + 24.966 * x[..., 2] + 16.0) / 255.0
 
 
+def resize_shorter(image: np.ndarray, side: int) -> np.ndarray:
+    """Resizes uint8 (h, w, 3) so that its shorter side becomes `side` pixels, by Pillow's antialiased bicubic."""
+    h, w = image.shape[:2]
+    size = (side, int(side * h / w)) if w <= h else (int(side * w / h), side)
+    return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BICUBIC))
+
+
 def pad_to_multiple(x: np.ndarray, multiple: int, mode: str = "reflect") -> tuple[np.ndarray, tuple[int, int]]:
     """Pads (..., h, w, c) at the bottom and the right until both sides are multiples.
 

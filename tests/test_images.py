@@ -8,6 +8,7 @@ from pathlib import Path
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers import REFERENCE
 from PIL import Image
 
 from b2b_jax import images
@@ -182,6 +183,12 @@ def test_find_wants_a_folder(tmp_path):
     with pytest.raises(ImageError, match="none: not a folder"):
         images.find(tmp_path / "none")
     assert images.find(tmp_path) == []
+
+
+@pytest.mark.parametrize("i", range(3))
+def test_resizing_of_the_released_pipeline(i):
+    data = np.load(REFERENCE / "data" / "resize.npz")
+    np.testing.assert_array_equal(images.resize_shorter(data[f"in{i}"], int(data[f"size{i}"])), data[f"out{i}"])
 
 
 def test_ranges():

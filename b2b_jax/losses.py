@@ -4,13 +4,14 @@ Images are NHWC float32 in [0, 1]. Unless said otherwise a loss returns one valu
 mean, or the mean over the images that its curriculum admits. All of them compute in float32, whatever comes in.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 Array = jax.Array
+Features = Callable[[Array], Sequence[Array]]
 
 
 def per_image(x: Array) -> Array:
@@ -46,7 +47,82 @@ def psnr_loss(x: Array, y: Array) -> Array:
     return 10.0 * jnp.log10(per_image(jnp.square(difference(x, y))) + 1e-8)
 
 
-RESTORATION = {"psnr": psnr_loss, "l1": l1, "charbonnier": charbonnier}
+def mse(x: Array, y: Array) -> Array:
+    """Mean squared difference: (n,)."""
+    return per_image(jnp.square(difference(x, y)))
+
+
+def sobel(x: Array, y: Array) -> Array:
+    """Mean absolute difference of the horizontal and vertical Sobel derivatives, inside the image: (n,)."""
+    return per_image(jnp.abs(_sobel(difference(x, y))))
+
+
+def _sobel(x: Array) -> Array:
+    """(n, h, w, c) -> (n, h - 2, w - 2, 2 c): derivatives [x, y] under the kernels of weight 1, 2, 1."""
+
+    def smooth(x: Array, axis: int) -> Array:
+        n = x.shape[axis]
+        parts = (jax.lax.slice_in_dim(x, i, n - 2 + i, axis=axis) for i in range(3))
+        return sum(weight * part for weight, part in zip((1, 2, 1), parts, strict=True))
+
+    def slope(x: Array, axis: int) -> Array:
+        n = x.shape[axis]
+        return jax.lax.slice_in_dim(x, 2, n, axis=axis) - jax.lax.slice_in_dim(x, 0, n - 2, axis=axis)
+
+    return jnp.concatenate([smooth(slope(x, 2), 1), smooth(slope(x, 1), 2)], axis=-1)
+
+
+def fourier(x: Array, y: Array) -> Array:
+    """Mean absolute difference of the real and imaginary parts of the unscaled 2-D Fourier transforms: (n,).
+
+    The frequency loss of MIMO-UNet (Cho et al. 2021, eq. 7), weighted 0.1 there.
+    """
+    z = jnp.fft.fft2(difference(x, y), axes=(1, 2))
+    return 0.5 * (per_image(jnp.abs(z.real)) + per_image(jnp.abs(z.imag)))
+
+
+RESTORATION = {
+    "psnr": psnr_loss,
+    "l1": l1,
+    "mse": mse,
+    "charbonnier": charbonnier,
+    "sobel": sobel,
+    "fourier": fourier,
+}
+PERCEPTUAL = "perceptual"  # the one that needs a network
+NAMES = (*RESTORATION, PERCEPTUAL)
+
+
+def terms(expression: str) -> dict[str, float]:
+    """The weighted sum that an expression like "l1 + 0.1*fourier" names: {loss: weight}.
+
+    ValueError: a term is no `name` or `weight*name`, a name is unknown or comes twice.
+    """
+    found = {}
+    for term in expression.split("+"):
+        weight, _, name = term.rpartition("*")
+        name = name.strip()
+        if name not in NAMES:
+            raise ValueError(f"{name!r} in {expression!r} is no loss; losses are {', '.join(NAMES)}")
+        if name in found:
+            raise ValueError(f"{name!r} comes twice in {expression!r}")
+        try:
+            found[name] = float(weight or 1)
+        except ValueError:
+            raise ValueError(f"{weight!r} in {expression!r} is no weight; write 'l1+0.1*fourier'") from None
+    return found
+
+
+def weighted_sum(weights: Mapping[str, float], features: Features | None = None) -> Callable[[Array, Array], Array]:
+    """The sum of `terms` as one function of images x and y; `features` serve the perceptual loss."""
+
+    def loss(x: Array, y: Array) -> Array:
+        return sum(
+            weight * (perceptual(features, x, y) if name == PERCEPTUAL else RESTORATION[name](x, y))
+            for name, weight in weights.items()
+        )
+
+    return loss
 
 
 # ---------------------------------------------------------------------------------------------------------- adversarial
@@ -95,7 +171,6 @@ def gradient_penalty(discriminate: Callable[[Array], Array], real: Array, fake: 
 # -------------------------------------------------------------------------------------------------------------- content
 
 SLICE_WEIGHTS = (1 / 32, 1 / 16, 1 / 8, 1 / 4, 1.0)  # of the five VGG features, shallow to deep
-Features = Callable[[Array], Sequence[Array]]
 
 
 def perceptual(features: Features, x: Array, y: Array, weights: Sequence[float] = SLICE_WEIGHTS) -> Array:

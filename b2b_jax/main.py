@@ -23,8 +23,9 @@ from b2b_jax.errors import UserError
 from b2b_jax.evaluation import evaluate, summary
 from b2b_jax.files import read_json, write_json
 from b2b_jax.images import ImageError
-from b2b_jax.training import loop, stages
+from b2b_jax.training import loop
 from b2b_jax.training.run import Run
+from b2b_jax.training.stages import blur_extractor, common, deblurrer, translator
 
 USAGE = "Usage: python -m b2b_jax.main --config configs/NAME.py[:VARIANT] [--workdir DIR] [--config.KEY=VALUE …]"
 
@@ -38,23 +39,30 @@ class Stage(NamedTuple):
     finished: Callable[[Run], bool]
     inputs: Callable[[Run], list[Callable[[], object]]]  # opened before anything is compiled; each may raise UserError
     run: Callable[[Run], None]
+    needed: Callable[[Run], bool] = lambda run: True  # False when no other stage of the run will use it
 
 
 STAGES = {
     "deblurrer": Stage(
         finished=lambda run: run.trained("deblurrer"),
-        inputs=lambda run: [lambda: run.known, lambda: stages.check_deblurrer(run)],
-        run=stages.train_deblurrer,
+        inputs=lambda run: [lambda: run.known, lambda: deblurrer.check(run)],
+        run=deblurrer.train,
+    ),
+    "blur_extractor": Stage(
+        finished=lambda run: run.trained("blur_extractor"),
+        inputs=lambda run: [lambda: run.known, lambda: blur_extractor.check(run)],
+        run=blur_extractor.train,
+        needed=blur_extractor.needed,
     ),
     "translator": Stage(
         finished=lambda run: run.trained("translator"),
         inputs=lambda run: [
             lambda: run.known,
             lambda: run.unknown,
-            lambda: stages.load_vgg(run),
-            lambda: stages.check_translator(run),
+            lambda: translator.load_vgg(run),
+            lambda: translator.check(run),
         ],
-        run=stages.train_translator,
+        run=translator.train,
     ),
     "evaluation": Stage(
         finished=evaluate.finished,
@@ -90,11 +98,12 @@ def main() -> int:
 def run_stages(run: Run) -> None:
     """The stages of the config, in order."""
     refuse_changes(run)
-    pending = [name for name in stage_names(run.config) if not STAGES[name].finished(run)]
+    named = [name for name in stage_names(run.config) if STAGES[name].needed(run)]
+    pending = [name for name in named if not STAGES[name].finished(run)]
     check(run, pending)
     record(run)
     enable_compilation_cache()
-    for name in stage_names(run.config):
+    for name in named:
         if name in pending:
             STAGES[name].run(run)
         else:
@@ -159,7 +168,7 @@ def check(run: Run, pending: list[str]) -> None:
                 open_input()
             except (UserError, ImageError) as error:
                 problems.append(str(error))
-    for stage in ("deblurrer", "translator"):
+    for stage in TRAINED:
         given = run.config[stage].weights
         if given and not Path(given).is_file():
             problems.append(f"{stage}.weights is {given}: no such file; make it with tools/convert_weights.py")
@@ -171,7 +180,7 @@ def check(run: Run, pending: list[str]) -> None:
 
 def check_values(config: ConfigDict) -> None:
     """UserError for values that no run can use, whatever its stages."""
-    stages.check_choice("compute_dtype", config.compute_dtype, ("auto", "float32", "bfloat16"))
+    common.check_choice("compute_dtype", config.compute_dtype, ("auto", "float32", "bfloat16"))
     for key in ("log_every", "evaluate_every", "checkpoint_every", "keep"):
         if config.loop[key] < 1:
             raise UserError(f"loop.{key} is {config.loop[key]}; it must be at least 1")
@@ -184,7 +193,8 @@ def check_values(config: ConfigDict) -> None:
         raise UserError("loop.wandb is set, but wandb is not installed: pip install 'b2b_jax[wandb]'")
 
 
-FIXED = ("seed", "data", "known_blur", "deblurrer", "translator")  # sections that may not change within a folder,
+TRAINED = ("deblurrer", "blur_extractor", "translator")
+FIXED = ("seed", "data", "known_blur", *TRAINED)  # sections that may not change within a folder,
 MOVABLE = {"data.root", "data.known_path", "data.unknown_path", "data.threads", "data.prefetch"}  # … but for these
 
 

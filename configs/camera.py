@@ -22,6 +22,7 @@ def get_config(variant: str = "") -> ConfigDict:
     config.data.unknown = ""
     config.deblurrer.network.update(width=64)
     config.translator.content.update(kind="pooled", weight=2.0)
+    config.blur_extractor.steps = 200_000
     config.translator.steps = 200_000
     config.translator.optimizer.constant_steps = 100_000
     config.translator.curriculum.update(grow_from=40_000, full_at=100_000)

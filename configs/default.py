@@ -11,11 +11,13 @@ def get_config() -> ConfigDict:
     """Returns the configuration that every other one starts from."""
     config = ConfigDict()
     config.seed = 0  # of weights, data order, crops, noise: two runs with equal configs are equal bit by bit
-    config.stages = ("deblurrer", "translator", "evaluation", "report")  # run in this order; finished ones are skipped
+    # Run in this order; finished ones are skipped, and the extractor where known_blur.source does not ask for it.
+    config.stages = ("deblurrer", "blur_extractor", "translator", "evaluation", "report")
     config.compute_dtype = "auto"  # of the networks' activations: float32 | bfloat16 | auto (float32 on CPU only)
     config.data = data()
     config.known_blur = known_blur()
     config.deblurrer = deblurrer()
+    config.blur_extractor = blur_extractor()
     config.translator = translator()
     config.loop = loop()
     config.evaluation = evaluation()
@@ -69,8 +71,10 @@ def known_blur() -> ConfigDict:
     """What the discriminator takes as real (the set K): the known blur, at best on this camera's own sharp photos."""
     return ConfigDict(
         {
-            # paired: the known dataset's blurry photos as they are; synthetic: scenes.known_kernel on unknown_sharp
-            "source": "paired",
+            # extractor: the blur of known pairs, moved by the blur extractor onto unknown_sharp (paper); paired: the
+            # known dataset's blurry photos as they are; synthetic: scenes.known_kernel on unknown_sharp; folder: `path`
+            "source": "extractor",
+            "path": "",  # folder of photos with the known blur, for source=folder
         }
     )
 
@@ -92,22 +96,62 @@ def deblurrer() -> ConfigDict:
                     "train_size": 256,  # pixels of a training crop, which set that window
                 }
             ),
-            "loss": "psnr",  # psnr | l1 | charbonnier
+            "loss": "psnr",  # psnr | l1 | mse | charbonnier | sobel | fourier | perceptual, or a sum: "l1+0.1*fourier"
+            "perceptual_weights": "weights/vgg19.safetensors",  # converted torchvision weights, for perceptual
             "steps": 400_000,
             "batch": 32,  # images over all devices
             "crop": 256,  # pixels
             "augment": True,  # quarter turns and mirror images (the blur turns with the photo)
-            "optimizer": ConfigDict(
+            "optimizer": optimizer(learning_rate=1e-3, final=1e-7, betas=(0.9, 0.9), weight_decay=1e-3, clip=0.01),
+            "ema": 0.0,  # decay of the weights' moving average; 0 = none
+        }
+    )
+
+
+def optimizer(**values: object) -> ConfigDict:
+    """The optimiser of a supervised stage, and how its learning rate falls."""
+    config = ConfigDict(
+        {
+            "name": "adamw",  # adamw | adam | rmsprop
+            "schedule": "cosine",  # cosine | restarts | halving | linear | constant
+            "learning_rate": 1e-3,
+            "final": 0.0,  # learning rate at the last step (cosine), at the end of each period (restarts)
+            "periods": 4,  # of restarts and halving
+            "constant_steps": 0,  # of linear: steps before the line to 0 begins
+            "warmup": 0,  # steps
+            "betas": (0.9, 0.999),  # of adam and adamw
+            "rho": 0.9,  # of rmsprop: decay of the squared gradients' average
+            "weight_decay": 0.0,  # of adamw
+            "clip": 0.0,  # largest global gradient norm; 0 = none
+        }
+    )
+    config.update(values)
+    return config
+
+
+def blur_extractor() -> ConfigDict:
+    """KernelWizard (arXiv 2104.00317), which learns to move the known blur; used when known_blur.source=extractor."""
+    return ConfigDict(
+        {
+            "weights": "",  # a .safetensors of tools/convert_weights.py: loaded instead of trained
+            "network": ConfigDict(
                 {
-                    "learning_rate": 1e-3,
-                    "final": 1e-7,  # learning rate at the last step
-                    "warmup": 0,  # steps
-                    "betas": (0.9, 0.9),
-                    "weight_decay": 1e-3,
-                    "clip": 0.01,  # largest global gradient norm; 0 = none
+                    "name": "kernel_wizard",
+                    "nf": 64,  # channels of the features
+                    "kernel_dim": 512,  # channels of a code of blur
+                    "front_blocks": 10,
+                    "back_blocks": 20,
+                    "kernel_blocks": 4,
+                    "variational": False,  # codes as distributions; Blur2Blur's released code uses none
+                    "reductions": 5,  # halvings on the way to a code; crops of at least 8 * 2^reductions pixels
                 }
             ),
-            "ema": 0.0,  # decay of the weights' moving average; 0 = none
+            "kl_weight": 10.0,  # of the codes' divergence from N(0, 1), when variational
+            "steps": 600_000,
+            "batch": 16,  # images over all devices
+            "crop": 256,  # pixels
+            "augment": True,  # quarter turns and mirror images (the blur turns with the photo)
+            "optimizer": optimizer(name="adam", schedule="restarts", learning_rate=1e-4, final=1e-7, betas=(0.9, 0.99)),
         }
     )
 
@@ -202,6 +246,7 @@ def evaluation() -> ConfigDict:
             "fixed_filter": False,  # also score the best of a family of fixed filters, chosen with the truth
             "oracle": False,  # also score the deblurrer on truly known-blurred images (generated blur only)
             "paired": False,  # also train a deblurrer on the camera's own pairs, the upper bound (doubles the time)
+            "true_kernels": False,  # also train a translator towards the true known kernels (generated blur only)
             "photographs": False,  # also score scikit-image's photographs under scenes.unknown_kernel
             "examples": 6,  # before/after pictures in the report
         }

@@ -16,8 +16,8 @@ from configs import default
 
 
 def get_config(variant: str = "") -> ConfigDict:
-    """Returns the demo, or one of its variants: full, quick, gpu."""
-    variants = {"": lambda config: None, "full": full, "quick": quick, "gpu": gpu}
+    """Returns the demo, or one of its variants: full, extractor, quick, gpu."""
+    variants = {"": lambda config: None, "full": full, "extractor": extractor, "quick": quick, "gpu": gpu}
     if variant not in variants:
         raise ValueError(f"configs/demo.py has no variant {variant!r}; it has {', '.join(filter(None, variants))}")
     config = default.get_config()
@@ -56,6 +56,17 @@ def small_translator(config: ConfigDict) -> None:
 def full(config: ConfigDict) -> None:
     """Adds the upper bound to the table."""
     config.evaluation.paired = True
+
+
+def extractor(config: ConfigDict) -> None:
+    """The known blur is learnt from the known pairs, too: nothing is given but photos."""
+    config.known_blur.source = "extractor"
+    config.blur_extractor.network.update(
+        nf=16, kernel_dim=64, front_blocks=1, back_blocks=2, kernel_blocks=1, reductions=2
+    )
+    config.blur_extractor.update(steps=1500, batch=8, crop=48, augment=False)
+    config.blur_extractor.optimizer.update(schedule="cosine", learning_rate=1e-3, warmup=50)
+    config.evaluation.true_kernels = True
 
 
 def quick(config: ConfigDict) -> None:

@@ -234,7 +234,7 @@ def test_blurred_crop_is_a_crop_of_the_blurred_photo(kernel):
 
 def two_streams():
     streams = [pipeline.stream(labelled(count), pipeline.Crop(4), seed) for count, seed in ((5, 1), (3, 2))]
-    return [pipeline.rename(s, "image", key) for s, key in zip(streams, ("unknown_blur", "known_blur"), strict=True)]
+    return [pipeline.rename(s, {"image": key}) for s, key in zip(streams, ("unknown_blur", "known_blur"), strict=True)]
 
 
 def numbers(batch, key):
@@ -363,16 +363,43 @@ def test_paths_of_the_downloads_can_be_given(tmp_path):
     assert (len(known.train), len(known.validation)) == (4, 4)
 
 
-def test_known_blur_is_the_known_photos_or_the_cameras_under_the_known_kernel(tmp_path):
+def test_the_known_blur_is_made_of_what_its_source_names(tmp_path):
     config = reds_config(tmp_path)
-    known, unknown = domains.open_known(config), domains.open_unknown(config)
-    paired = domains.known_blur_stream(config, known, unknown, 4, 0)
-    assert sorted(paired[i]["known_blur"][0, 0, 0] for i in range(4)) == [0, 2, 4, 6]
-    config.known_blur.source = "synthetic"
     config.data.scenes.known_kernel.update(size=3, length=(1.0, 2.0))
-    synthetic = domains.known_blur_stream(config, known, unknown, 2, 0)
-    levels = [unknown.sharp[i]["image"][0, 0, 0] for i in range(2)]
-    assert sorted(synthetic[i]["known_blur"][0, 0, 0] for i in range(2)) == levels
+    config.known_blur.path = config.data.unknown_path or str(tmp_path / "REDS")
+    known, unknown = domains.open_known(config), domains.open_unknown(config)
+
+    def levels(source, count, crop=4):
+        """The grey levels of one epoch of crops, by their keys."""
+        found = {}
+        for supply in domains.KNOWN_BLUR[source](config, known, unknown):
+            stream = pipeline.rename(pipeline.stream(supply.source, supply.crop(crop), 0), supply.names)
+            for i in range(count):
+                for key, image in stream[i].items():
+                    found.setdefault(key, []).append(int(image[0, 0, 0]))
+        return found
+
+    camera = [int(unknown.sharp[i]["image"][0, 0, 0]) for i in range(2)]
+    assert sorted(levels("paired", 4)["known_blur"]) == [0, 2, 4, 6]
+    assert sorted(levels("synthetic", 2, crop=2)["known_blur"]) == camera
+    assert len(levels("folder", 3)["known_blur"]) == 3
+    pairs = levels("extractor", 4)
+    assert pairs.keys() == {"known_sharp", "known_blurry", "unknown_sharp"}
+    assert [x + 1 for x in pairs["known_blurry"]] == pairs["known_sharp"] and set(pairs["unknown_sharp"]) == set(camera)
+
+
+def test_moved_blur_is_that_of_the_pair_on_the_next_scene():
+    sharp = np.random.default_rng(0).integers(0, 256, (3, 24, 24, 3), np.uint8)
+    source = domains.moved(sharp, {"kind": "box", "length": (3.0, 9.0), "angle": (0.0, 0.0), "size": 11}, seed=4)
+    rng = np.random.default_rng([4, 3])
+    for i in range(3):
+        kernel = blur.draw(rng, {"kind": "box", "length": (3.0, 9.0), "angle": (0.0, 0.0), "size": 11})
+        record = source[i]
+        for photo, blurry in (("sharp", "blurry"), ("target", "truth")):
+            wanted = blur.round8(blur.apply(record[photo].astype(np.float32) / 255.0, kernel))
+            np.testing.assert_array_equal(record[blurry], wanted)
+        np.testing.assert_array_equal(record["target"], sharp[(i + 1) % 3])
+        np.testing.assert_array_equal(record["other"], source[(i + 1) % 3]["blurry"])
 
 
 @pytest.fixture(scope="module")

@@ -246,7 +246,9 @@ def test_full_size_steps_keep_the_state_s_shapes_and_types_in_bfloat16(config):
     adams, extractor = gan.optimizers(config.optimizer, config.steps), models.create("vgg", dtype=jnp.bfloat16)
     state = jax.eval_shape(lambda key: gan.init(networks, adams, config.ema, config.crop, key), KEY)
     frozen = {"vgg": jax.eval_shape(extractor.init, KEY, jnp.zeros((1, 32, 32, 3)))}
-    step = gan.make_step(networks, adams, gan.make_content(config.content.kind, extractor), config)
+    step = gan.make_step(
+        networks, adams, gan.make_content(config.content.kind, extractor), gan.make_known_blur(None), config
+    )
     new, metrics = jax.eval_shape(step, state, frozen, {"unknown_blur": photo, "known_blur": photo}, KEY)
     assert jax.tree.structure(new) == jax.tree.structure(state)
     for x, y in zip(jax.tree.leaves(new), jax.tree.leaves(state), strict=True):

@@ -20,6 +20,7 @@ FLOORS = [
     {"training"},
     {"evaluation"},
     {"main", "deblur"},
+    {"synthesize"},
 ]
 FLOOR = {name: number for number, names in enumerate(FLOORS) for name in names}
 

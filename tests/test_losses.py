@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from helpers import assert_close, jit, nhwc
 from parity import golden, vgg_weights
+from scipy import ndimage
 from test_models import images, load
 
 from b2b_jax import losses, models
@@ -31,7 +32,38 @@ def test_restoration_losses_are_their_formulas_per_image():
     squares = [np.mean((a - b).astype(np.float64) ** 2) for a, b in zip(x, y, strict=True)]
     assert_close(losses.l1(x, y), np.abs(x - y).mean((1, 2, 3)), tol=1e-6)
     assert_close(losses.charbonnier(x, y, 0.1), slow_charbonnier(x, y, 0.1), tol=1e-6)
+    assert_close(losses.mse(x, y), squares, tol=1e-6)
     assert_close(losses.psnr_loss(x, y), 10 * np.log10(squares), tol=1e-5)
+
+
+def test_sobel_loss_is_scipys_inside_the_image():
+    x, y = photos()
+    wanted = []
+    for z in (x - y).astype(np.float64):
+        slopes = [ndimage.sobel(z[..., c], axis)[1:-1, 1:-1] for c in range(3) for axis in (0, 1)]
+        wanted.append(np.mean(np.abs(slopes)))
+    assert_close(losses.sobel(x, y), wanted, tol=1e-6)
+
+
+def test_fourier_loss_is_the_sum_over_waves():
+    x, y = photos((2, 5, 4, 1))
+    waves = [np.exp(-2j * np.pi * np.outer(range(n), range(n)) / n) for n in (5, 4)]
+    z = np.einsum("uh,nhw,vw->nuv", waves[0], (x - y)[..., 0].astype(np.float64), waves[1])
+    assert_close(losses.fourier(x, y), (np.abs(z.real) + np.abs(z.imag)).mean((1, 2)) / 2, tol=1e-5)
+
+
+def test_a_sum_of_losses_is_read_from_its_expression():
+    x, y = photos()
+    assert losses.terms(" l1 + 0.1*fourier+2 * perceptual") == {"l1": 1, "fourier": 0.1, "perceptual": 2}
+    loss = losses.weighted_sum(losses.terms("l1+0.5*mse+2*perceptual"), lambda z: [z] * 5)
+    l1 = losses.l1(x, y)
+    assert_close(loss(x, y), l1 + 0.5 * losses.mse(x, y) + 2 * sum(losses.SLICE_WEIGHTS) * l1, tol=1e-6)
+
+
+@pytest.mark.parametrize("expression", ["", "l2", "l1+", "x*l1", "0.1 fourier", "l1+l1"])
+def test_what_is_no_sum_of_losses_is_refused(expression):
+    with pytest.raises(ValueError, match=r"no loss|no weight|twice"):
+        losses.terms(expression)
 
 
 def test_equal_images_cost_the_guard_and_have_finite_gradients():

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import linen as nn
+from flax.traverse_util import flatten_dict
 from helpers import REFERENCE, assert_close, jit, torch_shapes
 
 from b2b_jax import models, torch_files, weights
@@ -232,6 +233,7 @@ def test_vgg_names_what_it_knows(hyper, message):
         ("restormer", {"dim": 8, "num_blocks": [1, 0, 0, 0], "num_refinement_blocks": 0}, "reflect"),
         ("resnet", {"ngf": 4, "n_blocks": 1}, "edge"),
         ("unet", {"ngf": 4, "num_downs": 3, "up": "bilinear", "norm": "none"}, "edge"),
+        ("resunet", {"width": 2}, "edge"),
     ],
 )
 def test_sides_that_the_network_cannot_divide_are_padded_and_cropped(name, hyper, mode):
@@ -273,6 +275,28 @@ def test_attention_to_black_pixels_has_finite_gradients():
 def test_generators_name_what_they_want(name, hyper, message):
     with pytest.raises(ValueError, match=message):
         jax.eval_shape(models.create(name, **hyper).init, KEY, images(1, 8, 8, 3))
+
+
+# ---- ResUNet ----
+
+
+def test_resunet_has_the_published_numbers_layer_by_layer():
+    """Parameters and running statistics, as Keras counts them."""
+    variables = weights.template(models.create("resunet"))
+    counts = {}
+    for (_, layer, *_), leaf in flatten_dict(variables).items():
+        counts[layer] = counts.get(layer, 0) + leaf.size
+    assert counts == {
+        "conv2d": 448,
+        "conv2d_1": 11_008,
+        "conv2d_2": 92_288,
+        "residual_block": 333_184,
+        "residual_block_1": 312_704,
+        "conv2d_transpose": 147_584,
+        "conv2d_transpose_1": 73_792,
+        "conv2d_3": 1_731,
+    }
+    assert sum(counts.values()) == 972_739
 
 
 # ---- KernelWizard ----

@@ -51,7 +51,7 @@ def train(mesh: Mesh) -> tuple[dict, dict]:
     config, adams = config_and_adams()
     copies, parts = sharding.replicated(mesh), sharding.split(mesh)
     key = jax.device_put(jax.random.key(0), copies)
-    body = gan.make_step(NETWORKS, adams, gan.make_content("pooled", None), config)
+    body = gan.make_step(NETWORKS, adams, gan.make_content("pooled", None), gan.make_known_blur(None), config)
     step = jax.jit(body, in_shardings=(copies, copies, parts, copies), out_shardings=(copies, copies), donate_argnums=0)
     params = {name: random_variables(net, jnp.zeros((1, CROP, CROP, 3))) for name, net in NETWORKS.items()}
     state = jax.device_put(states.create(params, adams, ("generator",)), copies)
@@ -93,10 +93,15 @@ def test_frozen_weights_are_arguments_of_the_step_and_not_constants_in_it():
     config, adams = config_and_adams()
     module, key = models.create("vgg", depth=16, layers=vgg.VGG16_RELEASE_LAYERS), jax.random.key(0)
     state = jax.eval_shape(lambda key: gan.init(NETWORKS, adams, config.ema, CROP, key), key)
-    frozen = {"vgg": jax.eval_shape(module.init, key, jnp.zeros((1, CROP, CROP, 3)))}
+    extractor = models.create("kernel_wizard", nf=12, kernel_dim=20, reductions=1, back_blocks=1)
+    image = jnp.zeros((1, CROP, CROP, 3))
+    frozen = {"vgg": module, "blur_extractor": extractor}
+    frozen = {name: jax.eval_shape(net.init, key, image) for name, net in frozen.items()}
     photo = jax.ShapeDtypeStruct((1, CROP, CROP, 3), np.uint8)
-    step = gan.make_step(NETWORKS, adams, gan.make_content("vgg16", module), config)
-    text = jax.jit(step).lower(state, frozen, {"unknown_blur": photo, "known_blur": photo}, key).as_text()
+    batch = dict.fromkeys(("unknown_blur", "known_sharp", "known_blurry", "unknown_sharp"), photo)
+    step = gan.make_step(NETWORKS, adams, gan.make_content("vgg16", module), gan.make_known_blur(extractor), config)
+    text = jax.jit(step).lower(state, frozen, batch, key).as_text()
+    assert jax.tree.structure(jax.eval_shape(step, state, frozen, batch, key)[0]) == jax.tree.structure(state)
     kernels = [x.shape for x in jax.tree.leaves(frozen) if len(x.shape) == 4]
     for h, w, i, o in kernels:
         assert re.search(rf"%arg\d+: tensor<{h}x{w}x{i}x{o}xf32>", text)

@@ -16,7 +16,8 @@ from scipy import ndimage
 from test_models import KEY, images, random_variables
 
 from b2b_jax import models
-from b2b_jax.training import augment, curriculum, gan, schedules, supervised
+from b2b_jax.models.layers import pyramid
+from b2b_jax.training import augment, curriculum, gan, optimizers, schedules, supervised
 from b2b_jax.training import state as states
 from configs import default
 
@@ -129,13 +130,10 @@ def test_dihedral_yields_each_of_the_eight_symmetries():
 
 def test_compiled_augmentation_is_the_one_that_runs_op_by_op():
     """A hue that picks its branch by the equality of floats would not be: compiled roundings differ."""
-    photos = {name: np.random.default_rng(0).integers(0, 256, (4, 16, 16, 3), np.uint8) for name in "ab"}
-    photos = dict(zip(("unknown_blur", "known_blur"), photos.values(), strict=True))
+    y, k = np.random.default_rng(0).random((2, 4, 16, 16, 3), np.float32)
     config = default.translator()
-    wanted = gan.prepared(KEY, photos, config)
-    found = jax.jit(lambda key, batch: [(x, x.mean(), gan.pyramid(x)) for x in gan.prepared(key, batch, config)])(
-        KEY, photos
-    )
+    wanted = gan.prepared(KEY, y, k, config)
+    found = jax.jit(lambda *args: [(x, x.mean(), pyramid(x)) for x in gan.prepared(*args, config)])(KEY, y, k)
     for (x, _, _), y in zip(found, wanted, strict=True):
         np.testing.assert_allclose(x, y, atol=1e-5)
 
@@ -210,14 +208,64 @@ def test_what_is_exported_is_the_average_where_there_is_one():
     assert states.best_params(state, "b") is state.params["b"]
 
 
+# ---- optimisers ----
+
+
+def test_restarts_are_cosines_one_after_another():
+    schedule, one = schedules.cosine_restarts(1e-3, 1e-5, 90, 3), schedules.cosine(1e-3, 1e-5, 30)
+    for step in (0, 7, 29):
+        np.testing.assert_allclose([schedule(step + 30 * i) for i in range(3)], one(step), rtol=1e-6)
+    np.testing.assert_allclose(schedule(90), 1e-5, rtol=1e-6)
+
+
+def test_halving_halves_after_every_period():
+    rates = [float(schedules.halving(8.0, 60, 3)(step)) for step in (0, 19, 20, 39, 40, 59)]
+    assert rates == [8, 8, 4, 4, 2, 2]
+
+
+@pytest.mark.parametrize("name", optimizers.OPTIMIZERS)
+@pytest.mark.parametrize("schedule", optimizers.SCHEDULES)
+def test_every_optimiser_descends_and_leaves_statistics_alone(name, schedule):
+    config = default.optimizer(name=name, schedule=schedule, learning_rate=0.1, weight_decay=0.1, clip=1.0)
+    optimizer, variables = optimizers.create(config, 20), {"params": jnp.ones(3), "batch_stats": jnp.ones(2)}
+    state = optimizer.init(variables)
+    for _ in range(10):
+        updates, state = optimizer.update(optimizers.whole(variables["params"], variables), state, variables)
+        variables = optax.apply_updates(variables, updates)
+    assert np.all(variables["params"] < 0.9)
+    np.testing.assert_array_equal(variables["batch_stats"], 1)
+
+
 # ---- supervised ----
+
+
+@pytest.mark.parametrize("name, hyper", [("resunet", {"width": 1}), ("mimo_unet", {"base_channels": 8, "num_res": 0})])
+def test_networks_with_statistics_or_three_scales_are_trained(name, hyper):
+    config = default.deblurrer()
+    config.update(augment=False, loss="l1+0.01*fourier")
+    config.optimizer.update(name="adam", schedule="constant", learning_rate=3e-3)
+    network = models.create(name, **hyper)
+    optimizer = optimizers.create(config.optimizer, 100)
+    sharp = np.asarray(255 * images(2, 16, 16, 3)).astype(np.uint8)
+    params = random_variables(network, images(1, 16, 16, 3))
+    state = states.create({"deblurrer": params}, {"deblurrer": optimizer})
+    advance = jit(functools.partial(supervised.make_step(network, optimizer, config), frozen={}))
+    first, _ = advance(state, batch={"sharp": sharp, "blurry": sharp}, key=KEY)
+    losses_seen = []
+    for _ in range(12):
+        state, metrics = advance(state, batch={"sharp": sharp, "blurry": sharp}, key=KEY)
+        losses_seen.append(metrics["loss"])
+    assert losses_seen[-1] < losses_seen[0] and state.skipped == 0
+    before, after = (jax.tree.leaves(x.get("batch_stats")) for x in (params, first.params["deblurrer"]))
+    for x, y in zip(before, after, strict=True):
+        assert np.abs(x - y).max() > 0  # statistics moved, by the batch and not by the optimiser
 
 
 def test_supervised_steps_lower_the_loss_and_move_the_average():
     config = default.deblurrer()
     config.ema, config.augment, config.optimizer.learning_rate, config.optimizer.clip = 0.9, False, 1e-2, 1.0
     network = models.create("nafnet", width=4, encoders=(1,), decoders=(1,))
-    adam = supervised.optimizer(config.optimizer, 100)
+    adam = optimizers.create(config.optimizer, 100)
     sharp = np.asarray(255 * images(2, 16, 16, 3)).astype(np.uint8)
     pair = {"sharp": sharp, "blurry": ndimage.gaussian_filter(sharp, (0, 1, 1, 0))}
     params = random_variables(network, images(1, 16, 16, 3))

@@ -3,7 +3,7 @@
 Opening them checks that they are there and large enough, before anything is compiled.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,6 +27,7 @@ class Known:
     train: Source
     crop: Callable[[int], grain.transforms.RandomMap]  # from pixels to a transform that gives {"blurry", "sharp"}
     validation: Source
+    transfer: Source | None = None  # of generated blur: a pair, another scene ("target") and its truth, see `moved`
 
 
 @dataclass(frozen=True)
@@ -71,14 +72,38 @@ def open_unknown(config: ConfigDict) -> Unknown:
     )
 
 
-def known_blur_stream(config: ConfigDict, known: Known, unknown: Unknown, crop: int, seed: int) -> grain.MapDataset:
-    """Crops of the set K, which the discriminator takes as real, as `known_blur.source` says."""
-    if config.known_blur.source == "paired":
-        stream = pipeline.stream(known.train, known.crop(crop), seed)
-    else:
-        transform = pipeline.BlurredCrop(crop, config.data.scenes.known_kernel.to_dict())
-        stream = pipeline.stream(unknown.sharp, transform, seed)
-    return pipeline.rename(stream, "blurry", "known_blur")
+@dataclass(frozen=True)
+class Supply:
+    """Photos that serve to make the set K, which the discriminator takes as real."""
+
+    source: Source
+    crop: Callable[[int], grain.transforms.RandomMap]  # from pixels to a transform
+    blurred_afresh: bool  # the transform blurs, and so needs larger photos
+    names: Mapping[str, str]  # the crops' keys, and what the translator's step calls them
+
+
+KNOWN_BLUR = {
+    # On the accelerator the extractor moves the blur of a known pair onto a sharp photo of the camera.
+    "extractor": lambda config, known, unknown: [
+        _known_pairs(config, known, {"sharp": "known_sharp", "blurry": "known_blurry"}),
+        Supply(unknown.sharp, pipeline.Crop, False, {"image": "unknown_sharp"}),
+    ],
+    "paired": lambda config, known, unknown: [_known_pairs(config, known, {"blurry": "known_blur"})],
+    "synthetic": lambda config, known, unknown: [
+        Supply(unknown.sharp, lambda size: _blurred_crop(config, size), True, {"blurry": "known_blur"})
+    ],
+    "folder": lambda config, known, unknown: [
+        Supply(Photos(_folder(config.known_blur, "path", "known_blur")), pipeline.Crop, False, {"image": "known_blur"})
+    ],
+}
+
+
+def _known_pairs(config: ConfigDict, known: Known, names: Mapping[str, str]) -> Supply:
+    return Supply(known.train, known.crop, config.data.known == "scenes", names)
+
+
+def _blurred_crop(config: ConfigDict, size: int) -> pipeline.BlurredCrop:
+    return pipeline.BlurredCrop(size, config.data.scenes.known_kernel.to_dict())
 
 
 # ---------------------------------------------------------------------------------------------------- generated scenes
@@ -97,6 +122,7 @@ def _known_scenes(data: ConfigDict) -> Known:
         train=ArraySource("known", image=_scenes(data, "known")),
         crop=lambda size: pipeline.BlurredCrop(size, kernel),
         validation=ArraySource("validation", blurry=blurred(sharp, kernel, data.scenes.seed), sharp=sharp),
+        transfer=moved(sharp, kernel, data.scenes.seed),
     )
 
 
@@ -117,6 +143,15 @@ def scored(name: str, sharp: np.ndarray, unknown: dict, known: dict, seed: int) 
     """Test records of uint8 photos (n, h, w, 3): each under an unknown and, for the oracle, under a known kernel."""
     blurs = {"blurry": blurred(sharp, unknown, seed), "known_blurry": blurred(sharp, known, seed)}
     return ArraySource(name, sharp=sharp, **blurs)
+
+
+def moved(sharp: np.ndarray, kernel: dict, seed: int) -> ArraySource:
+    """Scenes under the blur of another: pairs as `blurred` gives them, the next scene ("target") as it is, under the
+    pair's blur ("truth"), and under its own ("other")."""
+    blurry, target = blurred(sharp, kernel, seed), np.roll(sharp, -1, axis=0)
+    truth = blurred(target, kernel, seed)  # the same kernels in the same order
+    other = np.roll(blurry, -1, axis=0)
+    return ArraySource("moved", sharp=sharp, blurry=blurry, target=target, truth=truth, other=other)
 
 
 def blurred(photos: np.ndarray, kernel: dict, seed: int) -> np.ndarray:
@@ -161,15 +196,15 @@ def _own_folders(data: ConfigDict) -> Unknown:
     return Unknown(*piles, validation=pairs, test=pairs, pairs=None)
 
 
-def _folder(data: ConfigDict, key: str) -> list[Path]:
-    value = data[key]
+def _folder(section: ConfigDict, key: str, name: str = "data") -> list[Path]:
+    value = section[key]
     if not value:
-        raise UserError(f"No {key} photos: give a folder of them, --config.data.{key}=DIR")
+        raise UserError(f"No {key} photos: give a folder of them, --config.{name}.{key}=DIR")
     if not Path(value).is_dir():
-        raise UserError(f"data.{key} is {value}: no such folder")
+        raise UserError(f"{name}.{key} is {value}: no such folder")
     paths = images.find(Path(value))
     if not paths:
-        raise UserError(f"data.{key} is {value}: no photos in it (found: {layouts.listing(Path(value))})")
+        raise UserError(f"{name}.{key} is {value}: no photos in it (found: {layouts.listing(Path(value))})")
     return paths
 
 

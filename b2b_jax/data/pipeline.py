@@ -77,9 +77,9 @@ def batches(streams: Sequence[grain.MapDataset], batch: int, process: int, proce
     return joined.map(lambda parts: {k: v for part in parts for k, v in part.items()})[process::processes]
 
 
-def rename(stream: grain.MapDataset, old: str, new: str) -> grain.MapDataset:
-    """Only the image `old` of each element, under the key `new`."""
-    return stream.map(lambda element: {new: element[old]})
+def rename(stream: grain.MapDataset, names: Mapping[str, str]) -> grain.MapDataset:
+    """Only the images of `names`, from old key to new."""
+    return stream.map(lambda element: {new: element[old] for old, new in names.items()})
 
 
 def iterate(dataset: grain.MapDataset, start: int, stop: int, threads: int, prefetch: int) -> Iterator[Batch]:

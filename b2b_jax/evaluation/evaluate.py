@@ -5,6 +5,7 @@ channel (Wang et al. 2004). Rows:
 
     input         the blurry photo                 deblurrer   D_K(y), the frozen deblurrer alone
     fixed_filter  the best of a family, see filters.py         blur2blur   D_K(G(y))
+    true_kernels  D_K(G'(y)), G' trained towards the true known kernels instead of what the blur extractor makes
     paired        a deblurrer trained on the camera's own pairs: the upper bound
     oracle        D_K on the same photo with a truly known blur
 """
@@ -29,9 +30,11 @@ from b2b_jax.evaluation.photographs import LARGEST_TILE, clock, tiles
 from b2b_jax.files import read_json, write_json
 from b2b_jax.inference import pipeline as inference
 from b2b_jax.training.run import WEIGHTS, Run, centre_crops, load
-from b2b_jax.training.stages import fit_deblurrer, read_summary
+from b2b_jax.training.stages import deblurrer, translator
+from b2b_jax.training.stages.common import read_summary
 
 PROTOCOL = "RGB, whole image, 8-bit rounded; PSNR peak 255; SSIM 11x11 Gaussian, sigma 1.5, per channel, valid part"
+TRAINED = ("deblurrer", "blur_extractor", "translator")
 FILTER_IMAGES, FILTER_CROP = 24, 256  # photos, and pixels of their centres, on which the fixed filter is chosen
 
 Photos = Mapping[str, np.ndarray]  # float32 images (n, h, w, 3) under "blurry", "sharp", maybe "known_blurry"
@@ -59,6 +62,8 @@ def evaluate(run: Run) -> None:
     shutil.rmtree(run.workdir / "evaluation", ignore_errors=True)
     if run.config.evaluation.paired:
         train_paired(run)
+    if run.config.evaluation.true_kernels:
+        train_true_kernels(run)
     restore = {name: inference.runner(run.network(name)) for name in ("deblurrer", "translator")}
     sets, scores, notes = test_sets(run), {}, {}
     for name, source in sets.items():
@@ -80,6 +85,8 @@ def check(run: Run) -> None:
     """UserError when the photos cannot give what the config asks to evaluate."""
     if run.config.evaluation.paired and (run.unknown.pairs is None or run.unknown.validation is None):
         raise UserError("evaluation.paired needs the camera's own pairs; this dataset has none, set it to False")
+    if run.config.evaluation.true_kernels and run.config.data.unknown != "scenes":
+        raise UserError("evaluation.true_kernels needs generated blur (data.unknown=scenes); set it to False")
     if run.config.evaluation.photographs and run.config.data.scenes.size > LARGEST_TILE:
         raise UserError(f"evaluation.photographs needs data.scenes.size of at most {LARGEST_TILE}, or set it to False")
 
@@ -99,7 +106,14 @@ def train_paired(run: Run) -> None:
     """Trains the upper bound once: the same deblurrer, on the true pairs of `unknown_blur`."""
     folder = run.workdir / "paired"
     if not (folder / WEIGHTS).is_file():
-        fit_deblurrer(run, folder, run.unknown.pairs, pipeline.Crop, run.unknown.validation)
+        deblurrer.fit(run, folder, run.unknown.pairs, pipeline.Crop, run.unknown.validation)
+
+
+def train_true_kernels(run: Run) -> None:
+    """Trains once the translator that the blur extractor would ideally give: K made with the true known kernels."""
+    folder = run.workdir / "true_kernels"
+    if not (folder / WEIGHTS).is_file():
+        translator.fit(run, folder, "synthetic")
 
 
 # -------------------------------------------------------------------------------------------------------------- methods
@@ -115,6 +129,9 @@ def make_methods(run: Run, restore: Mapping[str, Callable], source: Source) -> t
         notes["fixed_filter"] = best.name
         methods["fixed_filter"] = lambda p: best.after(np.asarray(deblur(best.before(p["blurry"]))))
     methods["blur2blur"] = lambda p: deblur(translate(p["blurry"]))
+    if run.config.evaluation.true_kernels:
+        ideal = inference.runner(load(run.workdir / "true_kernels" / WEIGHTS, run.dtype))
+        methods["true_kernels"] = lambda p: deblur(ideal(p["blurry"]))
     if run.config.evaluation.paired:
         paired = inference.runner(load(run.workdir / "paired" / WEIGHTS, run.dtype))
         methods["paired"] = lambda p: paired(p["blurry"])
@@ -206,7 +223,8 @@ def write_results(run: Run, scores: Mapping[str, Scores], notes: dict, seconds: 
         **(sets[0] if sets else nothing),
         "protocol": PROTOCOL,
         "other_sets": sets[1:],
-        "train": {stage: read_summary(run.workdir / stage) for stage in ("deblurrer", "translator")},
+        "train": {stage: read_summary(run.workdir / stage) for stage in TRAINED if (run.workdir / stage).is_dir()},
+        "blur_extractor": read_json(run.workdir / "blur_extractor" / "scores.json"),
         "evaluation": {"seconds": round(seconds, 1), "settings": run.config.evaluation.to_dict()},
     }
     write_json(run.workdir / "results.json", results)

@@ -19,12 +19,13 @@ ROWS = {
     "deblurrer": "deblurrer alone D_K(y)",
     "fixed_filter": "best fixed filter, chosen with the truth",
     "blur2blur": "Blur2Blur D_K(G(y))",
+    "true_kernels": "Blur2Blur towards the true known kernels",
     "paired": "deblurrer trained on the camera's own pairs (upper bound)",
     "oracle": "deblurrer on truly known blur (oracle)",
 }
 # The first and the last are those that the slider compares.
-ORDER = ("input", "translated", "deblurrer", "fixed_filter", "paired", "oracle", "sharp", "blur2blur")
-STAGES = ("deblurrer", "translator", "paired")
+ORDER = ("input", "translated", "deblurrer", "fixed_filter", "true_kernels", "paired", "oracle", "sharp", "blur2blur")
+STAGES = ("deblurrer", "blur_extractor", "translator", "paired", "true_kernels")
 CURVES = {  # title, label, the keys of metrics.jsonl, logarithmic
     "loss": ("Loss", ("loss",), False),
     "validation": ("Validation PSNR, dB", ("validation_psnr",), False),

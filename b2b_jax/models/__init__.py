@@ -18,6 +18,7 @@ from b2b_jax.models.nafnet import NAFNet
 from b2b_jax.models.patchgan import PatchGAN
 from b2b_jax.models.resnet import ResNet
 from b2b_jax.models.restormer import Restormer
+from b2b_jax.models.resunet import ResUNet
 from b2b_jax.models.unet import UNet
 from b2b_jax.models.vgg import VGG
 
@@ -28,6 +29,7 @@ MODELS = {
     "patchgan": PatchGAN,
     "resnet": ResNet,
     "restormer": Restormer,
+    "resunet": ResUNet,
     "unet": UNet,
     "vgg": VGG,
 }

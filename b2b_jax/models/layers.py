@@ -33,10 +33,11 @@ def torch_uniform(fan_in: int) -> Initializer:
     return lambda key, shape, dtype=jnp.float32: jax.random.uniform(key, shape, dtype, -bound, bound)
 
 
-# Keyword arguments of a convolution. 'normal' starts the generator and the discriminator of Blur2Blur.
+# Keyword arguments of a convolution. 'normal' starts the networks of Blur2Blur, 'glorot' those of Keras.
 INITS = {
     "torch": {},
     "normal": {"kernel_init": nn.initializers.normal(0.02), "bias_init": nn.initializers.zeros},
+    "glorot": {"kernel_init": nn.initializers.glorot_uniform(), "bias_init": nn.initializers.zeros},
     "zeros": {"kernel_init": nn.initializers.zeros, "bias_init": nn.initializers.zeros},
 }
 
@@ -218,6 +219,11 @@ def bilinear_half(x: jax.Array) -> jax.Array:
 def bilinear_quarter(x: jax.Array) -> jax.Array:
     """Quarters both sides: the mean of the middle 2x2 of each 4x4 cell (PyTorch's bilinear at scale 0.25)."""
     return cells(x, 4)[:, :, 1:3, :, 1:3].mean((2, 4))
+
+
+def pyramid(image: jax.Array) -> list[jax.Array]:
+    """[quarter, half, full] resolution, the order of a multi-scale network's outputs."""
+    return [bilinear_quarter(image), bilinear_half(image), image]
 
 
 def max_pool(x: jax.Array) -> jax.Array:

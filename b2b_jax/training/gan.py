@@ -18,14 +18,15 @@ import optax
 from ml_collections import ConfigDict
 
 from b2b_jax import losses
-from b2b_jax.models.layers import bilinear_half, bilinear_quarter
+from b2b_jax.models.layers import pyramid
 from b2b_jax.models.patchgan import multiscale
-from b2b_jax.training import augment, curriculum, schedules
+from b2b_jax.training import augment, curriculum, schedules, transfer
 from b2b_jax.training import state as states
 from b2b_jax.training.state import State
 
 Array = jax.Array
 Content = Callable[[Mapping, Array, Array], Array]  # (frozen, translated, blurry) -> one loss per image
+KnownBlur = Callable[[Mapping, Mapping, Array], Array]  # (frozen, batch, key) -> photos with the known blur
 
 
 def optimizers(config: ConfigDict, steps: int) -> dict[str, optax.GradientTransformation]:
@@ -55,16 +56,29 @@ def make_content(kind: str, vgg: nn.Module | None) -> Content:
     return lambda frozen, x, y: losses.perceptual(lambda image: vgg.apply(frozen["vgg"], image), x, y)
 
 
-def make_step(networks: Mapping[str, nn.Module], adams: Mapping, content: Content, config: ConfigDict) -> Callable:
+def make_known_blur(extractor: nn.Module | None) -> KnownBlur:
+    """What D takes as real: the batch's `known_blur` or, with an extractor, the known pairs' blur on `unknown_sharp`.
+
+    The extractor's weights are `frozen["blur_extractor"]`, an argument of the step.
+    """
+    if extractor is None:
+        return lambda frozen, batch, key: augment.to_float(batch["known_blur"])
+    return lambda frozen, batch, key: transfer.known_blur(extractor, frozen["blur_extractor"], batch, key)
+
+
+def make_step(
+    networks: Mapping[str, nn.Module], adams: Mapping, content: Content, known_blur: KnownBlur, config: ConfigDict
+) -> Callable:
     """Returns step(state, frozen, batch, key) -> (state, metrics).
 
-    `batch` holds uint8 `unknown_blur` and `known_blur` (n, crop, crop, 3).
+    `batch` holds uint8 `unknown_blur` (n, crop, crop, 3) and what `known_blur` reads.
     """
 
     def step(state: State, frozen: Mapping, batch: Mapping[str, Array], key: Array) -> tuple[State, dict]:
         key = jax.random.fold_in(key, state.step)
         key_images, key_alpha = jax.random.split(key)
-        y, k = prepared(key_images, batch, config)
+        k = known_blur(frozen, batch, jax.random.fold_in(key, 1))
+        y, k = prepared(key_images, augment.to_float(batch["unknown_blur"]), k, config)
         alpha = jax.random.uniform(key_alpha, (len(y), 1, 1, 1))
         new, metrics = update(networks, adams, content, config, state, frozen, y, k, alpha)
         return states.keep_finite(new, state), metrics
@@ -72,9 +86,9 @@ def make_step(networks: Mapping[str, nn.Module], adams: Mapping, content: Conten
     return step
 
 
-def prepared(key: Array, batch: Mapping[str, Array], config: ConfigDict) -> tuple[Array, Array]:
-    """The batch as floats, turned, mirrored and jittered; the two piles each in its own way."""
-    images = [augment.to_float(batch["unknown_blur"]), augment.to_float(batch["known_blur"])]
+def prepared(key: Array, y: Array, k: Array, config: ConfigDict) -> tuple[Array, Array]:
+    """Both piles turned, mirrored and jittered, each in its own way."""
+    images = [y, k]
     if config.augment:
         images = [augment.dihedral(jax.random.fold_in(key, i), [x])[0] for i, x in enumerate(images)]
     if config.color_jitter:
@@ -82,11 +96,6 @@ def prepared(key: Array, batch: Mapping[str, Array], config: ConfigDict) -> tupl
             augment.color_jitter(jax.random.fold_in(key, 2 + i), x, config.color_jitter) for i, x in enumerate(images)
         ]
     return images[0], images[1]
-
-
-def pyramid(image: Array) -> list[Array]:
-    """Quarter, half and full resolution, the order of the generator's outputs."""
-    return [bilinear_quarter(image), bilinear_half(image), image]
 
 
 def update(

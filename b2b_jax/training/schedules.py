@@ -24,6 +24,18 @@ def cosine(rate: float, final: float, steps: int, warmup: int = 0) -> optax.Sche
     return schedule
 
 
+def cosine_restarts(rate: float, final: float, steps: int, periods: int, warmup: int = 0) -> optax.Schedule:
+    """`periods` cosines of equal length from `rate` to `final`, one after another (Loshchilov & Hutter 2017)."""
+    period = -(-steps // periods)
+    one = cosine(rate, final, period)
+    return lambda step: one(jnp.where(step < steps, step % period, period)) * ramp(step, warmup)
+
+
+def halving(rate: float, steps: int, periods: int, warmup: int = 0) -> optax.Schedule:
+    """`rate` in the first of `periods` equal periods, half of it in the next, and so on."""
+    return lambda step: rate * 0.5 ** jnp.floor(step * periods / max(steps, 1)) * ramp(step, warmup)
+
+
 def ramp(step, warmup: int):
     """1/warmup at step 0, growing to 1; 1 throughout without warm-up."""
     return jnp.minimum(1.0, (step + 1.0) / max(warmup, 1))

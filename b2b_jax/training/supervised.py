@@ -1,4 +1,4 @@
-"""The deblurrer's training step: one network, pairs of blurry and sharp photos, one loss."""
+"""The supervised training step: one network, pairs of blurry and sharp photos, one loss."""
 
 from collections.abc import Callable, Mapping
 
@@ -9,47 +9,58 @@ import optax
 from ml_collections import ConfigDict
 
 from b2b_jax import losses
-from b2b_jax.inference.pipeline import full_resolution
-from b2b_jax.training import augment, schedules
+from b2b_jax.models.layers import pyramid
+from b2b_jax.training import augment, optimizers
 from b2b_jax.training import state as states
 from b2b_jax.training.state import State
 
 Array = jax.Array
 
 
-def optimizer(config: ConfigDict, steps: int) -> optax.GradientTransformation:
-    """AdamW under a cosine, with the global gradient norm clipped."""
-    rate = schedules.cosine(config.learning_rate, config.final, steps, config.warmup)
-    adam = optax.adamw(rate, *config.betas, weight_decay=config.weight_decay)
-    return optax.chain(optax.clip_by_global_norm(config.clip), adam) if config.clip else adam
-
-
-def init(network: nn.Module, adam: optax.GradientTransformation, ema: float, crop: int, key: Array) -> State:
+def init(network: nn.Module, optimizer: optax.GradientTransformation, ema: float, crop: int, key: Array) -> State:
     """A fresh state for square crops of `crop` pixels."""
     params = network.init(key, jnp.zeros((1, crop, crop, 3)))
-    return states.create({"deblurrer": params}, {"deblurrer": adam}, ("deblurrer",) if ema else ())
+    return states.create({"deblurrer": params}, {"deblurrer": optimizer}, ("deblurrer",) if ema else ())
 
 
-def make_step(network: nn.Module, adam: optax.GradientTransformation, config: ConfigDict) -> Callable:
+def make_step(
+    network: nn.Module,
+    optimizer: optax.GradientTransformation,
+    config: ConfigDict,
+    features: nn.Module | None = None,
+) -> Callable:
     """Returns step(state, frozen, batch, key) -> (state, metrics).
 
-    `batch` holds uint8 `blurry` and `sharp` (n, crop, crop, 3); `frozen` is unused, no other network takes part.
+    `batch` holds uint8 `blurry` and `sharp` (n, crop, crop, 3). `features` serve the perceptual loss, with the weights
+    `frozen["features"]`. The loss of a network of three scales is summed over them, against reductions of `sharp`.
     """
-    loss_of = losses.RESTORATION[config.loss]
+    weights = losses.terms(config.loss)
 
     def step(state: State, frozen: Mapping, batch: Mapping[str, Array], key: Array) -> tuple[State, dict]:
-        del frozen
+        key = jax.random.fold_in(key, state.step)
         blurry, sharp = augment.to_float(batch["blurry"]), augment.to_float(batch["sharp"])
         if config.augment:
-            blurry, sharp = augment.dihedral(jax.random.fold_in(key, state.step), [blurry, sharp])
+            blurry, sharp = augment.dihedral(key, [blurry, sharp])
+        loss_of = losses.weighted_sum(weights, lambda x: features.apply(frozen["features"], x))
+        variables = state.params["deblurrer"]
 
-        def objective(params):
-            restored = full_resolution(network.apply(params, blurry, train=True)).astype(jnp.float32)
-            return jnp.mean(loss_of(restored, sharp)), -jnp.mean(losses.psnr_loss(restored, sharp))
+        def objective(params: Mapping) -> tuple[Array, tuple]:
+            outputs, moved = forward(network, {**variables, "params": params}, blurry, jax.random.fold_in(key, 1))
+            loss = sum(jnp.mean(loss_of(x, y)) for x, y in zip(outputs, pyramid(sharp)[-len(outputs) :], strict=True))
+            return loss, (moved, -jnp.mean(losses.psnr_loss(outputs[-1], sharp)))
 
-        (loss, psnr), gradients = jax.value_and_grad(objective, has_aux=True)(state.params["deblurrer"])
-        new = states.updated(state, "deblurrer", gradients, adam)
+        (loss, (moved, psnr)), gradients = jax.value_and_grad(objective, has_aux=True)(variables["params"])
+        new = states.updated(state, "deblurrer", optimizers.whole(gradients, variables), optimizer)
+        new = new.replace(params={"deblurrer": {**new.params["deblurrer"], **moved}})
         new = states.averaged(new, config.ema).replace(step=state.step + 1)
         return states.keep_finite(new, state), {"loss": loss, "psnr": psnr}
 
     return step
+
+
+def forward(network: nn.Module, variables: Mapping, x: Array, key: Array) -> tuple[list[Array], Mapping]:
+    """The network's outputs in training, the full resolution last, and its running statistics as they have moved."""
+    statistics = [name for name in variables if name != "params"]
+    outputs, moved = network.apply(variables, x, train=True, rngs={"dropout": key}, mutable=statistics)
+    outputs = outputs if isinstance(outputs, list) else [outputs]
+    return [y.astype(jnp.float32) for y in outputs], moved

@@ -1,0 +1,41 @@
+"""Optimisers of the supervised stages, by name, under their schedules."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from ml_collections import ConfigDict
+
+from b2b_jax.training import schedules
+
+OPTIMIZERS = {
+    "adamw": lambda rate, c: optax.adamw(rate, *c.betas, weight_decay=c.weight_decay, mask=only_params),
+    "adam": lambda rate, c: optax.adam(rate, *c.betas),
+    "rmsprop": lambda rate, c: optax.rmsprop(rate, decay=c.rho, eps=1e-7),  # as in Keras
+}
+SCHEDULES = {
+    "cosine": lambda c, steps: schedules.cosine(c.learning_rate, c.final, steps, c.warmup),
+    "restarts": lambda c, steps: schedules.cosine_restarts(c.learning_rate, c.final, steps, c.periods, c.warmup),
+    "halving": lambda c, steps: schedules.halving(c.learning_rate, steps, c.periods, c.warmup),
+    "linear": lambda c, steps: schedules.constant_then_linear(c.learning_rate, c.constant_steps, steps, c.warmup),
+    "constant": lambda c, steps: schedules.constant_then_linear(c.learning_rate, steps, steps + 1, c.warmup),
+}
+
+
+def create(config: ConfigDict, steps: int) -> optax.GradientTransformation:
+    """The optimiser `config.name` under the schedule `config.schedule`, the global gradient norm clipped if asked."""
+    optimizer = OPTIMIZERS[config.name](SCHEDULES[config.schedule](config, steps), config)
+    return optax.chain(optax.clip_by_global_norm(config.clip), optimizer) if config.clip else optimizer
+
+
+def only_params(variables: Mapping[str, Any]) -> dict[str, Any]:
+    """True for parameters, False for running statistics, which must not decay."""
+    return {name: jax.tree.map(lambda _, name=name: name == "params", tree) for name, tree in variables.items()}
+
+
+def whole(gradients: Any, variables: Mapping[str, Any]) -> dict[str, Any]:
+    """Gradients of the parameters with zeros for the running statistics, which an optimiser leaves as they are."""
+    zeros = {name: jax.tree.map(jnp.zeros_like, tree) for name, tree in variables.items() if name != "params"}
+    return {"params": gradients, **zeros}

@@ -1,0 +1,111 @@
+"""The blur extractor stage: codes the blur of known pairs, so that the translator's step can move it elsewhere."""
+
+from collections.abc import Callable
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from b2b_jax.data import pipeline
+from b2b_jax.data.sources import check_sizes
+from b2b_jax.errors import UserError
+from b2b_jax.files import write_json
+from b2b_jax.inference import pipeline as inference
+from b2b_jax.inference.pipeline import Network
+from b2b_jax.models.kernel_wizard import KernelWizard
+from b2b_jax.training import loop, optimizers, transfer
+from b2b_jax.training.run import Run, centre_crops
+from b2b_jax.training.stages import common
+from b2b_jax.training.state import State, best_params
+
+SEED = 9  # of its data stream
+
+
+def needed(run: Run) -> bool:
+    """True when the translator's known blur comes from the extractor."""
+    return run.config.known_blur.source == "extractor"
+
+
+def train(run: Run) -> None:
+    """Trains the extractor and its adapter on the known pairs."""
+    config, folder = run.config.blur_extractor, run.workdir / "blur_extractor"
+    network = common.create(config.network, run.dtype)
+    optimizer = optimizers.create(config.optimizer, config.steps)
+    pairs = pipeline.stream(run.known.train, run.known.crop(config.crop), common.stream_seed(run.config.seed, SEED))
+    evaluate = validate(run, network)
+    task = loop.Task(
+        name="blur_extractor",
+        steps=config.steps,
+        batch=config.batch,
+        init=lambda key: transfer.init(network, optimizer, config.crop, key),
+        step=transfer.make_step(network, optimizer, config),
+        frozen={},
+        evaluate=evaluate,
+    )
+    state = loop.train(task, common.batches(run, [pairs], config.batch), folder, run.config)
+    scores, _ = evaluate(state)
+    print("blur_extractor: " + ", ".join(f"{name} {score:.2f} dB" for name, score in scores.items()))
+    write_json(folder / "scores.json", scores)
+    common.export(folder, config.network, best_params(state, "blur_extractor"))
+
+
+def load(run: Run) -> Network:
+    """The trained or given extractor; UserError when the file holds another network."""
+    network = run.network("blur_extractor")
+    if not isinstance(network.module, KernelWizard):
+        raise UserError(f"{run.weights_path('blur_extractor')} holds {type(network.module).__name__}, not KernelWizard")
+    return network
+
+
+def check(run: Run) -> None:
+    """UserError when the photos, the crop or the batch cannot train the extractor; nothing is compiled."""
+    config = run.config.blur_extractor
+    common.check_batch("blur_extractor", config.batch)
+    common.check_optimizer("blur_extractor", config.optimizer)
+    common.check_choice("blur_extractor.network.name", config.network.name, ("kernel_wizard",))
+    common.check_traces("blur_extractor", common.create(config.network, run.dtype), config.crop)
+    blurred_afresh = run.config.data.known == "scenes"
+    check_sizes(run.known.train, config.crop + common.margin(run, blurred_afresh), "blur_extractor.crop")
+
+
+def check_crop(run: Run, stage: str, crop: int) -> None:
+    """UserError when the extractor, given or to be trained, cannot take the crops of another stage."""
+    given = run.config.blur_extractor.weights
+    network = load(run).module if given else common.create(run.config.blur_extractor.network, run.dtype)
+    common.check_traces(stage, network, crop)
+
+
+def validate(run: Run, network: nn.Module) -> Callable[[State], tuple[dict, np.ndarray]]:
+    """PSNR of re-blurred validation pairs and, where kernels are known, of blur moved between scenes.
+
+    `transfer_psnr` compares a scene under the blur of another pair with the truth; `unblurred_psnr` and
+    `other_blur_psnr` are what the sharp scene, and the scene under a blur of its own, would score.
+    """
+    settings = run.config.evaluation
+    crop = settings.validation_crop // network.stride * network.stride
+    pairs = centre_crops(run.known.validation, settings.validation_images, crop)
+    moved = run.known.transfer and centre_crops(run.known.transfer, settings.validation_images, crop)
+
+    @jax.jit
+    def move(params, sharp, blurry, target):
+        mean, _ = network.apply(params, sharp, blurry, method="extract")
+        return jnp.clip(network.apply(params, target, mean, method="adapt"), 0.0, 1.0)
+
+    def run_moves(params, *photos: np.ndarray) -> np.ndarray:
+        stacked = np.stack(photos, axis=1)
+        return inference.run(lambda x: move(params, x[:, 0], x[:, 1], x[:, 2]), stacked, settings.batch)
+
+    def evaluate(state: State) -> tuple[dict[str, float], np.ndarray]:
+        params = best_params(state, "blur_extractor")
+        reblurred = run_moves(params, pairs["sharp"], pairs["blurry"], pairs["sharp"])
+        scores = {"validation_psnr": common.mean_psnr(reblurred, pairs["blurry"])}
+        columns = [pairs["sharp"], reblurred, pairs["blurry"]]
+        if moved:
+            transferred = run_moves(params, moved["sharp"], moved["blurry"], moved["target"])
+            answers = {"transfer": transferred, "unblurred": moved["target"], "other_blur": moved["other"]}
+            scores |= {f"{name}_psnr": common.mean_psnr(answer, moved["truth"]) for name, answer in answers.items()}
+            columns += [moved["target"], transferred, moved["truth"]]
+        return scores, common.grid(columns, run.config.loop.sample_images)
+
+    return evaluate

@@ -1,0 +1,107 @@
+"""What the training stages share: networks from their config, seeds, checks, batches, pictures, exported weights."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import flax.linen as nn
+import grain
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+
+from b2b_jax import images, metrics, models, weights
+from b2b_jax.data import pipeline
+from b2b_jax.errors import UserError
+from b2b_jax.files import read_json
+from b2b_jax.inference.pipeline import Network
+from b2b_jax.training import optimizers
+from b2b_jax.training.run import WEIGHTS, Run, load
+
+VGG_DEPTHS = {"vgg19": 19, "vgg16": 16}
+VGG_LAYERS = {16: models.vgg.VGG16_RELEASE_LAYERS, 19: models.vgg.VGG19_LAYERS}
+
+
+def create(hyper: ConfigDict, dtype: jnp.dtype) -> nn.Module:
+    """The network that a config section describes; UserError when it names no network or key of ours."""
+    try:
+        return models.create(**hyper.to_dict(), dtype=dtype)
+    except ValueError as error:
+        raise UserError(str(error)) from error
+
+
+def stream_seed(seed: int, number: int) -> int:
+    """Seeds of the data streams of one run, apart from one another and from those of other runs."""
+    return int(np.random.SeedSequence([seed, number]).generate_state(1)[0])
+
+
+def export(folder: Path, hyper: ConfigDict, variables) -> None:
+    """Writes a stage's weights: the mark that it is finished, and what every later stage loads."""
+    hyper = hyper.to_dict()
+    weights.save(folder / WEIGHTS, hyper.pop("name"), hyper, jax.device_get(variables))
+
+
+def load_vgg(run: Run, kind: str, path: Path, instead: str) -> Network:
+    """The frozen feature extractor `kind` of VGG_DEPTHS at `path`; UserError, which ends in `instead`, without it."""
+    if not path.is_file():
+        raise UserError(
+            f"The loss needs torchvision's {kind.upper()} at {path}: get {kind}-*.pth of "
+            f"https://download.pytorch.org/models and run python tools/convert_weights.py {kind}-*.pth {path}; "
+            f"{instead}"
+        )
+    vgg = load(path, run.dtype)
+    if getattr(vgg.module, "depth", None) != VGG_DEPTHS[kind]:
+        raise UserError(f"{path} does not hold the {kind} that the loss names")
+    return Network(vgg.module.clone(layers=VGG_LAYERS[VGG_DEPTHS[kind]]), vgg.variables)
+
+
+def margin(run: Run, blurred: bool) -> int:
+    """Pixels by which a crop that is blurred afresh is larger before: the kernel's reach on both sides."""
+    return 2 * (run.config.data.scenes.known_kernel.size // 2) if blurred else 0
+
+
+def check_batch(stage: str, batch: int) -> None:
+    """UserError when the devices cannot share the batch evenly."""
+    if batch < 1 or batch % jax.device_count():
+        devices = jax.device_count()
+        raise UserError(f"{stage}.batch is {batch}; it must be a multiple of the {devices} devices, as {devices} is")
+
+
+def check_choice(key: str, value: str, choices: Iterable[str]) -> None:
+    """UserError when `value` is none of the choices."""
+    if value not in choices:
+        raise UserError(f"{key} is {value!r}; it can be {', '.join(choices)}")
+
+
+def check_optimizer(stage: str, config: ConfigDict) -> None:
+    """UserError when an optimiser or schedule is unknown."""
+    check_choice(f"{stage}.optimizer.name", config.name, optimizers.OPTIMIZERS)
+    check_choice(f"{stage}.optimizer.schedule", config.schedule, optimizers.SCHEDULES)
+
+
+def check_traces(stage: str, network: nn.Module, crop: int) -> None:
+    """UserError when the network cannot take square images of `crop` pixels, in the network's own words."""
+    try:
+        jax.eval_shape(network.init, jax.random.key(0), jnp.zeros((1, crop, crop, 3)))
+    except ValueError as error:
+        raise UserError(f"{stage}.crop does not fit: {error}") from error
+
+
+def batches(run: Run, streams: list[grain.MapDataset], batch: int) -> grain.MapDataset:
+    """This process's batches of the run."""
+    return pipeline.batches(streams, batch, jax.process_index(), jax.process_count())
+
+
+def mean_psnr(x: np.ndarray, y: np.ndarray) -> float:
+    """Mean PSNR in dB of 8-bit rounded images (n, h, w, 3)."""
+    return float(np.mean(metrics.psnr(metrics.round8(x), y)))
+
+
+def grid(columns: list[np.ndarray], rows: int) -> np.ndarray:
+    """Versions (n, h, w, 3) side by side, the first `rows` images below one another: uint8 (rows·h, columns·w, 3)."""
+    return images.to_uint8(np.concatenate(np.concatenate([x[:rows] for x in columns], axis=2)))
+
+
+def read_summary(folder: Path) -> dict[str, float]:
+    """A stage's summary.json; empty when the stage was not trained here."""
+    return read_json(folder / "summary.json") or {}

@@ -1,0 +1,92 @@
+"""The deblurrer stage: a network that removes the known blur, trained on known pairs."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import flax.linen as nn
+import grain
+import jax
+import numpy as np
+
+from b2b_jax import losses
+from b2b_jax.data import pipeline
+from b2b_jax.data.sources import Source, check_sizes
+from b2b_jax.errors import UserError
+from b2b_jax.inference import pipeline as inference
+from b2b_jax.inference.pipeline import Network
+from b2b_jax.training import loop, optimizers, supervised
+from b2b_jax.training.run import Run, centre_crops
+from b2b_jax.training.stages import common
+from b2b_jax.training.state import State, best_params
+
+SEED = 1  # of its data stream
+
+
+def train(run: Run) -> None:
+    """Trains the deblurrer on the known pairs."""
+    known = run.known
+    fit(run, run.workdir / "deblurrer", known.train, known.crop, known.validation)
+
+
+def fit(
+    run: Run,
+    folder: Path,
+    train: Source,
+    crop: Callable[[int], grain.transforms.RandomMap],
+    held_out: Source,
+) -> None:
+    """Trains `config.deblurrer` on any pairs and exports it to `folder`."""
+    config = run.config.deblurrer
+    network = common.create(config.network, run.dtype)
+    optimizer = optimizers.create(config.optimizer, config.steps)
+    features = load_features(run)
+    pairs = pipeline.stream(train, crop(config.crop), common.stream_seed(run.config.seed, SEED))
+    task = loop.Task(
+        name=folder.name,
+        steps=config.steps,
+        batch=config.batch,
+        init=lambda key: supervised.init(network, optimizer, config.ema, config.crop, key),
+        step=supervised.make_step(network, optimizer, config, features and features.module),
+        frozen={"features": features.variables} if features else {},
+        evaluate=validate(run, network, held_out),
+    )
+    state = loop.train(task, common.batches(run, [pairs], config.batch), folder, run.config)
+    common.export(folder, config.network, best_params(state, "deblurrer"))
+
+
+def validate(run: Run, network: nn.Module, source: Source) -> Callable[[State], tuple[dict, np.ndarray]]:
+    """PSNR of the restored validation crops, and a picture of blurry, restored, sharp."""
+    photos = centre_crops(source, run.config.evaluation.validation_images, run.config.evaluation.validation_crop)
+    restore = jax.jit(lambda params, x: inference.apply(network, params, x))
+
+    def evaluate(state: State) -> tuple[dict[str, float], np.ndarray]:
+        params = best_params(state, "deblurrer")
+        restored = inference.run(lambda x: restore(params, x), photos["blurry"], run.config.evaluation.batch)
+        versions = {"validation": restored, "input": photos["blurry"]}
+        scores = {f"{name}_psnr": common.mean_psnr(version, photos["sharp"]) for name, version in versions.items()}
+        return scores, common.grid([photos["blurry"], restored, photos["sharp"]], run.config.loop.sample_images)
+
+    return evaluate
+
+
+def load_features(run: Run) -> Network | None:
+    """The frozen VGG19 of a perceptual loss; None when the loss needs none. UserError: it is not there."""
+    config = run.config.deblurrer
+    if losses.PERCEPTUAL not in losses.terms(config.loss):
+        return None
+    return common.load_vgg(run, "vgg19", Path(config.perceptual_weights), "or choose another --config.deblurrer.loss")
+
+
+def check(run: Run) -> None:
+    """UserError when the photos, the settings or the weights cannot train the deblurrer; nothing is compiled."""
+    config = run.config.deblurrer
+    common.check_batch("deblurrer", config.batch)
+    common.check_optimizer("deblurrer", config.optimizer)
+    try:
+        losses.terms(config.loss)
+    except ValueError as error:
+        raise UserError(f"deblurrer.loss: {error}") from error
+    load_features(run)
+    common.check_traces("deblurrer", common.create(config.network, run.dtype), config.crop)
+    blurred_afresh = run.config.data.known == "scenes"
+    check_sizes(run.known.train, config.crop + common.margin(run, blurred_afresh), "deblurrer.crop")

@@ -1,0 +1,128 @@
+"""The translator stage, Blur2Blur itself: the camera's blur into the known blur."""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import flax.linen as nn
+import grain
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from b2b_jax import losses
+from b2b_jax.data import domains, pipeline
+from b2b_jax.data.sources import check_sizes
+from b2b_jax.inference import pipeline as inference
+from b2b_jax.inference.pipeline import Network
+from b2b_jax.training import gan, loop
+from b2b_jax.training.run import Run, centre_crops
+from b2b_jax.training.stages import blur_extractor, common
+from b2b_jax.training.state import State, best_params
+
+SEED = 2  # of its data streams, this and the following
+CONTENTS = (*common.VGG_DEPTHS, "pooled")
+
+
+def train(run: Run) -> None:
+    """Trains the translator towards the set K that `known_blur.source` names."""
+    fit(run, run.workdir / "translator", run.config.known_blur.source)
+
+
+def fit(run: Run, folder: Path, source: str) -> None:
+    """Trains `config.translator` towards the known blur of `source` and exports it to `folder`."""
+    config = run.config.translator
+    networks = {name: common.create(config[name], run.dtype) for name in ("generator", "discriminator")}
+    adams = gan.optimizers(config.optimizer, config.steps)
+    vgg, extractor = load_vgg(run), blur_extractor.load(run) if source == "extractor" else None
+    content = gan.make_content(config.content.kind, vgg and vgg.module)
+    known_blur = gan.make_known_blur(extractor and extractor.module)
+    frozen = {"vgg": vgg, "blur_extractor": extractor}
+    task = loop.Task(
+        name=folder.name,
+        steps=config.steps,
+        batch=config.batch,
+        init=lambda key: gan.init(networks, adams, config.ema, config.crop, key),
+        step=gan.make_step(networks, adams, content, known_blur, config),
+        frozen={name: network.variables for name, network in frozen.items() if network},
+        evaluate=validate(run, networks["generator"]),
+    )
+    state = loop.train(task, batches(run, source), folder, run.config)
+    common.export(folder / "discriminator", config.discriminator, state.params["discriminator"])
+    common.export(folder, config.generator, best_params(state, "generator"))  # last: it marks the stage as finished
+
+
+def batches(run: Run, source: str) -> grain.MapDataset:
+    """Batches of `unknown_blur` and of what K is made from, each shuffled by its own seed, cycled at its own length."""
+    camera = domains.Supply(run.unknown.blur, pipeline.Crop, False, {"image": "unknown_blur"})
+    supplies = [camera, *domains.KNOWN_BLUR[source](run.config, run.known, run.unknown)]
+    return common.batches(run, streams(run, supplies), run.config.translator.batch)
+
+
+def streams(run: Run, supplies: Sequence[domains.Supply], further: Mapping[str, str] = {}) -> list[grain.MapDataset]:
+    """Endless crops of every supply, under its own seed; `further` keeps more of a crop's images under new names."""
+    crop, seed = run.config.translator.crop, run.config.seed
+    return [
+        pipeline.rename(
+            pipeline.stream(supply.source, supply.crop(crop), common.stream_seed(seed, SEED + i)),
+            {**supply.names, **further},
+        )
+        for i, supply in enumerate(supplies)
+    ]
+
+
+def check(run: Run) -> None:
+    """UserError when the photos, the settings or the weights cannot train the translator; nothing is compiled."""
+    config = run.config.translator
+    common.check_batch("translator", config.batch)
+    common.check_choice("translator.gan_loss", config.gan_loss, losses.GAN_LOSSES)
+    common.check_choice("translator.discriminator.norm", config.discriminator.norm, ("instance", "none"))
+    load_vgg(run)
+    common.check_traces("translator", common.create(config.generator, run.dtype), config.crop)
+    # The discriminator's smallest image is a quarter of the crop.
+    common.check_traces("translator", common.create(config.discriminator, run.dtype), config.crop // 4)
+    check_sizes(run.unknown.blur, config.crop, "translator.crop")
+    check_known_blur(run)
+
+
+def check_known_blur(run: Run) -> None:
+    """UserError when the photos cannot give the known blur; nothing is compiled."""
+    config, source = run.config.translator, run.config.known_blur.source
+    common.check_choice("known_blur.source", source, domains.KNOWN_BLUR)
+    for supply in domains.KNOWN_BLUR[source](run.config, run.known, run.unknown):
+        check_sizes(supply.source, config.crop + common.margin(run, supply.blurred_afresh), "translator.crop")
+    if source == "extractor":
+        blur_extractor.check_crop(run, "translator", config.crop)
+
+
+def load_vgg(run: Run) -> Network | None:
+    """The frozen feature extractor of the content loss; None when the loss needs none. UserError: it is not there."""
+    content = run.config.translator.content
+    common.check_choice("translator.content.kind", content.kind, CONTENTS)
+    if content.kind == "pooled":
+        return None
+    instead = "or train without it: --config.translator.content.kind=pooled --config.translator.content.weight=2"
+    return common.load_vgg(run, content.kind, Path(content.weights), instead)
+
+
+def validate(run: Run, generator: nn.Module) -> Callable[[State], tuple[dict, np.ndarray]]:
+    """PSNR of D_K(G(y)) where there is truth, and a picture of y, G(y), D_K(G(y)) and the truth."""
+    deblurrer, settings = run.network("deblurrer"), run.config.evaluation
+    source = run.unknown.validation or run.unknown.blur
+    photos = centre_crops(source, settings.validation_images, settings.validation_crop)
+    blurry = photos["blurry"] if "blurry" in photos else photos["image"]
+
+    @jax.jit
+    def both(params, frozen, x):
+        translated = inference.apply(generator, params, x)
+        return jnp.stack([translated, inference.apply(deblurrer.module, frozen, translated)], axis=1)
+
+    def evaluate(state: State) -> tuple[dict[str, float], np.ndarray]:
+        params = best_params(state, "generator")
+        outputs = inference.run(lambda x: both(params, deblurrer.variables, x), blurry, settings.batch)
+        columns, rows = [blurry, outputs[:, 0], outputs[:, 1]], run.config.loop.sample_images
+        if "sharp" not in photos:
+            return {}, common.grid(columns, rows)
+        scores = {"validation_psnr": common.mean_psnr(outputs[:, 1], photos["sharp"])}
+        return scores, common.grid([*columns, photos["sharp"]], rows)
+
+    return evaluate

@@ -1,0 +1,63 @@
+"""The grid search: what it runs, in which order, how it ranks, and that it stops at a run that fails."""
+
+import importlib.util
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PSNR = {"l1": 1.0, "mse": 0.0, "rmsprop": 0.5, "adam": 0.0}  # what each value adds to a cell's score
+
+
+@pytest.fixture
+def tool():
+    spec = importlib.util.spec_from_file_location("grid_search", ROOT / "tools" / "grid_search.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def runs(tool, monkeypatch):
+    """Commands that were run; each leaves the log of a run whose score depends on its settings."""
+    commands = []
+
+    def run(command):
+        keys = dict(word.removeprefix("--").split("=", 1) for word in command if word.startswith("--"))
+        commands.append(keys)
+        folder = Path(keys["workdir"], "deblurrer")
+        folder.mkdir(parents=True, exist_ok=True)
+        rate = float(keys.get("config.deblurrer.optimizer.learning_rate", 0))
+        value = 20 + PSNR[keys["config.deblurrer.loss"]] + PSNR[keys["config.deblurrer.optimizer.name"]] + 100 * rate
+        rows = [{"step": 1, "validation_psnr": 99.0}, {"step": 2, "validation_psnr": value}, {"step": 3, "loss": 0.1}]
+        (folder / "metrics.jsonl").write_text("\n".join(map(json.dumps, rows)))
+        return subprocess.CompletedProcess(command, 3 if keys.get("config.fail") else 0)
+
+    monkeypatch.setattr(tool.subprocess, "run", run)
+    return commands
+
+
+def arguments(folder, *more):
+    axes = ["--losses", "mse", "l1", "--optimizers", "adam", "rmsprop", "--learning-rates", "0.001", "0.003"]
+    return ["--config", "configs/demo.py:quick", "--output", str(folder), "--steps", "7", *axes, "--rhos", "0.9", *more]
+
+
+def test_the_second_grid_refines_the_best_of_the_first(tool, runs, tmp_path, capsys):
+    assert tool.main(arguments(tmp_path, "--", "--config.seed=4")) == 0
+    chosen = [(r["config.deblurrer.loss"], r["config.deblurrer.optimizer.name"]) for r in runs]
+    assert chosen == [("mse", "adam"), ("mse", "rmsprop"), ("l1", "adam"), *[("l1", "rmsprop")] * 3]
+    assert [r.get("config.deblurrer.optimizer.learning_rate") for r in runs[4:]] == ["0.001", "0.003"]
+    assert all(r["config.seed"] == "4" and r["config.deblurrer.steps"] == "7" for r in runs)
+    assert len({r["workdir"] for r in runs}) == len(runs)
+    table = (tmp_path / "grid.md").read_text()
+    assert [line.split("|")[-2].strip() for line in table.splitlines()[2:]] == [
+        *("21.80", "21.60", "21.50", "21.00", "20.50", "20.00")
+    ]
+    assert table in capsys.readouterr().out
+
+
+def test_a_failed_run_ends_the_search(tool, runs, tmp_path, capsys):
+    assert tool.main(arguments(tmp_path, "--", "--config.fail=1")) == 3
+    assert len(runs) == 1 and "exit code 3" in capsys.readouterr().err

@@ -34,10 +34,10 @@ def data(tmp_path_factory):
     return tmp_path_factory.mktemp("data")
 
 
-def start(environment, workdir, data, *arguments):
-    """Starts the main command; both of its streams come back as one text."""
+def start(environment, workdir, data, *arguments, module=("-m", "b2b_jax.main")):
+    """Starts the main command, or that of another module; both of its streams come back as one text."""
     places = [f"--workdir={workdir}", f"--config.data.root={data}"]
-    command = [sys.executable, "-m", "b2b_jax.main", *arguments, *places]
+    command = [sys.executable, *module, *arguments, *places]
     return subprocess.Popen(
         command, cwd=ROOT, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
     )
@@ -167,6 +167,15 @@ TINY = (
     "--config.deblurrer.steps=4",
     "--config.deblurrer.batch=2",
     "--config.deblurrer.crop=32",
+    "--config.blur_extractor.network.nf=4",
+    "--config.blur_extractor.network.kernel_dim=8",
+    "--config.blur_extractor.network.front_blocks=0",
+    "--config.blur_extractor.network.back_blocks=1",
+    "--config.blur_extractor.network.kernel_blocks=0",
+    "--config.blur_extractor.network.reductions=1",
+    "--config.blur_extractor.steps=4",
+    "--config.blur_extractor.batch=2",
+    "--config.blur_extractor.crop=32",
     "--config.translator.generator.base_channels=4",
     "--config.translator.generator.num_res=1",
     "--config.translator.discriminator.ndf=4",
@@ -222,4 +231,30 @@ def test_reds_trains_and_evaluates_on_small_downloads_and_is_then_done(downloads
     assert code == 0 and "deblurrer: done before, skipped" in output, output
     assert_equal_bits(arrays(tmp_path / "translator"), before)  # from the checkpoint of its last step
     code, output = finish(start(environment, tmp_path, downloads, *TINY))
-    assert code == 0 and output.count("done before, skipped") == 3, output
+    assert code == 0 and output.count("done before, skipped") == 4, output
+
+
+@pytest.mark.slow
+def test_the_known_blur_of_a_run_is_written_for_other_tools(downloads, environment, tmp_path):
+    stages = "--config.stages=blur_extractor"
+    code, output = finish(start(environment, tmp_path / "run", downloads, *TINY, stages))
+    assert code == 0 and "validation_psnr" in output, output
+    module = ["-m", "b2b_jax.synthesize", f"--output={tmp_path / 'known'}", "--count=3"]
+    for wanted in (0, 2):  # the second time the folder is there
+        code, output = finish(start(environment, tmp_path / "run", downloads, *TINY, module=module))
+        assert code == wanted and "Traceback" not in output, output
+    for i in range(3):
+        blurry, sharp = (images.read(tmp_path / "known" / part / f"{i:06d}.png") for part in ("blurry", "sharp"))
+        assert blurry.shape == sharp.shape == (48, 48, 3) and (blurry != sharp).any()
+
+
+@pytest.mark.slow
+def test_a_checkpoint_holds_no_frozen_network(downloads, environment, tmp_path):
+    code, output = finish(
+        start(environment, tmp_path, downloads, *TINY, "--config.stages=deblurrer,blur_extractor,translator")
+    )
+    assert code == 0, output
+    step = tmp_path / "translator" / "checkpoints" / "4"
+    names = " ".join(path.read_text(errors="ignore") for path in step.rglob("*") if path.name == "_METADATA")
+    assert "generator" in names and "discriminator" in names
+    assert "kernel_extractor" not in names and "recon_trunk" not in names

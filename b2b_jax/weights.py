@@ -328,6 +328,7 @@ def _kernel_wizard(state: State) -> dict[str, Any] | None:
     bottom = _shape(state, innermost.replace(".up.1.", ".down.1." if len(ups) > 1 else ".down.0."))[0]
     kernel_dim = _shape(state, innermost)[0] - bottom
     last = _shape(state, f"kernel_extractor.model.{1 + 3 * len(ups)}.weight")
+    trunk = [name for name in state if re.fullmatch(r"recon_trunk\.\d+\.weight", name)]
     return {
         "nf": _shape(state, "feature_extractor.0.weight")[0],
         "kernel_dim": kernel_dim,
@@ -335,7 +336,9 @@ def _kernel_wizard(state: State) -> dict[str, Any] | None:
         "back_blocks": _blocks(state, r"recon_trunk\.\d+\.conv1"),
         "kernel_blocks": _blocks(state, r"kernel_extractor\.model\.\d+\.conv_block\.1"),
         "variational": last[:1] == (2 * kernel_dim,),
+        "shrinks": len([name for name in state if re.fullmatch(r"feature_extractor\.\d+\.weight", name)]) - 1,
         "reductions": len(ups),
+        "tail": _shape(state, max(trunk, key=lambda name: int(name.split(".")[1])))[1],
     }
 
 

@@ -143,7 +143,9 @@ def blur_extractor() -> ConfigDict:
                     "back_blocks": 20,
                     "kernel_blocks": 4,
                     "variational": False,  # codes as distributions; Blur2Blur's released code uses none
-                    "reductions": 5,  # halvings on the way to a code; crops of at least 8 * 2^reductions pixels
+                    "shrinks": 2,  # halvings on the way to the features
+                    "reductions": 5,  # further ones to a code; crops of at least 2 * 2^(shrinks + reductions) pixels
+                    "tail": 64,  # channels of the last layers
                 }
             ),
             "kl_weight": 10.0,  # of the codes' divergence from N(0, 1), when variational

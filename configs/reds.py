@@ -3,7 +3,8 @@
     python -m b2b_jax.main --config configs/reds.py --workdir runs/reds
 
 Needs data/GOPRO_Large, data/REDS and weights/vgg19.safetensors (converted from torchvision's vgg19); with
---config.deblurrer.weights=weights/nafnet_gopro64.safetensors the deblurrer is loaded instead of trained.
+--config.deblurrer.weights=weights/nafnet_gopro64.safetensors the deblurrer is loaded instead of trained, with
+--config.blur_extractor.weights=FILE the blur extractor (a converted KernelWizard) too.
 
 Expected (published, NAFNet): PSNR 25.80 → 28.11 dB, SSIM 0.880 → 0.893, after 1M steps of batch 16, 3 days on 2 A100.
 This implementation has not been run to the end on REDS.

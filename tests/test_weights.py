@@ -42,7 +42,9 @@ WIZARD = {
     "back_blocks": 2,
     "kernel_blocks": 1,
     "variational": True,
+    "shrinks": 2,
     "reductions": 5,
+    "tail": 64,
 }
 RESNET = {"ngf": 64, "n_blocks": 2, "norm": "instance", "use_dropout": False}
 UNET = {"num_downs": 5, "ngf": 4, "norm": "instance", "up": "bilinear"}
@@ -417,7 +419,8 @@ def test_identify_full_size_networks(file, expected):
         ("nafnet", NAFNET | {"width": 4, "encoders": [1, 2], "middle": 3, "decoders": [2, 1], "unshuffle": 2}),
         ("restormer", RESTORMER | {"num_blocks": [1, 2, 1, 1], "heads": [2, 2, 1, 4], "expansion": 2.0, "bias": True}),
         ("kernel_wizard", WIZARD | {"kernel_dim": 12, "kernel_blocks": 0, "variational": False, "reductions": 1}),
-        ("kernel_wizard", WIZARD | {"front_blocks": 0, "back_blocks": 0, "reductions": 3}),
+        ("kernel_wizard", WIZARD | {"nf": 3, "reductions": 2, "shrinks": 0, "tail": 7}),
+        ("kernel_wizard", WIZARD | {"front_blocks": 0, "back_blocks": 0, "reductions": 3, "shrinks": 1}),
         ("resnet", RESNET | {"ngf": 2, "norm": "batch", "use_dropout": True}),
         ("resnet", RESNET | {"ngf": 2, "norm": "batch"}),
         ("unet", UNET | {"num_downs": 2, "norm": "batch", "up": "transposed"}),

@@ -26,18 +26,20 @@ class ResidualBlock(nn.Module):
 
 
 class FeatureExtractor(nn.Module):
-    """(n, h, w, 3) -> (n, h/4, w/4, nf): the features of a sharp or a blurry photo."""
+    """(n, h, w, 3) -> (n, h/2^shrinks, w/2^shrinks, nf): the features of a sharp or a blurry photo."""
 
     nf: int
     blocks: int
+    shrinks: int
     dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
-        for i, stride in enumerate((1, 2, 2)):
+        for i in range(1 + self.shrinks):
+            stride = 1 if i == 0 else 2
             x = nn.leaky_relu(layers.Conv(self.nf, 3, stride, dtype=self.dtype, name=f"{2 * i}")(x), 0.1)
         for i in range(self.blocks):
-            x = ResidualBlock(self.dtype, name=f"{6 + i}")(x)
+            x = ResidualBlock(self.dtype, name=f"{2 * (1 + self.shrinks) + i}")(x)
         return x
 
 
@@ -100,19 +102,23 @@ class Adapter(nn.Module):
 
 
 class Reconstruction(nn.Module):
-    """(n, h/4, w/4, nf) -> (n, h, w, 3), what the blurring adds to the photo. Its last layers have 64 channels."""
+    """(n, h/2^shrinks, w/2^shrinks, nf) -> (n, h, w, 3), what the blurring adds to the photo."""
 
     blocks: int
+    shrinks: int
+    tail: int
     dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
-        n = self.blocks
-        for i in range(n):
+        for i in range(self.blocks):
             x = ResidualBlock(self.dtype, name=f"{i}")(x)
-        for number, width in ((n, 4 * x.shape[-1]), (n + 3, 256)):
+        number = self.blocks
+        for left in reversed(range(self.shrinks)):
+            width = 4 * (x.shape[-1] if left else self.tail)
             x = nn.leaky_relu(layers.pixel_shuffle(self._conv(number, x, width), 2), 0.1)
-        return self._conv(n + 8, nn.leaky_relu(self._conv(n + 6, x, 64), 0.1), 3)
+            number += 3
+        return self._conv(number + 2, nn.leaky_relu(self._conv(number, x, self.tail), 0.1), 3)
 
     def _conv(self, number: int, x: jax.Array, features: int) -> jax.Array:
         return layers.Conv(features, dtype=self.dtype, name=f"{number}")(x)
@@ -123,9 +129,11 @@ class KernelWizard(nn.Module):
 
     nf: channels of the features. kernel_dim: channels of a code (8 nf in the published networks). front_blocks,
     back_blocks, kernel_blocks: residual blocks of the features, the reconstruction and the kernel extractor.
-    variational: codes are distributions. reductions: halvings of the features on the way to a code, 5 as published;
-    fewer serve small crops. Sides must be multiples of `stride`, for `extract` of at least twice `stride`, since a
-    code of one pixel cannot be padded by reflection.
+    variational: codes are distributions. Smaller networks than the published: shrinks: halvings on the way to the
+    features (2), whose nf channels must hold the detail of a cell of 2^shrinks x 2^shrinks pixels if blur is to take
+    it away; reductions: halvings of the features on the way to a code (5); tail: channels of the last layers (64).
+    Sides must be multiples of `stride`, for `extract` of at least twice `stride`, since a code of one pixel cannot be
+    padded by reflection.
     """
 
     nf: int = 64
@@ -134,21 +142,23 @@ class KernelWizard(nn.Module):
     back_blocks: int = 20
     kernel_blocks: int = 4
     variational: bool = False
+    shrinks: int = 2
     reductions: int = 5
+    tail: int = 64
     dtype: Any = jnp.float32
 
     @property
     def stride(self) -> int:
         """Both sides of an image must be multiples of this (128 as published)."""
-        return 4 * 2**self.reductions
+        return 2 ** (self.shrinks + self.reductions)
 
     def setup(self):
         features = self.kernel_dim * (2 if self.variational else 1)
         extractor = (self.nf, features, self.kernel_blocks, self.reductions, self.dtype)
-        self.feature_extractor = FeatureExtractor(self.nf, self.front_blocks, self.dtype)
+        self.feature_extractor = FeatureExtractor(self.nf, self.front_blocks, self.shrinks, self.dtype)
         self.kernel_extractor = KernelExtractor(*extractor)
         self.adapter = Adapter(self.nf, self.reductions, self.dtype)
-        self.recon_trunk = Reconstruction(self.back_blocks, self.dtype)
+        self.recon_trunk = Reconstruction(self.back_blocks, self.shrinks, self.tail, self.dtype)
 
     def __call__(self, sharp: jax.Array, blurry: jax.Array | None = None, train: bool = False) -> jax.Array:
         """Blurs `sharp` as it is blurred in `blurry` (the mean code); without `blurry`, as in itself: not at all."""

@@ -7,7 +7,8 @@ The known blur is GoPro's (data/GOPRO_Large), moved onto your sharp photos by th
 --config.deblurrer.weights=weights/nafnet_gopro64.safetensors to load a converted NAFNet instead of training one, and
 --config.blur_extractor.weights=FILE for a converted KernelWizard. The content loss needs no downloaded weights here.
 With pairs to score on (--config.data.test_blur=DIR --config.data.test_sharp=DIR, equal names) the run is evaluated too;
-without, it ends with the translator. 200K steps of batch 16 at 256 pixels: less than the paper's million, for a camera of few scenes.
+without, it ends with the translator. 200K steps of batch 16 at 256 pixels: less than the paper's million, for a camera
+of few scenes.
 """
 
 from ml_collections import ConfigDict

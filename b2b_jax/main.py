@@ -18,7 +18,7 @@ import numpy as np
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
-from b2b_jax.data import blur
+from b2b_jax.data import blur, domains, survey
 from b2b_jax.errors import UserError
 from b2b_jax.evaluation import evaluate, summary
 from b2b_jax.files import read_json, write_json
@@ -172,6 +172,7 @@ def check(run: Run, pending: list[str]) -> None:
 def check_values(config: ConfigDict) -> None:
     """UserError for values that no run can use, whatever its stages."""
     stages.check_choice("compute_dtype", config.compute_dtype, ("auto", "float32", "bfloat16"))
+    stages.check_choice("data.bad_photos", config.data.bad_photos, ("skip", "stop"))
     for key in ("log_every", "evaluate_every", "checkpoint_every", "keep"):
         if config.loop[key] < 1:
             raise UserError(f"loop.{key} is {config.loop[key]}; it must be at least 1")
@@ -185,7 +186,15 @@ def check_values(config: ConfigDict) -> None:
 
 
 FIXED = ("seed", "data", "known_blur", "deblurrer", "translator")  # sections that may not change within a folder,
-MOVABLE = {"data.root", "data.known_path", "data.unknown_path", "data.threads", "data.prefetch"}  # … but for these
+MOVABLE = {  # … but for these
+    "data.root",
+    "data.known_path",
+    "data.unknown_path",
+    "data.prepared",
+    "data.prepare",
+    "data.threads",
+    "data.prefetch",
+}
 
 
 def refuse_changes(run: Run) -> None:
@@ -199,10 +208,23 @@ def refuse_changes(run: Run) -> None:
 
 
 def record(run: Run) -> None:
-    """Writes config.json and, when the camera's photos were split here, split.json."""
+    """Writes config.json and what is known of the photos: split.json, data_report.json and bad_photos.json."""
     write_json(run.workdir / "config.json", as_json(run.config))
-    if "unknown" in vars(run) and run.unknown.split:
-        write_json(run.workdir / "split.json", run.unknown.split)
+    for side in ("known", "unknown"):
+        if side in vars(run):
+            domains.keep_bad_photos(getattr(run, side), run.workdir / "bad_photos.json")
+    if "unknown" in vars(run):
+        record_camera(run.unknown, run.workdir)
+
+
+def record_camera(unknown: domains.Unknown, workdir: Path) -> None:
+    """Writes split.json when the camera's photos were split here; reports once on folders of one's own."""
+    if unknown.split:
+        write_json(workdir / "split.json", unknown.split)
+    if unknown.piles and not (workdir / "data_report.json").exists():
+        report = survey.survey(unknown.piles)
+        print("\n".join(survey.lines(report)))
+        write_json(workdir / "data_report.json", report)
 
 
 def as_json(config: ConfigDict) -> dict:

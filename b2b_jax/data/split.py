@@ -7,25 +7,29 @@ import numpy as np
 
 
 def by_scene(scenes: Sequence[str], ratio: float, seed: int) -> set[str]:
-    """Chooses the scenes of B so that its share of the photos comes near `ratio`; the others are S's.
+    """Chooses the scenes of B so that its share of the photos comes nearest to `ratio`; the others are S's.
 
     Args:
         scenes: the scene of every photo.
         ratio: B's share of the photos, 0 < ratio < 1.
-        seed: of the order in which scenes are tried.
+        seed: chooses among the choices that come equally near.
 
-    Scenes are taken in a random order while they bring the share nearer; no photo of a scene of B is in S. At least one
-    scene goes to either side. Raises ValueError if there are fewer than two scenes.
+    No photo of a scene of B is in S, and at least one scene is on either side. Raises ValueError if there are fewer
+    than two scenes.
     """
     sizes = Counter(scenes)
     if len(sizes) < 2:
         raise ValueError(f"a split by scene needs at least two scenes, got {len(sizes)}")
-    names = sorted(sizes)
-    wanted, taken, chosen = ratio * len(scenes), 0, set()
-    for index in np.random.default_rng(seed).permutation(len(names)):
-        name = names[index]
-        nearer = abs(taken + sizes[name] - wanted) < abs(taken - wanted)
-        if not chosen or (nearer and len(chosen) < len(names) - 1):
+    names = np.random.default_rng(seed).permutation(sorted(sizes)).tolist()
+    # Subset sums: bit s of sums[i] tells that some of the first i scenes have s photos together.
+    sums = [1]
+    for name in names:
+        sums.append(sums[-1] | sums[-1] << sizes[name])
+    reachable = [total for total, bit in enumerate(reversed(bin(sums[-1])[2:])) if bit == "1"]
+    left = min(reachable[1:-1], key=lambda total: abs(total - ratio * len(scenes)))
+    chosen = set()
+    for name, before in zip(reversed(names), reversed(sums[:-1]), strict=True):
+        if not before >> left & 1:
             chosen.add(name)
-            taken += sizes[name]
+            left -= sizes[name]
     return chosen

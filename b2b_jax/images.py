@@ -76,7 +76,8 @@ def size(path: str | os.PathLike) -> tuple[int, int]:
     """Height and width in pixels of the photo that `read` would give, from its header alone; ImageError as there."""
     with _opened(path) as image:
         width, height = image.size
-        turned = image.getexif().get(ExifTags.Base.Orientation, 1) >= 5
+        # A PNG's own getexif decodes it all to look for a chunk behind the pixels: 40 ms of a 720p frame.
+        turned = Image.Image.getexif(image).get(ExifTags.Base.Orientation, 1) >= 5
         return (width, height) if turned else (height, width)
 
 

@@ -117,8 +117,9 @@ def test_skip_names_a_bad_photo_and_takes_the_next(tmp_path, capsys, kind):
 @pytest.mark.parametrize("kind", BAD)
 def test_stop_names_a_bad_photo(tmp_path, kind):
     config, path = camera_of(tmp_path, kind, policy="stop")
+    stream = pipeline.stream(domains.open_unknown(config).blur, pipeline.Crop(CROP), 0)
     with pytest.raises((UserError, ImageError)) as caught:
-        drawn(domains.open_unknown(config).blur)
+        list(pipeline.iterate(pipeline.batches([stream], 4, 0, 1), 0, 2, threads=2, prefetch=2))
     line = str(caught.value)
     assert line.startswith(str(path)) and KINDS[kind][2] in line and "\n" not in line
 

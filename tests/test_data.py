@@ -351,3 +351,67 @@ def test_generated_scenes_are_drawn_once_and_the_same_again(generated):
     for key, photos in unknown.test.arrays.items():
         np.testing.assert_array_equal(again.test.arrays[key], photos)
     assert unknown.split is None
+
+
+# ------------------------------------------------------------------------------------ the folders of the published code
+
+
+def original_config(tmp_path, names):
+    """trainA and trainB with photos of `names`; trainC and trainD with ten scenes of two pairs."""
+    for folder, first in (("trainA", 0), ("trainB", 100)):
+        for number, name in enumerate(names):
+            write(tmp_path / "original" / folder / name, first + number)
+    for folder, first in (("trainC", 0), ("trainD", 1)):
+        for scene, i in itertools.product(range(10), range(2)):
+            write(tmp_path / "original" / folder / f"{scene}" / f"{i}.png", 20 * scene + 2 * i + first)
+    config = camera.get_config()
+    config.data.update(root=str(tmp_path), known="original", unknown="original")
+    return config
+
+
+def levels_of(source):
+    return [int(source[index]["image"][0, 0, 0]) for index in range(len(source))]
+
+
+def test_flat_folders_are_cut_as_published(tmp_path):
+    unknown = domains.open_unknown(original_config(tmp_path, [f"{i:02d}.png" for i in range(10)]))
+    assert levels_of(unknown.blur) == [0, 1, 2, 3, 4, 5] and levels_of(unknown.sharp) == [106, 107, 108, 109]
+    assert unknown.test is unknown.pairs is None and unknown.split["unknown_blur"]["photos"] == 6
+
+
+def test_folders_of_the_same_scenes_are_divided_by_scene(tmp_path):
+    names = [f"{scene}/{i}.png" for scene in range(10) for i in range(2)]
+    unknown = domains.open_unknown(original_config(tmp_path, names))
+    scenes = [{level % 100 // 2 for level in levels_of(source)} for source in (unknown.blur, unknown.sharp)]
+    assert len(scenes[0]) == 6 and len(scenes[1]) == 4 and not scenes[0] & scenes[1]
+
+
+def test_folders_of_other_scenes_are_whole(tmp_path):
+    config = original_config(tmp_path, ["a/1.png", "b/1.png"])
+    (tmp_path / "original" / "trainB" / "a").rename(tmp_path / "original" / "trainB" / "c")
+    (tmp_path / "original" / "trainB" / "b").rename(tmp_path / "original" / "trainB" / "d")
+    unknown = domains.open_unknown(config)
+    assert levels_of(unknown.blur) == [0, 1] and levels_of(unknown.sharp) == [100, 101]
+
+
+def test_a_scene_of_the_known_pairs_is_held_out(tmp_path):
+    known = domains.open_known(original_config(tmp_path, ["a.png"]))
+    train, held_out = ([int(s[i]["sharp"][0, 0, 0]) for i in range(len(s))] for s in (known.train, known.validation))
+    assert (len(train), len(held_out)) == (18, 2) and not {x // 20 for x in train} & {x // 20 for x in held_out}
+    assert sorted(train + held_out) == [20 * scene + 2 * i + 1 for scene in range(10) for i in range(2)]
+
+
+def test_a_validation_part_is_validated_on(tmp_path):
+    config = reds_config(tmp_path)
+    write_tree(tmp_path / "curated", "curated")
+    config.data.update(known="curated", known_variant="GOPRO_A", unknown="curated", unknown_variant="GOPRO_A")
+    known, unknown = domains.open_known(config), domains.open_unknown(config)
+    for source, first in ((known.validation, 50), (unknown.validation, 50), (unknown.test, 100)):
+        assert [source[i]["blurry"][0, 0, 0] for i in range(4)] == [first, first + 2, first + 4, first + 6]
+
+
+def test_a_layout_without_pairs_is_no_known_dataset(tmp_path):
+    config = reds_config(tmp_path)
+    config.data.known = "folder"
+    with pytest.raises(UserError, match=r"data\.known is 'folder', which has no train photos"):
+        domains.open_known(config)

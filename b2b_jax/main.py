@@ -19,6 +19,9 @@ from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 from b2b_jax.data import blur, domains, survey
+from b2b_jax.data.camera import RESPONSES
+from b2b_jax.data.degradation import DEGRADATIONS
+from b2b_jax.data.synthetic import FRAME_KINDS
 from b2b_jax.errors import UserError
 from b2b_jax.evaluation import evaluate, summary
 from b2b_jax.files import read_json, write_json
@@ -172,6 +175,8 @@ def check(run: Run, pending: list[str]) -> None:
 def check_values(config: ConfigDict) -> None:
     """UserError for values that no run can use, whatever its stages."""
     stages.check_choice("compute_dtype", config.compute_dtype, ("auto", "float32", "bfloat16"))
+    stages.check_choice("data.degradation.kind", config.data.degradation.kind, (*FRAME_KINDS, *DEGRADATIONS))
+    stages.check_choice("data.degradation.response", config.data.degradation.response, RESPONSES)
     stages.check_choice("data.bad_photos", config.data.bad_photos, ("skip", "stop"))
     for key in ("log_every", "evaluate_every", "checkpoint_every", "keep"):
         if config.loop[key] < 1:

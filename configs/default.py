@@ -29,6 +29,7 @@ def data() -> ConfigDict:
             "known": "gopro",  # layout of the paired dataset that the deblurrer knows: b2b_jax/data/layouts.py
             "unknown": "reds",  # layout of the camera's dataset; "" when unknown_blur and unknown_sharp are given
             "root": "data",  # folder that holds the official downloads, each under its layout's folder name
+            "degradation": degradation(),  # of known="degraded": pairs made of sharp photos and videos in known_path
             "known_path": "",  # folder of the known download; "" = root/<its folder name>
             "unknown_path": "",  # the same for the camera's
             "known_variant": "",  # gopro: blur ("", linear response) | blur_gamma; curated: a folder's name in it
@@ -47,6 +48,19 @@ def data() -> ConfigDict:
             "threads": 2,  # that read and decode ahead of the accelerator
             "prefetch": 4,  # batches kept ready
             "scenes": scenes(),
+        }
+    )
+
+
+def degradation() -> ConfigDict:
+    """How sharp photos are made blurry when `data.known` is "degraded": baselines that know no camera."""
+    return ConfigDict(
+        {
+            # Of photos, afresh at every draw: realistic (RSBlur's synthesis) | bsrgan. Of neighbouring frames, once:
+            # frames (their average as light) | realistic_frames (RSBlur's synthesis)
+            "kind": "realistic",
+            "frames": 7,  # neighbours that are averaged; for videos set videos.every=1 and videos.thin=0
+            "response": "gamma",  # of the camera, for kind=frames: gamma (2.2) | srgb | linear
         }
     )
 

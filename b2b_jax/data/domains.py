@@ -5,6 +5,7 @@ Opening them checks that they are there and large enough, before anything is com
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import grain
@@ -16,6 +17,7 @@ from b2b_jax.data.layouts import LAYOUTS
 from b2b_jax.data.photo import Photo
 from b2b_jax.data.skipping import BadPhotos, Skipping
 from b2b_jax.data.sources import ArraySource, Pairs, Photos, Source, check_sizes
+from b2b_jax.data.synthetic import FRAME_KINDS, Degraded, averages
 from b2b_jax.errors import UserError
 
 VALIDATION_SHARE = 0.95  # left for training where validation pairs must be held out
@@ -48,13 +50,15 @@ class Unknown:
 
 
 def open_known(config: ConfigDict) -> Known:
-    """Opens the dataset `data.known`: a layout's name, or "scenes"."""
+    """Opens the dataset `data.known`: a layout's name, "scenes", or "degraded"."""
     data = config.data
     if data.known == "scenes":
         return _known_scenes(data)
+    if data.known == "degraded":
+        return _known_degraded(config)
     train = _layout_photos(data, "known", "train")
     if data.known == "original":  # which has no other pairs
-        train, held_out, _ = _split(train, VALIDATION_SHARE, config.seed)
+        train, held_out, _ = split.divide(train, VALIDATION_SHARE, config.seed)
     else:
         held_out = _layout_photos(data, "known", _validation_part(data.known))
     return Known(_training(data, Pairs(train)), pipeline.Crop, _scored_pairs(held_out))
@@ -70,7 +74,7 @@ def open_unknown(config: ConfigDict) -> Unknown:
     if data.unknown == "original":
         return _original(config)
     train, test = (_layout_photos(data, "unknown", part) for part in ("train", "test"))
-    blurry, sharp, record = _split(train, data.split_ratio, config.seed)
+    blurry, sharp, record = split.divide(train, data.split_ratio, config.seed)
     part = _validation_part(data.unknown)
     test_pairs = _scored_pairs(test)
     return Unknown(
@@ -151,7 +155,8 @@ def _layout_photos(data: ConfigDict, side: str, part: str) -> list[Photo]:
     """Photos of a part of `data.known` or `data.unknown`: the prepared ones if there are any, else the download's."""
     name, given, variant = data[side], data[f"{side}_path"], data[f"{side}_variant"]
     if name not in LAYOUTS:
-        raise UserError(f"data.{side} is {name!r}; it can be 'scenes' or one of {', '.join(LAYOUTS)}")
+        others = ("scenes", "degraded") if side == "known" else ("scenes",)
+        raise UserError(f"data.{side} is {name!r}; it can be {', '.join((*others, *LAYOUTS))}")
     if part not in LAYOUTS[name].parts:
         raise UserError(f"data.{side} is {name!r}, which has no {part} photos")
     root = Path(given) if given else Path(data.root) / LAYOUTS[name].folder
@@ -182,30 +187,11 @@ def _scored_pairs(photos: list[Photo]) -> Pairs:
     return pairs
 
 
-def _split(photos: list[Photo], ratio: float, seed: int) -> tuple[list[Photo], list[Photo], dict]:
-    chosen = _choose_scenes(photos, ratio, seed)
-    blurry, sharp = ([p for p in photos if (p.scene in chosen) is side] for side in (True, False))
-    return blurry, sharp, _split_record(blurry, sharp, ratio, seed)
-
-
-def _choose_scenes(photos: list[Photo], ratio: float, seed: int) -> set[str]:
-    try:
-        return split.by_scene([p.scene for p in photos], ratio, seed)
-    except ValueError as error:
-        raise UserError(f"The photos beside {photos[0].blurry} cannot be divided: {error}") from error
-
-
-def _split_record(blurry: list[Photo], sharp: list[Photo], ratio: float, seed: int) -> dict:
-    piles = {"unknown_blur": blurry, "unknown_sharp": sharp}
-    record = {name: {"photos": len(pile), "scenes": sorted({p.scene for p in pile})} for name, pile in piles.items()}
-    return {"ratio": ratio, "seed": seed} | record
-
-
 def _original(config: ConfigDict) -> Unknown:
     """The piles trainA and trainB of the published code."""
     data = config.data
     piles = [_layout_photos(data, "unknown", part) for part in ("unknown_blur", "unknown_sharp")]
-    blurry, sharp = _apart(*piles, data.split_ratio, config.seed)
+    blurry, sharp = split.apart(*piles, data.split_ratio, config.seed)
     pairs = _own_test_pairs(data)
     return Unknown(
         blur=_training(data, Photos([p.blurry for p in blurry])),
@@ -213,19 +199,23 @@ def _original(config: ConfigDict) -> Unknown:
         validation=pairs,
         test=pairs,
         pairs=None,
-        split=_split_record(blurry, sharp, data.split_ratio, config.seed),
+        split=split.record(blurry, sharp, data.split_ratio, config.seed),
     )
 
 
-def _apart(a: list[Photo], b: list[Photo], ratio: float, seed: int) -> tuple[list[Photo], list[Photo]]:
-    """Parts of two piles that show no scene in common: by sub-folder, or as the published code cuts flat folders."""
-    if all(str(p.blurry).endswith(p.scene) for p in a + b):
-        # Frames in order: the first of A and the last of B show other scenes.
-        return a[: int(ratio * len(a))], b[int(ratio * len(b)) :]
-    if not {p.scene for p in a} & {p.scene for p in b}:
-        return a, b
-    chosen = _choose_scenes(a + b, ratio, seed)
-    return [p for p in a if p.scene in chosen], [p for p in b if p.scene not in chosen]
+def _known_degraded(config: ConfigDict) -> Known:
+    """Pairs made of the sharp photos and videos in `data.known_path` as `data.degradation` says."""
+    data, settings, bad = config.data, config.data.degradation, BadPhotos()
+    piles = split.divide(folder.pile(data, "known_path", bad), VALIDATION_SHARE, config.seed)[:2]
+    if settings.kind in FRAME_KINDS:
+        windows = [split.windows(pile, settings.frames) for pile in piles]
+        train, held_out = (averages(w, settings.kind, settings.response, config.seed) for w in windows)
+        if not len(train) or not len(held_out):
+            raise UserError(f"data.known_path is {data.known_path}: fewer than two scenes of {settings.frames} frames")
+        return Known(_training(data, train, bad), pipeline.Crop, held_out)
+    train, held_out = (Photos([p.blurry for p in pile]) for pile in piles)
+    crop = partial(pipeline.DegradedCrop, kind=settings.kind)
+    return Known(_training(data, train, bad), crop, Degraded(held_out, settings.kind, config.seed))
 
 
 def _own_folders(data: ConfigDict) -> Unknown:

@@ -19,7 +19,7 @@ def piles(data: ConfigDict, bad: BadPhotos) -> dict[str, list[Photo]]:
     found, problems = {}, []
     for key in ("unknown_blur", "unknown_sharp"):
         try:
-            found[key] = _pile(data, key, bad)
+            found[key] = pile(data, key, bad)
         except UserError as error:
             problems.append(str(error))
     if problems:
@@ -27,7 +27,8 @@ def piles(data: ConfigDict, bad: BadPhotos) -> dict[str, list[Photo]]:
     return found
 
 
-def _pile(data: ConfigDict, key: str, bad: BadPhotos) -> list[Photo]:
+def pile(data: ConfigDict, key: str, bad: BadPhotos) -> list[Photo]:
+    """As `piles`, of one key of `data`."""
     path = _given(data, key)
     if prepared.exists("folder", path):
         return prepared.find("folder", path, "photos")
@@ -78,22 +79,28 @@ def test_pairs(data: ConfigDict) -> list[Photo]:
 
 def _by_name(data: ConfigDict, key: str) -> dict[str, Path]:
     """Photos by their path within the folder, without suffix: twins may be of different formats."""
-    found, folder = {}, _given(data, key)
-    for path in images.find(folder):
-        name = path.relative_to(folder).with_suffix("").as_posix()
+    found = {}
+    for path in listed(data, key):
+        name = path.relative_to(data[key]).with_suffix("").as_posix()
         if name in found:
             raise UserError(f"data.{key} has two photos of one name: {found[name]} and {path}")
         found[name] = path
-    return found or _refuse_empty(folder, key)
+    return found
 
 
-def _given(data: ConfigDict, key: str) -> Path:
-    if not data[key]:
-        raise UserError(f"No {key} photos: give a folder of them, --config.data.{key}=DIR")
-    if not Path(data[key]).is_dir():
-        raise UserError(f"data.{key} is {data[key]}: no such folder")
-    return Path(data[key])
+def listed(section: ConfigDict, key: str, name: str = "data") -> list[Path]:
+    """The photos in the folder that `key` of the config's section `name` gives; UserError when there are none."""
+    folder = _given(section, key, name)
+    return images.find(folder) or _refuse_empty(folder, key, name)
 
 
-def _refuse_empty(folder: Path, key: str) -> None:
-    raise UserError(f"data.{key} is {folder}: no photos in it (found: {finding.listing(folder)})")
+def _given(section: ConfigDict, key: str, name: str = "data") -> Path:
+    if not section[key]:
+        raise UserError(f"No {key} photos: give a folder of them, --config.{name}.{key}=DIR")
+    if not Path(section[key]).is_dir():
+        raise UserError(f"{name}.{key} is {section[key]}: no such folder")
+    return Path(section[key])
+
+
+def _refuse_empty(folder: Path, key: str, name: str = "data") -> None:
+    raise UserError(f"{name}.{key} is {folder}: no photos in it (found: {finding.listing(folder)})")

@@ -12,7 +12,7 @@ import grain
 import numpy as np
 from grain.experimental import ZipMapDataset
 
-from b2b_jax.data import blur
+from b2b_jax.data import blur, degradation
 from b2b_jax.data.skipping import Skipping
 from b2b_jax.data.sources import Record, Source, check_extent
 
@@ -57,11 +57,30 @@ class BlurredCrop(grain.transforms.RandomMap):
         return {"sharp": photo[margin : margin + self.size, margin : margin + self.size], "blurry": blurry}
 
 
+@dataclasses.dataclass(frozen=True)
+class DegradedCrop(grain.transforms.RandomMap):
+    """A random square of a sharp photo and the same square degraded: {"sharp", "blurry"}."""
+
+    size: int  # pixels
+    kind: str  # a key of DEGRADATIONS
+
+    @property
+    def extent(self) -> int:
+        """Pixels that a photo must have on either side: the crop and the blur's reach around it."""
+        return self.size + 2 * degradation.REACH
+
+    def random_map(self, record: Record, rng: np.random.Generator) -> Record:
+        photo = Crop(self.extent).random_map(record, rng)["image"]
+        blurry = blur.round8(degradation.DEGRADATIONS[self.kind](rng, photo.astype(np.float32) / 255.0))
+        inside = slice(degradation.REACH, degradation.REACH + self.size)
+        return {"sharp": photo[inside, inside], "blurry": blurry[inside, inside]}
+
+
 def _images(record: Record) -> Batch:
     return {k: v for k, v in record.items() if k != "name"}
 
 
-def stream(source: Source, transform: Crop | BlurredCrop, seed: int) -> grain.MapDataset:
+def stream(source: Source, transform: Crop | BlurredCrop | DegradedCrop, seed: int) -> grain.MapDataset:
     """Endless shuffled elements of `source` under `transform`; every epoch has an order and crops of its own."""
     if isinstance(source, Skipping):
         source = source.at_least(transform.extent)

@@ -1,9 +1,13 @@
-"""The camera's training photos divided into blurry (B) and sharp (S) piles, whole scenes at a time."""
+"""Photos divided by scene: the camera's into blurry (B) and sharp (S) piles, neighbouring frames into runs."""
 
 from collections import Counter
 from collections.abc import Sequence
+from itertools import groupby
 
 import numpy as np
+
+from b2b_jax.data.photo import File, Photo
+from b2b_jax.errors import UserError
 
 
 def by_scene(scenes: Sequence[str], ratio: float, seed: int) -> set[str]:
@@ -33,3 +37,41 @@ def by_scene(scenes: Sequence[str], ratio: float, seed: int) -> set[str]:
             chosen.add(name)
             left -= sizes[name]
     return chosen
+
+
+def divide(photos: list[Photo], ratio: float, seed: int) -> tuple[list[Photo], list[Photo], dict]:
+    """The photos of B, those of S, and the record of which scenes went where; UserError for fewer than two scenes."""
+    chosen = _chosen(photos, ratio, seed)
+    blurry, sharp = ([p for p in photos if (p.scene in chosen) is side] for side in (True, False))
+    return blurry, sharp, record(blurry, sharp, ratio, seed)
+
+
+def _chosen(photos: list[Photo], ratio: float, seed: int) -> set[str]:
+    try:
+        return by_scene([p.scene for p in photos], ratio, seed)
+    except ValueError as error:
+        raise UserError(f"The photos beside {photos[0].blurry} cannot be divided: {error}") from error
+
+
+def record(blurry: list[Photo], sharp: list[Photo], ratio: float, seed: int) -> dict:
+    """What split.json holds."""
+    piles = {"unknown_blur": blurry, "unknown_sharp": sharp}
+    scenes = {name: {"photos": len(pile), "scenes": sorted({p.scene for p in pile})} for name, pile in piles.items()}
+    return {"ratio": ratio, "seed": seed} | scenes
+
+
+def apart(a: list[Photo], b: list[Photo], ratio: float, seed: int) -> tuple[list[Photo], list[Photo]]:
+    """Parts of two piles that show no scene in common: by sub-folder, or as the published code cuts flat folders."""
+    if all(str(p.blurry).endswith(p.scene) for p in a + b):
+        # Frames in order: the first of A and the last of B show other scenes.
+        return a[: int(ratio * len(a))], b[int(ratio * len(b)) :]
+    if not {p.scene for p in a} & {p.scene for p in b}:
+        return a, b
+    chosen = _chosen(a + b, ratio, seed)
+    return [p for p in a if p.scene in chosen], [p for p in b if p.scene not in chosen]
+
+
+def windows(photos: list[Photo], count: int) -> list[list[File]]:
+    """Runs of `count` neighbouring photos of one scene, none in two of them."""
+    runs = [[p.blurry for p in scene] for _, scene in groupby(photos, key=lambda p: p.scene)]
+    return [run[start : start + count] for run in runs for start in range(0, len(run) - count + 1, count)]

@@ -3,6 +3,10 @@
     python -m b2b_jax.main --config configs/camera.py --workdir runs/mine \
         --config.data.unknown_blur=shots/ --config.data.unknown_sharp=clear/
 
+Either folder may hold photos and videos, nested or flat; a sub-folder and a video are a scene each. A report on both
+(numbers, sizes, sharpness, warnings) is printed before anything is trained and kept in data_report.json; broken photos
+are skipped and named in bad_photos.json. config.data.videos says which frames are taken.
+
 The known blur is GoPro's (data/GOPRO_Large). Give --config.deblurrer.weights=weights/nafnet_gopro64.safetensors to
 load a converted NAFNet instead of training one. The content loss needs no downloaded weights here. With pairs to score
 on (--config.data.test_blur=DIR --config.data.test_sharp=DIR, equal names) the run is evaluated too; without, it ends

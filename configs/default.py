@@ -34,8 +34,8 @@ def data() -> ConfigDict:
             "unknown_path": "",  # the same for the camera's
             "known_variant": "",  # gopro: blur ("", linear response) | blur_gamma; curated: a folder's name in it
             "unknown_variant": "",  # the same for the camera's
-            "prepared": "prepared",  # folder below root that tools/prepare_data.py filled, read instead of downloads
-            "prepare": False,  # fill it when it lacks a dataset: takes as much disk as the download, spares small reads
+            "prepared": "prepared",  # folder below root that tools/prepare_data.py filled; read where no path is given
+            "prepare": False,  # fill it where it lacks a dataset: as much disk as the download, for few large reads
             "unknown_blur": "",  # your camera's blurry photos and videos (any nesting); replaces the layout's
             "unknown_sharp": "",  # your camera's sharp photos and videos of other scenes
             "videos": videos(),

@@ -197,6 +197,21 @@ def test_training_reads_what_is_prepared_as_it_would_read_the_download(tmp_path)
         opened()
 
 
+def test_a_download_that_is_named_is_read_unless_it_is_to_be_prepared(tmp_path):
+    for folder in ("GOPRO_Large", "other"):
+        write_tree(tmp_path / folder, "gopro")
+    images.write(tmp_path / "other/train/000/blur/000001.png", np.full((4, 4, 3), 99, np.uint8))
+    config = reds.get_config()
+    config.data.update(root=str(tmp_path), prepare=True)
+    assert domains.open_known(config).train[0]["blurry"][0, 0, 0] == 0
+    config.data.update(known_path=str(tmp_path / "other"), prepare=False)
+    assert domains.open_known(config).train[0]["blurry"][0, 0, 0] == 99
+    config.data.update(known_path=str(tmp_path / "other"), prepare=True)
+    images.write(tmp_path / "other/train/000/blur/000001.png", np.eye(4, dtype=np.uint8)[..., None].repeat(3, -1))
+    with pytest.raises(UserError, match="was prepared from other files"):
+        domains.open_known(config)
+
+
 def test_without_array_record_the_download_is_read(monkeypatch):
     find_spec = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: name != "array_record" and find_spec(name))

@@ -161,9 +161,10 @@ def _layout_photos(data: ConfigDict, side: str, part: str) -> list[Photo]:
         raise UserError(f"data.{side} is {name!r}, which has no {part} photos")
     root = Path(given) if given else Path(data.root) / LAYOUTS[name].folder
     output, option = Path(data.root) / data.prepared, f"--config.data.{side}_path"
-    if data.prepare and not prepared.exists(name, output, variant):
+    if data.prepare and (given or not prepared.exists(name, output, variant)):
         prepared.prepare(name, root, finding.find_all(name, root, option, variant), output, variant)
-    if data.prepared and prepared.exists(name, output, variant):
+    # A download that is named is meant, unless it was asked to be prepared.
+    if data.prepared and (data.prepare or not given) and prepared.exists(name, output, variant):
         return prepared.find(name, output, part, variant)
     photos, published = finding.find(name, root, part, option, variant), LAYOUTS[name].parts[part].photos
     if published and len(photos) != published:

@@ -38,7 +38,7 @@ def extract(video: Path, cache: Path, every: int, limit: int, thin: float) -> tu
         try:
             _write_frames(video, target, every, limit, thin)
         except (av.FFmpegError, IndexError) as error:
-            fault = f"{video}: not a video, or broken ({' '.join(str(error).split()) or 'no pictures in it'})"
+            fault = f"{video}: not a video, or broken ({getattr(error, 'strerror', 'no pictures in it')})"
         done = {"video": str(video), "frames": len(list(target.glob("[0-9]*.png"))), "fault": fault}
         write_json(target / "done.json", done)
     return sorted(target.glob("[0-9]*.png")), done["fault"]

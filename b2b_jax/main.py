@@ -178,6 +178,10 @@ def check_values(config: ConfigDict) -> None:
     stages.check_choice("data.degradation.kind", config.data.degradation.kind, (*FRAME_KINDS, *DEGRADATIONS))
     stages.check_choice("data.degradation.response", config.data.degradation.response, RESPONSES)
     stages.check_choice("data.bad_photos", config.data.bad_photos, ("skip", "stop"))
+    if not 0 < config.data.split_ratio < 1:
+        raise UserError(f"data.split_ratio is {config.data.split_ratio}; it must be between 0 and 1")
+    if config.data.degradation.frames < 1:
+        raise UserError(f"data.degradation.frames is {config.data.degradation.frames}; it must be at least 1")
     for key in ("log_every", "evaluate_every", "checkpoint_every", "keep"):
         if config.loop[key] < 1:
             raise UserError(f"loop.{key} is {config.loop[key]}; it must be at least 1")

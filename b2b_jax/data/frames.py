@@ -11,6 +11,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from b2b_jax import images
+from b2b_jax.errors import UserError
 from b2b_jax.files import read_json, write_json
 
 EXTENSIONS = frozenset({".mp4", ".mov", ".m4v", ".avi", ".mkv", ".webm", ".mts", ".m2ts", ".mpg", ".mpeg", ".3gp"})
@@ -29,7 +30,14 @@ def extract(video: Path, cache: Path, every: int, limit: int, thin: float) -> tu
 
     Returns:
         The frames' files in order, and what was wrong with the video in one line: "" when it was read to its end.
+
+    Raises:
+        UserError: an argument that cannot be.
     """
+    if every < 1 or limit < 0 or thin < 0:
+        raise UserError(
+            f"frames of videos: every={every}, limit={limit}, thin={thin}; wants every >= 1, the others >= 0"
+        )
     state = (str(video.resolve()), video.stat().st_size, video.stat().st_mtime_ns, every, limit, thin)
     target = cache / f"{video.stem}-{hashlib.sha256(repr(state).encode()).hexdigest()[:12]}"
     done = read_json(target / "done.json")

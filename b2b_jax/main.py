@@ -18,7 +18,10 @@ import numpy as np
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
-from b2b_jax.data import blur
+from b2b_jax.data import blur, domains, survey
+from b2b_jax.data.camera import RESPONSES
+from b2b_jax.data.degradation import DEGRADATIONS
+from b2b_jax.data.synthetic import FRAME_KINDS
 from b2b_jax.errors import UserError
 from b2b_jax.evaluation import evaluate, summary
 from b2b_jax.files import read_json, write_json
@@ -181,6 +184,13 @@ def check(run: Run, pending: list[str]) -> None:
 def check_values(config: ConfigDict) -> None:
     """UserError for values that no run can use, whatever its stages."""
     common.check_choice("compute_dtype", config.compute_dtype, ("auto", "float32", "bfloat16"))
+    common.check_choice("data.degradation.kind", config.data.degradation.kind, (*FRAME_KINDS, *DEGRADATIONS))
+    common.check_choice("data.degradation.response", config.data.degradation.response, RESPONSES)
+    common.check_choice("data.bad_photos", config.data.bad_photos, ("skip", "stop"))
+    if not 0 < config.data.split_ratio < 1:
+        raise UserError(f"data.split_ratio is {config.data.split_ratio}; it must be between 0 and 1")
+    if config.data.degradation.frames < 1:
+        raise UserError(f"data.degradation.frames is {config.data.degradation.frames}; it must be at least 1")
     for key in ("log_every", "evaluate_every", "checkpoint_every", "keep"):
         if config.loop[key] < 1:
             raise UserError(f"loop.{key} is {config.loop[key]}; it must be at least 1")
@@ -195,7 +205,15 @@ def check_values(config: ConfigDict) -> None:
 
 TRAINED = ("deblurrer", "blur_extractor", "translator")
 FIXED = ("seed", "data", "known_blur", *TRAINED)  # sections that may not change within a folder,
-MOVABLE = {"data.root", "data.known_path", "data.unknown_path", "data.threads", "data.prefetch"}  # … but for these
+MOVABLE = {  # … but for these
+    "data.root",
+    "data.known_path",
+    "data.unknown_path",
+    "data.prepared",
+    "data.prepare",
+    "data.threads",
+    "data.prefetch",
+}
 
 
 def refuse_changes(run: Run) -> None:
@@ -209,10 +227,23 @@ def refuse_changes(run: Run) -> None:
 
 
 def record(run: Run) -> None:
-    """Writes config.json and, when the camera's photos were split here, split.json."""
+    """Writes config.json and what is known of the photos: split.json, data_report.json and bad_photos.json."""
     write_json(run.workdir / "config.json", as_json(run.config))
-    if "unknown" in vars(run) and run.unknown.split:
-        write_json(run.workdir / "split.json", run.unknown.split)
+    for side in ("known", "unknown"):
+        if side in vars(run):
+            domains.keep_bad_photos(getattr(run, side), run.workdir / "bad_photos.json")
+    if "unknown" in vars(run):
+        record_camera(run.unknown, run.workdir)
+
+
+def record_camera(unknown: domains.Unknown, workdir: Path) -> None:
+    """Writes split.json when the camera's photos were split here; reports once on folders of one's own."""
+    if unknown.split:
+        write_json(workdir / "split.json", unknown.split)
+    if unknown.piles and not (workdir / "data_report.json").exists():
+        report = survey.survey(unknown.piles)
+        print("\n".join(survey.lines(report)))
+        write_json(workdir / "data_report.json", report)
 
 
 def as_json(config: ConfigDict) -> dict:

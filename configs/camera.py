@@ -3,6 +3,10 @@
     python -m b2b_jax.main --config configs/camera.py --workdir runs/mine \
         --config.data.unknown_blur=shots/ --config.data.unknown_sharp=clear/
 
+Either folder may hold photos and videos, nested or flat; a sub-folder and a video are a scene each. A report on both
+(numbers, sizes, sharpness, warnings) is printed before anything is trained and kept in data_report.json; broken photos
+are skipped and named in bad_photos.json. config.data.videos says which frames are taken.
+
 The known blur is GoPro's (data/GOPRO_Large), moved onto your sharp photos by the blur extractor. Give
 --config.deblurrer.weights=weights/nafnet_gopro64.safetensors to load a converted NAFNet instead of training one, and
 --config.blur_extractor.weights=FILE for a converted KernelWizard. The content loss needs no downloaded weights here.

@@ -31,16 +31,49 @@ def data() -> ConfigDict:
             "known": "gopro",  # layout of the paired dataset that the deblurrer knows: b2b_jax/data/layouts.py
             "unknown": "reds",  # layout of the camera's dataset; "" when unknown_blur and unknown_sharp are given
             "root": "data",  # folder that holds the official downloads, each under its layout's folder name
+            "degradation": degradation(),  # of known="degraded": pairs made of sharp photos and videos in known_path
             "known_path": "",  # folder of the known download; "" = root/<its folder name>
             "unknown_path": "",  # the same for the camera's
-            "unknown_blur": "",  # your camera's blurry photos (any nesting); replaces the layout's
-            "unknown_sharp": "",  # your camera's sharp photos of other scenes
+            "known_variant": "",  # gopro: blur ("", linear response) | blur_gamma; curated: a folder's name in it
+            "unknown_variant": "",  # the same for the camera's
+            "prepared": "prepared",  # folder below root that tools/prepare_data.py filled; read where no path is given
+            "prepare": False,  # fill it where it lacks a dataset: as much disk as the download, for few large reads
+            "unknown_blur": "",  # your camera's blurry photos and videos (any nesting); replaces the layout's
+            "unknown_sharp": "",  # your camera's sharp photos and videos of other scenes
+            "videos": videos(),
             "test_blur": "",  # optional blurry photos to score on, with
             "test_sharp": "",  # … their sharp twins under the same names
             "split_ratio": 0.6,  # share of the camera's photos that becomes unknown_blur; the rest: unknown_sharp
+            # A training photo that is broken or smaller than the crop: skip (name it, take the next one) | stop. A bad
+            # photo to score on always stops the run: a table is about all its photos.
+            "bad_photos": "skip",
             "threads": 2,  # that read and decode ahead of the accelerator
             "prefetch": 4,  # batches kept ready
             "scenes": scenes(),
+        }
+    )
+
+
+def degradation() -> ConfigDict:
+    """How sharp photos are made blurry when `data.known` is "degraded": baselines that know no camera."""
+    return ConfigDict(
+        {
+            # Of photos, afresh at every draw: realistic (RSBlur's synthesis) | bsrgan. Of neighbouring frames, once:
+            # frames (their average as light) | realistic_frames (RSBlur's synthesis)
+            "kind": "realistic",
+            "frames": 7,  # neighbours that are averaged; for videos set videos.every=1 and videos.thin=0
+            "response": "gamma",  # of the camera, for kind=frames: gamma (2.2) | srgb | linear
+        }
+    )
+
+
+def videos() -> ConfigDict:
+    """Which frames of your videos are used; they are written once to root/frames, as PNG of about 3 MB at 1080p."""
+    return ConfigDict(
+        {
+            "every": 10,  # takes each n-th frame: neighbours show nearly the same
+            "limit": 200,  # frames of one video, so that none outweighs the others; 0 = all
+            "thin": 1.0,  # grey levels by which a frame, reduced to 32x32, must differ from the one before; 0 = none
         }
     )
 

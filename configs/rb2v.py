@@ -14,7 +14,7 @@ from configs import reds
 def get_config(variant: str = "paper") -> ConfigDict:
     """Returns the paper's settings, or the released code's ("release")."""
     config = reds.get_config(variant)
-    config.data.unknown = "rb2v"
+    config.data.unknown = "rb2v_street"
     if variant == "release":
         reds.release(config.translator, photos=5_400)
     return config

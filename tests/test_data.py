@@ -6,10 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from scipy import signal
+from trees import SCENES, write_tree
 
 from b2b_jax import images
-from b2b_jax.data import blur, domains, layouts, pipeline, split
-from b2b_jax.data.layouts import Photo
+from b2b_jax.data import blur, domains, pipeline, split
+from b2b_jax.data.photo import Photo
 from b2b_jax.data.sources import ArraySource, Pairs, Photos, check_sizes
 from b2b_jax.errors import UserError
 from configs import camera, demo, reds
@@ -45,100 +46,37 @@ def test_the_split_is_a_function_of_the_seed_and_not_of_the_order():
     assert len(set(map(frozenset, choices))) > 1
 
 
+def test_no_scene_is_on_both_sides_and_none_is_lost():
+    rng = np.random.default_rng(0)
+    for seed in range(50):
+        scenes = scenes_of(rng.integers(1, 30, rng.integers(2, 40)))
+        chosen = split.by_scene(scenes, rng.uniform(0.05, 0.95), seed)
+        sides = [{scene for scene in scenes if (scene in chosen) is side} for side in (True, False)]
+        assert sides[0] and sides[1] and not sides[0] & sides[1] and sides[0] | sides[1] == set(scenes)
+
+
+@pytest.mark.parametrize("counts", [(3, 5, 9), (1, 1, 1, 7), (10, 20, 30, 41), (2, 3, 5, 7, 11, 13)])
+def test_no_choice_of_scenes_comes_nearer(counts):
+    scenes = scenes_of(counts)
+    for ratio in (0.2, 0.45, 0.6):
+        wanted = ratio * len(scenes)
+        every = [c for size in range(1, len(counts)) for c in itertools.combinations(counts, size)]
+        chosen = split.by_scene(scenes, ratio, 0)
+        share = sum(scene in chosen for scene in scenes)
+        assert abs(share - wanted) == min(abs(sum(c) - wanted) for c in every)
+
+
+def test_published_counts():
+    """REDS, 240 scenes of 100 photos: the paper's numbers exactly; 22 scenes of about GoPro's sizes: within a photo."""
+    sizes = np.random.default_rng(0).multinomial(2_103, np.random.default_rng(1).dirichlet([8.0] * 22))
+    for counts, wanted, tolerance in (([100] * 240, 14_400, 0), (sizes, 1_261, 1)):
+        chosen = split.by_scene(scenes_of(counts), 0.6, 0)
+        assert abs(sum(scene in chosen for scene in scenes_of(counts)) - wanted) <= tolerance
+
+
 def test_one_scene_cannot_be_split():
     with pytest.raises(ValueError, match="at least two scenes, got 1"):
         split.by_scene(["only"] * 9, 0.6, 0)
-
-
-# -------------------------------------------------------------------------------------------------------------- layouts
-
-# Part, blurry and sharp photo of the official downloads; s: scene, i: photo.
-TREES = {
-    "gopro": {
-        part: (f"{part}/{{s}}/blur/{{i:06d}}.png", f"{part}/{{s}}/sharp/{{i:06d}}.png") for part in ("train", "test")
-    },
-    "reds": {
-        "train": ("train/train_blur/{s}/{i:08d}.png", "train/train_sharp/{s}/{i:08d}.png"),
-        "test": ("val/val_blur/{s}/{i:08d}.png", "val/val_sharp/{s}/{i:08d}.png"),
-    },
-    "rsblur": {
-        part: (f"{part}/{{s}}/{{i}}/real_blur/real_blur.png", f"{part}/{{s}}/{{i}}/gt/gt_sharp.png")
-        for part in ("train", "test")
-    },
-    "rb2v": {
-        part: (f"{part}/{{s}}/blur/{{i:04d}}.png", f"{part}/{{s}}/sharp/{{i:04d}}_4.png") for part in ("train", "test")
-    },
-}
-SCENES = ("000", "001")
-DECOYS = ("train/000/blur_gamma/000001.png", "train/000/sharp/0001_3.png", "train/000/1/avg65_img/avg.png", "notes.png")
-
-
-def write_tree(root, name):
-    """Two parts of two scenes of two photos: blurry photos of even grey levels, their twins one level above."""
-    for part, forms in TREES[name].items():
-        for number, (scene, i) in enumerate(itertools.product(SCENES, (1, 2))):
-            for twin, form in enumerate(forms):
-                write(root / form.format(s=scene, i=i), 100 * (part == "test") + 2 * number + twin)
-    for decoy in DECOYS:
-        write(root / decoy, 255)
-
-
-def test_every_layout_is_tested():
-    assert TREES.keys() == layouts.LAYOUTS.keys()
-
-
-@pytest.mark.parametrize("part", ["train", "test"])
-@pytest.mark.parametrize("name", TREES)
-def test_a_layout_finds_its_pairs(tmp_path, name, part):
-    write_tree(tmp_path, name)
-    photos = layouts.find(name, tmp_path, part, "data.known_path")
-    records = [Pairs(photos)[index] for index in range(len(photos))]
-    levels = [100 * (part == "test") + 2 * number for number in range(4)]
-    assert [record["blurry"][0, 0, 0] for record in records] == levels
-    assert [record["sharp"][0, 0, 0] for record in records] == [level + 1 for level in levels]
-    assert [photo.scene for photo in photos] == ["000", "000", "001", "001"]
-
-
-def test_a_twin_is_found_under_a_root_whose_own_path_has_the_same_names(tmp_path):
-    root = tmp_path / "blur" / "train_blur" / "x"
-    write_tree(root, "gopro")
-    assert all(photo.sharp.is_file() for photo in layouts.find("gopro", root, "train", "key"))
-
-
-@pytest.mark.parametrize("name", TREES)
-def test_a_missing_download_is_named_with_its_source_and_key(tmp_path, name):
-    with pytest.raises(UserError) as caught:
-        layouts.find(name, tmp_path / "nowhere", "train", "data.known_path")
-    message = str(caught.value)
-    assert str(tmp_path / "nowhere") in message and "--config.data.known_path=DIR" in message
-    assert layouts.LAYOUTS[name].source in message and "\n" not in message
-
-
-@pytest.mark.parametrize("name", TREES)
-def test_a_folder_one_level_too_high_is_told_what_was_found(tmp_path, name):
-    write_tree(tmp_path / "download" / "inner", name)
-    with pytest.raises(UserError) as caught:
-        layouts.find(name, tmp_path / "download", "train", "data.unknown_path")
-    message = str(caught.value)
-    assert f"{tmp_path / 'download'}/train/" in message and "found there: inner" in message
-    assert "--config.data.unknown_path=DIR" in message and "\n" not in message
-
-
-@pytest.mark.parametrize("name", TREES)
-def test_a_missing_twin_is_named_and_counted(tmp_path, name):
-    write_tree(tmp_path, name)
-    lost = tmp_path / TREES[name]["train"][1].format(s="001", i=2)
-    lost.unlink()
-    with pytest.raises(UserError, match="1 of 4") as caught:
-        layouts.find(name, tmp_path, "train", "data.known_path")
-    assert str(lost) in str(caught.value)
-
-
-def test_listing_is_short_and_passes_over_hidden_files(tmp_path):
-    assert layouts.listing(tmp_path) == "nothing"
-    for name in ("b", "a", ".hidden"):
-        (tmp_path / name).touch()
-    assert layouts.listing(tmp_path) == "a, b" and layouts.listing(tmp_path, most=1) == "a, …"
 
 
 # -------------------------------------------------------------------------------------------------------------- sources
@@ -161,7 +99,7 @@ def test_check_sizes_names_a_photo_smaller_than_the_crop(tmp_path):
     check_sizes(source, 6, "translator.crop")
     with pytest.raises(UserError) as caught:
         check_sizes(source, 8, "translator.crop")
-    for words in ("7x20.png is 20x7 pixels", "smaller than the 8", "(2 such)", "--config.translator.crop"):
+    for words in ("7x20.png is 20x7 pixels", "smaller than the 8", "(2 bad among 3", "--config.translator.crop"):
         assert words in str(caught.value)
 
 
@@ -350,7 +288,7 @@ def test_a_dataset_is_split_by_scene_and_the_split_is_recorded(tmp_path):
     assert [unknown.blur[i]["image"][0, 0, 0] for i in range(2)] == levels[blurry["scenes"][0]]
     assert [unknown.sharp[i]["image"][0, 0, 0] for i in range(2)] == [x + 1 for x in levels[sharp["scenes"][0]]]
     assert [unknown.pairs[i]["sharp"][0, 0, 0] for i in range(2)] == [x + 1 for x in levels[blurry["scenes"][0]]]
-    assert [unknown.test[i]["blurry"][0, 0, 0] for i in range(4)] == [100, 102, 104, 106]
+    assert [unknown.test[i]["blurry"][0, 0, 0] for i in range(4)] == [50, 52, 54, 56]
 
 
 def test_paths_of_the_downloads_can_be_given(tmp_path):
@@ -440,3 +378,67 @@ def test_generated_scenes_are_drawn_once_and_the_same_again(generated):
     for key, photos in unknown.test.arrays.items():
         np.testing.assert_array_equal(again.test.arrays[key], photos)
     assert unknown.split is None
+
+
+# ------------------------------------------------------------------------------------ the folders of the published code
+
+
+def original_config(tmp_path, names):
+    """trainA and trainB with photos of `names`; trainC and trainD with ten scenes of two pairs."""
+    for folder, first in (("trainA", 0), ("trainB", 100)):
+        for number, name in enumerate(names):
+            write(tmp_path / "original" / folder / name, first + number)
+    for folder, first in (("trainC", 0), ("trainD", 1)):
+        for scene, i in itertools.product(range(10), range(2)):
+            write(tmp_path / "original" / folder / f"{scene}" / f"{i}.png", 20 * scene + 2 * i + first)
+    config = camera.get_config()
+    config.data.update(root=str(tmp_path), known="original", unknown="original")
+    return config
+
+
+def levels_of(source):
+    return [int(source[index]["image"][0, 0, 0]) for index in range(len(source))]
+
+
+def test_flat_folders_are_cut_as_published(tmp_path):
+    unknown = domains.open_unknown(original_config(tmp_path, [f"{i:02d}.png" for i in range(10)]))
+    assert levels_of(unknown.blur) == [0, 1, 2, 3, 4, 5] and levels_of(unknown.sharp) == [106, 107, 108, 109]
+    assert unknown.test is unknown.pairs is None and unknown.split["unknown_blur"]["photos"] == 6
+
+
+def test_folders_of_the_same_scenes_are_divided_by_scene(tmp_path):
+    names = [f"{scene}/{i}.png" for scene in range(10) for i in range(2)]
+    unknown = domains.open_unknown(original_config(tmp_path, names))
+    scenes = [{level % 100 // 2 for level in levels_of(source)} for source in (unknown.blur, unknown.sharp)]
+    assert len(scenes[0]) == 6 and len(scenes[1]) == 4 and not scenes[0] & scenes[1]
+
+
+def test_folders_of_other_scenes_are_whole(tmp_path):
+    config = original_config(tmp_path, ["a/1.png", "b/1.png"])
+    (tmp_path / "original" / "trainB" / "a").rename(tmp_path / "original" / "trainB" / "c")
+    (tmp_path / "original" / "trainB" / "b").rename(tmp_path / "original" / "trainB" / "d")
+    unknown = domains.open_unknown(config)
+    assert levels_of(unknown.blur) == [0, 1] and levels_of(unknown.sharp) == [100, 101]
+
+
+def test_a_scene_of_the_known_pairs_is_held_out(tmp_path):
+    known = domains.open_known(original_config(tmp_path, ["a.png"]))
+    train, held_out = ([int(s[i]["sharp"][0, 0, 0]) for i in range(len(s))] for s in (known.train, known.validation))
+    assert (len(train), len(held_out)) == (18, 2) and not {x // 20 for x in train} & {x // 20 for x in held_out}
+    assert sorted(train + held_out) == [20 * scene + 2 * i + 1 for scene in range(10) for i in range(2)]
+
+
+def test_a_validation_part_is_validated_on(tmp_path):
+    config = reds_config(tmp_path)
+    write_tree(tmp_path / "curated", "curated")
+    config.data.update(known="curated", known_variant="GOPRO_A", unknown="curated", unknown_variant="GOPRO_A")
+    known, unknown = domains.open_known(config), domains.open_unknown(config)
+    for source, first in ((known.validation, 50), (unknown.validation, 50), (unknown.test, 100)):
+        assert [source[i]["blurry"][0, 0, 0] for i in range(4)] == [first, first + 2, first + 4, first + 6]
+
+
+def test_a_layout_without_pairs_is_no_known_dataset(tmp_path):
+    config = reds_config(tmp_path)
+    config.data.known = "folder"
+    with pytest.raises(UserError, match=r"data\.known is 'folder', which has no train photos"):
+        domains.open_known(config)

@@ -225,3 +225,22 @@ def test_padding_mirrors_or_repeats():
     assert images.pad_to_multiple(x, 5, "edge")[0][0, :, 0].tolist() == [0, 1, 2, 2, 2]
     with pytest.raises(ValueError, match="'wrap'"):
         images.pad_to_multiple(x, 5, "wrap")
+
+
+def test_the_size_of_a_photo_is_read_from_its_header_alone(tmp_path, monkeypatch):
+    path = tmp_path / "a.png"
+    images.write(path, np.zeros((5, 7, 3), np.uint8))
+    monkeypatch.setattr(Image.Image, "load", lambda self: pytest.fail("decoded"))
+    monkeypatch.setattr("PIL.ImageFile.ImageFile.load", lambda self: pytest.fail("decoded"))
+    assert images.size(path) == (5, 7)
+
+
+def test_bytes_are_read_as_their_file_is(tmp_path):
+    path = tmp_path / "a.jpg"
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (5, 7, 3)).astype(np.uint8)).save(path, exif=turned)
+    assert images.read(path).shape == (7, 5, 3)
+    np.testing.assert_array_equal(images.decode(path.read_bytes(), "a"), images.read(path))
+    with pytest.raises(images.ImageError, match="shard/b: not an image"):
+        images.decode(b"text", "shard/b")

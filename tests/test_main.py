@@ -148,6 +148,11 @@ def test_the_default_folder_is_named_after_the_configuration(parse):
         (["--config.data.scenes.known_kernel.kind=bo"], ["data.scenes.known_kernel", "box"]),
         (["--config.compute_dtype=float16"], ["compute_dtype is 'float16'", "bfloat16"]),
         (["--config.loop.log_every=0"], ["loop.log_every is 0"]),
+        (["--config.data.split_ratio=1.5"], ["data.split_ratio is 1.5", "between 0 and 1"]),
+        (["--config.data.bad_photos=ignore"], ["data.bad_photos is 'ignore'", "skip, stop"]),
+        (["--config.data.degradation.kind=blur"], ["data.degradation.kind is 'blur'", "realistic", "frames"]),
+        (["--config.data.degradation.response=log"], ["data.degradation.response is 'log'", "gamma, srgb, linear"]),
+        (["--config.data.degradation.frames=0"], ["data.degradation.frames is 0"]),
     ],
 )
 def test_a_setting_that_cannot_be(refused, arguments, wanted):
@@ -178,6 +183,22 @@ def test_a_folder_that_cannot_be_used(refused, tmp_path, key, make, wanted):
     given[key] = make(tmp_path)
     (line,) = refused(QUICK, *(f"--config.data.{name}={path}" for name, path in given.items()))
     assert wanted in line and str(given[key]) in line
+
+
+def test_videos_of_which_no_frame_can_be_taken(refused, tmp_path):
+    good = folder_of(tmp_path / "good", (96, 96))
+    (good / "clip.mp4").touch()
+    piles = [f"--config.data.{name}={good}" for name in ("unknown_blur", "unknown_sharp")]
+    lines = refused(QUICK, *piles, "--config.data.videos.every=0")
+    assert "every=0" in lines[0] and "every >= 1" in lines[0]
+
+
+def test_a_bad_photo_stops_before_the_first_step_if_asked(refused, tmp_path):
+    good = folder_of(tmp_path / "good", (96, 96), count=3)
+    (good / "note.png").write_text("not a photo")
+    piles = [f"--config.data.{name}={good}" for name in ("unknown_blur", "unknown_sharp")]
+    (line, *_) = refused(QUICK, *piles, "--config.data.bad_photos=stop")
+    assert line.startswith(f"{good / 'note.png'}: not an image") and "1 bad among 4 photos looked at" in line
 
 
 @pytest.mark.parametrize(("stage", "crop"), [("deblurrer", 32), ("translator", 48)])

@@ -1,12 +1,7 @@
-"""Blur by parametric kernels: the known and the unknown camera of the demo, and fixed filters for the evaluation.
+"""Blur by parametric kernels: drawing one as a config describes it, blurring with it, and fixed filters.
 
-The known camera moves evenly while its shutter is open; the unknown one averages a few displaced copies, as do a merged
-burst, a flickering lamp or a low-rate average of frames. Equal in extent, they differ in spectrum, so that a deblurrer
-trained on the one leaves ghosts on the other.
-
-Images are float (h, w, c) or (n, h, w, c). Kernels are float32 (size, size) with an odd size, non-negative, of sum 1,
-centred on their centroid. Lengths are in pixels; angles in degrees, counter-clockwise from the horizontal. Ranges
-(low, high) are drawn from uniformly. Everything is pure; randomness comes from the `Generator` that is given.
+Images are float (h, w, c) or (n, h, w, c). Kernels are those of `kernels`. Everything is pure; randomness comes from
+the `Generator` that is given.
 """
 
 import difflib
@@ -16,82 +11,17 @@ from typing import Any
 import numpy as np
 from scipy import fft
 
-Range = tuple[float, float]
+from b2b_jax.data import kernels
+from b2b_jax.data.kernels import box_kernel, check_size, copies_kernel, line, splat
 
-
-def box_kernel(
-    rng: np.random.Generator, length: Range = (5.0, 11.0), angle: Range = (-10.0, 10.0), size: int = 21
-) -> np.ndarray:
-    """Even motion along a line: 33 points from end to end. The known blur of the demo.
-
-    Args:
-        rng: gives the length, then the angle.
-        length: range of the distance between the first and the last point, in pixels.
-        angle: range of the direction, in degrees.
-        size: width and height of the kernel, odd.
-
-    Returns:
-        float32 (size, size).
-
-    Raises:
-        ValueError: if `size` is even or the line does not fit into it.
-    """
-    extent = rng.uniform(*length)
-    return _splat(_line(extent, 33, rng.uniform(*angle)), size)
-
-
-def copies_kernel(
-    rng: np.random.Generator, extent: Range = (6.0, 9.0), copies: int = 3, angle: Range = (-10.0, 10.0), size: int = 21
-) -> np.ndarray:
-    """The average of evenly displaced copies. The unknown blur of the demo.
-
-    Args:
-        rng: gives the extent, then the angle.
-        extent: range of the distance between the first and the last copy, in pixels.
-        copies: number of copies.
-        angle: range of the direction, in degrees.
-        size: width and height of the kernel, odd.
-
-    Returns:
-        float32 (size, size).
-
-    Raises:
-        ValueError: if `size` is even or the copies do not fit into it.
-    """
-    distance = rng.uniform(*extent)
-    return _splat(_line(distance, copies, rng.uniform(*angle)), size)
-
-
-def box_filter_kernel(width: int, angle: float = 0.0, size: int = 21) -> np.ndarray:
-    """The fixed box filter: `width` points, a pixel apart, along `angle` degrees; horizontal and odd: `width` pixels.
-
-    Returns:
-        float32 (size, size).
-
-    Raises:
-        ValueError: if `size` is even or the box does not fit into it.
-    """
-    return _splat(_line(width - 1, width, angle), size)
-
-
-def gaussian_kernel(sigma: float, size: int = 21) -> np.ndarray:
-    """The fixed Gauss filter of standard deviation `sigma` pixels, cut at the border of the kernel.
-
-    Returns:
-        float32 (size, size).
-
-    Raises:
-        ValueError: if `size` is even or `sigma` is not positive.
-    """
-    _check_size(size)
-    if sigma <= 0:
-        raise ValueError(f"gaussian_kernel() got sigma={sigma}; wants a positive number of pixels.")
-    profile = np.exp(-0.5 * ((np.arange(size) - size // 2) / sigma) ** 2)
-    kernel = np.outer(profile, profile)
-    return (kernel / kernel.sum()).astype(np.float32)
-
-
-KERNELS = {"box": box_kernel, "copies": copies_kernel}
+KERNELS = {
+    "box": box_kernel,
+    "copies": copies_kernel,
+    "weighted_line": kernels.weighted_line_kernel,
+    "trajectory": kernels.trajectory_kernel,
+    "disk": kernels.disk_kernel,
+    "gaussian": kernels.random_gaussian_kernel,
+}
 
 
 def draw(rng: np.random.Generator, spec: dict[str, Any]) -> np.ndarray:
@@ -163,30 +93,33 @@ def round8(image: np.ndarray) -> np.ndarray:
     return np.rint(np.clip(image, 0, 1) * 255).astype(np.uint8)
 
 
-def _line(extent: float, count: int, angle: float) -> np.ndarray:
-    """`count` points spread evenly over `extent` about the origin: (count, 2), x to the right, y downward."""
-    radians = np.deg2rad(angle)
-    along = extent * (np.linspace(-0.5, 0.5, count) if count > 1 else np.zeros(1))
-    return along[:, None] * [np.cos(radians), -np.sin(radians)]
+def box_filter_kernel(width: int, angle: float = 0.0, size: int = 21) -> np.ndarray:
+    """The fixed box filter: `width` points, a pixel apart, along `angle` degrees; horizontal and odd: `width` pixels.
+
+    Returns:
+        float32 (size, size).
+
+    Raises:
+        ValueError: if `size` is even or the box does not fit into it.
+    """
+    return splat(line(width - 1, width, angle), size)
 
 
-def _splat(points: np.ndarray, size: int) -> np.ndarray:
-    """Shares each point (x, y) between its four pixels bilinearly, which keeps the centroid: float32 (size, size)."""
-    _check_size(size)
-    reach = float(np.abs(points).max())
-    if reach > size // 2:
-        raise ValueError(
-            f"A blur that reaches {reach:.1f} px from its centre does not fit into a kernel of {size} px; "
-            f"wants a smaller extent or a size of at least {2 * int(np.ceil(reach)) + 1}."
-        )
-    pixels = np.arange(size) - size // 2
-    columns, rows = (np.maximum(0, 1 - np.abs(pixels - points[:, axis, None])) for axis in (0, 1))
-    return (rows.T @ columns / len(points)).astype(np.float32)
+def gaussian_kernel(sigma: float, size: int = 21) -> np.ndarray:
+    """The fixed Gauss filter of standard deviation `sigma` pixels, cut at the border of the kernel.
 
+    Returns:
+        float32 (size, size).
 
-def _check_size(size: int) -> None:
-    if size < 1 or size % 2 == 0:
-        raise ValueError(f"A kernel of {size} px has no pixel at its centre; wants an odd size.")
+    Raises:
+        ValueError: if `size` is even or `sigma` is not positive.
+    """
+    check_size(size)
+    if sigma <= 0:
+        raise ValueError(f"gaussian_kernel() got sigma={sigma}; wants a positive number of pixels.")
+    profile = np.exp(-0.5 * ((np.arange(size) - size // 2) / sigma) ** 2)
+    kernel = np.outer(profile, profile)
+    return (kernel / kernel.sum()).astype(np.float32)
 
 
 def _check_shapes(image: np.ndarray, kernel: np.ndarray) -> None:
@@ -202,7 +135,7 @@ def _check_shapes(image: np.ndarray, kernel: np.ndarray) -> None:
             f"Blur got an image {image.shape} and a kernel {kernel.shape}; wants (h, w, c) with (k, k) "
             "or (n, h, w, c) with (k, k) or (n, k, k), where k is at most h and w."
         )
-    _check_size(sizes[0])
+    check_size(sizes[0])
 
 
 def _check_name(what: str, name: Any, known: Any) -> None:

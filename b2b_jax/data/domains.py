@@ -3,20 +3,24 @@
 Opening them checks that they are there and large enough, before anything is compiled.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import grain
 import numpy as np
 from ml_collections import ConfigDict
 
-from b2b_jax import images
-from b2b_jax.data import blur, layouts, pipeline, scenes, split
-from b2b_jax.data.layouts import Photo
-from b2b_jax.data.sources import ArraySource, Pairs, Photos, Source
+from b2b_jax.data import blur, finding, folder, pipeline, prepared, scenes, split
+from b2b_jax.data.layouts import LAYOUTS
+from b2b_jax.data.photo import Photo
+from b2b_jax.data.skipping import BadPhotos, Skipping
+from b2b_jax.data.sources import ArraySource, Pairs, Photos, Source, check_sizes
+from b2b_jax.data.synthetic import FRAME_KINDS, Degraded, averages
 from b2b_jax.errors import UserError
 
+VALIDATION_SHARE = 0.95  # left for training where validation pairs must be held out
 PARTS = ("known", "blur", "sharp", "validation", "test")  # families of generated scenes, in the order of their seeds
 
 
@@ -43,33 +47,52 @@ class Unknown:
     test: Source | None
     pairs: Source | None  # the truth of `blur`, which only the upper bound of the evaluation may see
     split: dict | None = None  # which scenes went to which pile, for split.json
+    piles: Mapping[str, Sequence[Photo]] | None = None  # folders of one's own, for data_report.json
 
 
 def open_known(config: ConfigDict) -> Known:
-    """Opens the dataset `data.known`: a layout's name, or "scenes"."""
-    if config.data.known == "scenes":
-        return _known_scenes(config.data)
-    train, test = (_layout_photos(config.data, "known", part) for part in ("train", "test"))
-    return Known(Pairs(train), pipeline.Crop, Pairs(test))
+    """Opens the dataset `data.known`: a layout's name, "scenes", or "degraded"."""
+    data = config.data
+    if data.known == "scenes":
+        return _known_scenes(data)
+    if data.known == "degraded":
+        return _known_degraded(config)
+    train = _layout_photos(data, "known", "train")
+    if data.known == "original":  # which has no other pairs
+        train, held_out, _ = split.divide(train, VALIDATION_SHARE, config.seed)
+    else:
+        held_out = _layout_photos(data, "known", _validation_part(data.known))
+    return Known(_training(data, Pairs(train)), pipeline.Crop, _scored_pairs(held_out))
 
 
 def open_unknown(config: ConfigDict) -> Unknown:
     """Opens the camera: your two folders if given, else the dataset `data.unknown`: a layout's name, or "scenes"."""
     data = config.data
-    if data.unknown_blur or data.unknown_sharp or not data.unknown:
+    if data.unknown_blur or data.unknown_sharp or data.unknown in ("", "folder"):
         return _own_folders(data)
     if data.unknown == "scenes":
         return _unknown_scenes(data)
+    if data.unknown == "original":
+        return _original(config)
     train, test = (_layout_photos(data, "unknown", part) for part in ("train", "test"))
-    blurry, sharp, record = _split(train, data.split_ratio, config.seed)
+    blurry, sharp, record = split.divide(train, data.split_ratio, config.seed)
+    part = _validation_part(data.unknown)
+    test_pairs = _scored_pairs(test)
     return Unknown(
-        blur=Photos([p.blurry for p in blurry]),
-        sharp=Photos([p.sharp for p in sharp]),
-        validation=Pairs(test),
-        test=Pairs(test),
-        pairs=Pairs(blurry),
+        blur=_training(data, Photos([p.blurry for p in blurry])),
+        sharp=_training(data, Photos([p.sharp for p in sharp])),
+        validation=test_pairs if part == "test" else _scored_pairs(_layout_photos(data, "unknown", part)),
+        test=test_pairs,
+        pairs=_training(data, Pairs(blurry)),
         split=record,
     )
+
+
+def keep_bad_photos(opened: Known | Unknown, path: Path) -> None:
+    """From now on the file at `path` names the bad photos that are skipped in training."""
+    for source in vars(opened).values():
+        if isinstance(source, Skipping):
+            source.bad.keep_in(path)
 
 
 @dataclass(frozen=True)
@@ -93,13 +116,18 @@ KNOWN_BLUR = {
         Supply(unknown.sharp, lambda size: _blurred_crop(config, size), True, {"blurry": "known_blur"})
     ],
     "folder": lambda config, known, unknown: [
-        Supply(Photos(_folder(config.known_blur, "path", "known_blur")), pipeline.Crop, False, {"image": "known_blur"})
+        Supply(
+            _training(config.data, Photos(folder.listed(config.known_blur, "path", "known_blur"))),
+            pipeline.Crop,
+            False,
+            {"image": "known_blur"},
+        )
     ],
 }
 
 
 def _known_pairs(config: ConfigDict, known: Known, names: Mapping[str, str]) -> Supply:
-    return Supply(known.train, known.crop, config.data.known == "scenes", names)
+    return Supply(known.train, known.crop, config.data.known in ("scenes", "degraded"), names)
 
 
 def _blurred_crop(config: ConfigDict, size: int) -> pipeline.BlurredCrop:
@@ -164,64 +192,81 @@ def blurred(photos: np.ndarray, kernel: dict, seed: int) -> np.ndarray:
 
 
 def _layout_photos(data: ConfigDict, side: str, part: str) -> list[Photo]:
-    name, given = data[side], data[f"{side}_path"]
-    if name not in layouts.LAYOUTS:
-        raise UserError(f"data.{side} is {name!r}; it can be 'scenes' or one of {', '.join(layouts.LAYOUTS)}")
-    root = Path(given) if given else Path(data.root) / layouts.LAYOUTS[name].folder
-    return layouts.find(name, root, part, f"data.{side}_path")
+    """Photos of a part of `data.known` or `data.unknown`: the prepared ones if there are any, else the download's."""
+    name, given, variant = data[side], data[f"{side}_path"], data[f"{side}_variant"]
+    if name not in LAYOUTS:
+        others = ("scenes", "degraded") if side == "known" else ("scenes",)
+        raise UserError(f"data.{side} is {name!r}; it can be {', '.join((*others, *LAYOUTS))}")
+    if part not in LAYOUTS[name].parts:
+        raise UserError(f"data.{side} is {name!r}, which has no {part} photos")
+    root = Path(given) if given else Path(data.root) / LAYOUTS[name].folder
+    output, option = Path(data.root) / data.prepared, f"--config.data.{side}_path"
+    if data.prepare and (given or not prepared.exists(name, output, variant)):
+        prepared.prepare(name, root, finding.find_all(name, root, option, variant), output, variant)
+    # A download that is named is meant, unless it was asked to be prepared.
+    if data.prepared and (data.prepare or not given) and prepared.exists(name, output, variant):
+        return prepared.find(name, output, part, variant)
+    photos, published = finding.find(name, root, part, option, variant), LAYOUTS[name].parts[part].photos
+    if published and len(photos) != published:
+        print(f"{name}, {part}: {len(photos):,} photos are there, {published:,} were published")
+    return photos
 
 
-def _split(photos: list[Photo], ratio: float, seed: int) -> tuple[list[Photo], list[Photo], dict]:
-    try:
-        chosen = split.by_scene([p.scene for p in photos], ratio, seed)
-    except ValueError as error:
-        raise UserError(f"data.unknown at {photos[0].blurry.parent}: {error}") from error
-    blurry, sharp = ([p for p in photos if (p.scene in chosen) is side] for side in (True, False))
-    record = {"ratio": ratio, "seed": seed}
-    for name, pile in (("unknown_blur", blurry), ("unknown_sharp", sharp)):
-        record[name] = {"photos": len(pile), "scenes": sorted({p.scene for p in pile})}
-    return blurry, sharp, record
+def _validation_part(name: str) -> str:
+    return "validation" if name in LAYOUTS and "validation" in LAYOUTS[name].parts else "test"
+
+
+def _training(data: ConfigDict, source: Source, bad: BadPhotos | None = None) -> Source:
+    """Photos to train on, under the policy for bad ones."""
+    return Skipping(source, bad or BadPhotos()) if data.bad_photos == "skip" else source
+
+
+def _scored_pairs(photos: list[Photo]) -> Pairs:
+    """Pairs to score on, none of which may be bad."""
+    pairs = Pairs(photos)
+    check_sizes(pairs, 1)
+    return pairs
+
+
+def _original(config: ConfigDict) -> Unknown:
+    """The piles trainA and trainB of the published code."""
+    data = config.data
+    piles = [_layout_photos(data, "unknown", part) for part in ("unknown_blur", "unknown_sharp")]
+    blurry, sharp = split.apart(*piles, data.split_ratio, config.seed)
+    pairs = _own_test_pairs(data)
+    return Unknown(
+        blur=_training(data, Photos([p.blurry for p in blurry])),
+        sharp=_training(data, Photos([p.blurry for p in sharp])),
+        validation=pairs,
+        test=pairs,
+        pairs=None,
+        split=split.record(blurry, sharp, data.split_ratio, config.seed),
+    )
+
+
+def _known_degraded(config: ConfigDict) -> Known:
+    """Pairs made of the sharp photos and videos in `data.known_path` as `data.degradation` says."""
+    data, settings, bad = config.data, config.data.degradation, BadPhotos()
+    piles = split.divide(folder.pile(data, "known_path", bad), VALIDATION_SHARE, config.seed)[:2]
+    if settings.kind in FRAME_KINDS:
+        windows = [split.windows(pile, settings.frames) for pile in piles]
+        train, held_out = (averages(w, settings.kind, settings.response, config.seed) for w in windows)
+        if not len(train) or not len(held_out):
+            raise UserError(f"data.known_path is {data.known_path}: fewer than two scenes of {settings.frames} frames")
+        return Known(_training(data, train, bad), pipeline.Crop, held_out)
+    train, held_out = (Photos([p.blurry for p in pile]) for pile in piles)
+    crop = partial(pipeline.DegradedCrop, kind=settings.kind)
+    return Known(_training(data, train, bad), crop, Degraded(held_out, settings.kind, config.seed))
 
 
 def _own_folders(data: ConfigDict) -> Unknown:
-    piles, problems = [], []
-    for key in ("unknown_blur", "unknown_sharp"):
-        try:
-            piles.append(Photos(_folder(data, key)))
-        except UserError as error:
-            problems.append(str(error))
-    if problems:
-        raise UserError("\n".join(problems))
-    pairs = Pairs(_test_photos(data)) if data.test_blur or data.test_sharp else None
-    return Unknown(*piles, validation=pairs, test=pairs, pairs=None)
+    """Two folders of photos and videos, and test pairs if there are any."""
+    bad = BadPhotos()
+    piles, pairs = folder.piles(data, bad), _own_test_pairs(data)
+    sources = [_training(data, Photos([photo.blurry for photo in pile]), bad) for pile in piles.values()]
+    return Unknown(*sources, validation=pairs, test=pairs, pairs=None, piles=piles)
 
 
-def _folder(section: ConfigDict, key: str, name: str = "data") -> list[Path]:
-    value = section[key]
-    if not value:
-        raise UserError(f"No {key} photos: give a folder of them, --config.{name}.{key}=DIR")
-    if not Path(value).is_dir():
-        raise UserError(f"{name}.{key} is {value}: no such folder")
-    paths = images.find(Path(value))
-    if not paths:
-        raise UserError(f"{name}.{key} is {value}: no photos in it (found: {layouts.listing(Path(value))})")
-    return paths
-
-
-def _test_photos(data: ConfigDict) -> list[Photo]:
-    blurry, sharp = (_by_name(data, key) for key in ("test_blur", "test_sharp"))
-    missing = sorted(blurry.keys() - sharp.keys())
-    if missing:
-        raise UserError(f"data.test_sharp ({data.test_sharp}) lacks the twin of {missing[0]} ({len(missing)} missing)")
-    return [Photo(path, sharp[name], "") for name, path in blurry.items()]
-
-
-def _by_name(data: ConfigDict, key: str) -> dict[str, Path]:
-    """Photos by their path within the folder, without suffix: twins may be of different formats."""
-    found = {}
-    for path in _folder(data, key):
-        name = path.relative_to(data[key]).with_suffix("").as_posix()
-        if name in found:
-            raise UserError(f"data.{key} has two photos of one name: {found[name]} and {path}")
-        found[name] = path
-    return found
+def _own_test_pairs(data: ConfigDict) -> Pairs | None:
+    photos = folder.test_pairs(data)
+    return _scored_pairs(photos) if photos else None

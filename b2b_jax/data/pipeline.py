@@ -12,9 +12,9 @@ import grain
 import numpy as np
 from grain.experimental import ZipMapDataset
 
-from b2b_jax.data import blur
-from b2b_jax.data.sources import Record, Source
-from b2b_jax.errors import UserError
+from b2b_jax.data import blur, degradation
+from b2b_jax.data.skipping import Skipping
+from b2b_jax.data.sources import Record, Source, check_extent
 
 Batch = dict[str, np.ndarray]
 ENDLESS = 1 << 50  # elements of a stream; a grain dataset's own "infinite" length overflows when sliced
@@ -26,8 +26,14 @@ class Crop(grain.transforms.RandomMap):
 
     size: int  # pixels
 
+    @property
+    def extent(self) -> int:
+        """Pixels that a photo must have on either side."""
+        return self.size
+
     def random_map(self, record: Record, rng: np.random.Generator) -> Record:
-        height, width = _extent(record, self.size)
+        height, width = next(iter(_images(record).values())).shape[:2]
+        check_extent(record["name"], height, width, self.size)
         top, left = rng.integers(height - self.size + 1), rng.integers(width - self.size + 1)
         return {k: v[top : top + self.size, left : left + self.size] for k, v in _images(record).items()}
 
@@ -39,29 +45,45 @@ class BlurredCrop(grain.transforms.RandomMap):
     size: int  # pixels
     kernel: Mapping[str, Any]  # for `blur.draw`
 
+    @property
+    def extent(self) -> int:
+        """Pixels that a photo must have on either side: the crop and the kernel's reach around it."""
+        return self.size + 2 * (self.kernel["size"] // 2)
+
     def random_map(self, record: Record, rng: np.random.Generator) -> Record:
         margin = self.kernel["size"] // 2
-        photo = Crop(self.size + 2 * margin).random_map(record, rng)["image"]
+        photo = Crop(self.extent).random_map(record, rng)["image"]
         blurry = blur.round8(blur.blur_valid(photo.astype(np.float32) / 255.0, blur.draw(rng, dict(self.kernel))))
         return {"sharp": photo[margin : margin + self.size, margin : margin + self.size], "blurry": blurry}
+
+
+@dataclasses.dataclass(frozen=True)
+class DegradedCrop(grain.transforms.RandomMap):
+    """A random square of a sharp photo and the same square degraded: {"sharp", "blurry"}."""
+
+    size: int  # pixels
+    kind: str  # a key of DEGRADATIONS
+
+    @property
+    def extent(self) -> int:
+        """Pixels that a photo must have on either side: the crop and the blur's reach around it."""
+        return self.size + 2 * degradation.REACH
+
+    def random_map(self, record: Record, rng: np.random.Generator) -> Record:
+        photo = Crop(self.extent).random_map(record, rng)["image"]
+        blurry = blur.round8(degradation.DEGRADATIONS[self.kind](rng, photo.astype(np.float32) / 255.0))
+        inside = slice(degradation.REACH, degradation.REACH + self.size)
+        return {"sharp": photo[inside, inside], "blurry": blurry[inside, inside]}
 
 
 def _images(record: Record) -> Batch:
     return {k: v for k, v in record.items() if k != "name"}
 
 
-def _extent(record: Record, size: int) -> tuple[int, int]:
-    height, width = next(iter(_images(record).values())).shape[:2]
-    if min(height, width) < size:
-        raise UserError(
-            f"{record['name']} is {width}x{height} pixels, smaller than the {size} that a training crop needs; "
-            "remove it or set a smaller crop"
-        )
-    return height, width
-
-
-def stream(source: Source, transform: grain.transforms.RandomMap, seed: int) -> grain.MapDataset:
+def stream(source: Source, transform: Crop | BlurredCrop | DegradedCrop, seed: int) -> grain.MapDataset:
     """Endless shuffled elements of `source` under `transform`; every epoch has an order and crops of its own."""
+    if isinstance(source, Skipping):
+        source = source.at_least(transform.extent)
     return grain.MapDataset.source(source).seed(seed).shuffle().repeat().random_map(transform)
 
 

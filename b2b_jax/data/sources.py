@@ -6,14 +6,14 @@
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 
-from b2b_jax import images
-from b2b_jax.data.layouts import Photo
+from b2b_jax.data import photo
+from b2b_jax.data.photo import File, Photo
 from b2b_jax.errors import UserError
+from b2b_jax.images import ImageError
 
 Record = dict[str, np.ndarray | str]
 SIZES_CHECKED = 5_000
@@ -30,24 +30,24 @@ class Source(Protocol):
 
 
 class Photos:
-    """Photo files."""
+    """Single photos."""
 
-    def __init__(self, paths: Sequence[Path]):
-        self.paths = list(paths)
+    def __init__(self, files: Sequence[File]):
+        self.files = list(files)
 
     def __len__(self) -> int:
-        return len(self.paths)
+        return len(self.files)
 
     def __getitem__(self, index: int) -> Record:
-        return {"image": images.read(self.paths[index]), "name": str(self.paths[index])}
+        return {"image": photo.read(self.files[index]), "name": str(self.files[index])}
 
     def size(self, index: int) -> tuple[str, int, int]:
         """Name, height and width, without decoding."""
-        return str(self.paths[index]), *images.size(self.paths[index])
+        return str(self.files[index]), *photo.size(self.files[index])
 
 
 class Pairs:
-    """Pairs of photo files; the two of a pair have the same size."""
+    """Pairs of photos; the two of a pair have the same size."""
 
     def __init__(self, photos: Sequence[Photo]):
         self.photos = list(photos)
@@ -56,16 +56,23 @@ class Pairs:
         return len(self.photos)
 
     def __getitem__(self, index: int) -> Record:
-        photo = self.photos[index]
-        blurry, sharp = images.read(photo.blurry), images.read(photo.sharp)
-        if blurry.shape != sharp.shape:
-            sizes = " and ".join(f"{x.shape[1]}x{x.shape[0]}" for x in (blurry, sharp))
-            raise UserError(f"{photo.blurry} and its sharp twin {photo.sharp} differ in size: {sizes} pixels")
-        return {"blurry": blurry, "sharp": sharp, "name": str(photo.blurry)}
+        pair = self.photos[index]
+        blurry, sharp = photo.read(pair.blurry), photo.read(pair.sharp)
+        _check_twins(pair, blurry.shape, sharp.shape)
+        return {"blurry": blurry, "sharp": sharp, "name": str(pair.blurry)}
 
     def size(self, index: int) -> tuple[str, int, int]:
-        """Name, height and width of the blurry one, without decoding."""
-        return str(self.photos[index].blurry), *images.size(self.photos[index].blurry)
+        """Name, height and width of both, without decoding."""
+        pair = self.photos[index]
+        blurry, sharp = photo.size(pair.blurry), photo.size(pair.sharp)
+        _check_twins(pair, blurry, sharp)
+        return str(pair.blurry), *blurry
+
+
+def _check_twins(pair: Photo, blurry: Sequence[int], sharp: Sequence[int]) -> None:
+    if tuple(blurry) != tuple(sharp):
+        sizes = " and ".join(f"{shape[1]}x{shape[0]}" for shape in (blurry, sharp))
+        raise UserError(f"{pair.blurry} and its sharp twin {pair.sharp} differ in size: {sizes} pixels")
 
 
 class ArraySource:
@@ -85,17 +92,36 @@ class ArraySource:
         return f"{self.name}/{index:05d}", *next(iter(self.arrays.values()))[index].shape[:2]
 
 
-def check_sizes(source: Source, smallest: int, key: str) -> None:
-    """UserError when a photo of `source` is smaller than a training crop of `smallest` pixels; `key` sets the crop.
+def check_sizes(source: Source, smallest: int, key: str = "") -> None:
+    """UserError when photos of `source` cannot be used: unreadable, unequal twins, or smaller than `smallest` pixels.
 
-    Headers of at most SIZES_CHECKED photos, evenly spread, are read; a small one among the others stops the run later.
+    Args:
+        source: of training photos. If it skips bad ones (`skipping.Skipping`), they may be up to half of it.
+        smallest: pixels that a training crop needs.
+        key: the configuration's key that sets the crop.
+
+    Headers of at most SIZES_CHECKED photos, evenly spread, are read; a bad one among the others is met later.
     """
-    indices = np.unique(np.linspace(0, len(source) - 1, min(len(source), SIZES_CHECKED)).astype(int))
+    indices = np.unique(np.linspace(0, len(source) - 1, min(len(source), SIZES_CHECKED)).astype(int)).tolist()
     with ThreadPoolExecutor() as pool:
-        small = [(n, h, w) for n, h, w in pool.map(source.size, indices.tolist()) if min(h, w) < smallest]
-    if small:
-        name, height, width = small[0]
-        raise UserError(
-            f"{name} is {width}x{height} pixels, smaller than the {smallest} that a training crop needs "
-            f"({len(small)} such); remove it or set a smaller --config.{key}"
-        )
+        found = list(pool.map(lambda index: _fault(source, index, smallest), indices))
+    bad = [fault for fault in found if fault]
+    if len(bad) > len(indices) * getattr(source, "tolerated", 0.0):
+        small = f" or set a smaller --config.{key}" if "smaller than" in bad[0] else ""
+        raise UserError(f"{bad[0]} ({len(bad)} bad among {len(indices)} photos looked at); remove it{small}")
+    for fault in bad:
+        source.bad.add(fault)
+
+
+def _fault(source: Source, index: int, smallest: int) -> str:
+    try:
+        check_extent(*source.size(index), smallest)
+    except (ImageError, UserError) as error:
+        return str(error)
+    return ""
+
+
+def check_extent(name: str, height: int, width: int, smallest: int) -> None:
+    """UserError when the photo is smaller than the `smallest` pixels that a training crop needs."""
+    if min(height, width) < smallest:
+        raise UserError(f"{name} is {width}x{height} pixels, smaller than the {smallest} that a training crop needs")

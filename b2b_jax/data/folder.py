@@ -1,0 +1,106 @@
+"""Folders of one's own: photos and videos mixed, nested or flat. A video, and a sub-folder of photos, is a scene."""
+
+from pathlib import Path
+
+from ml_collections import ConfigDict
+
+from b2b_jax import images
+from b2b_jax.data import finding, frames, prepared
+from b2b_jax.data.photo import Photo
+from b2b_jax.data.skipping import BadPhotos
+from b2b_jax.errors import UserError
+
+
+def piles(data: ConfigDict, bad: BadPhotos) -> dict[str, list[Photo]]:
+    """The photos and the videos' frames of `data.unknown_blur` and `data.unknown_sharp`, or what was prepared of them.
+
+    Videos that cannot be read are noted in `bad`. Raises UserError, with a line for either folder that cannot be used.
+    """
+    found, problems = {}, []
+    for key in ("unknown_blur", "unknown_sharp"):
+        try:
+            found[key] = pile(data, key, bad)
+        except UserError as error:
+            problems.append(str(error))
+    if problems:
+        raise UserError("\n".join(problems))
+    return found
+
+
+def pile(data: ConfigDict, key: str, bad: BadPhotos) -> list[Photo]:
+    """As `piles`, of one key of `data`."""
+    path = _given(data, key)
+    if prepared.exists("folder", path):
+        return prepared.find("folder", path, "photos")
+    found, faults = photos(path, Path(data.root) / "frames", **data.videos)
+    if faults and data.bad_photos == "stop":
+        raise UserError(f"{faults[0]}; remove it, or set --config.data.bad_photos=skip")
+    for fault in faults:
+        bad.add(fault)
+    return found or _refuse_empty(path, key)
+
+
+def photos(folder: Path, cache: Path, every: int, limit: int, thin: float) -> tuple[list[Photo], list[str]]:
+    """The photos of a folder and the frames of its videos, without twins.
+
+    Args:
+        folder: to look in.
+        cache: folder for the frames of videos.
+        every, limit, thin: as for `frames.extract`.
+
+    Returns:
+        The photos, and a line for every video that broke off or cannot be read.
+    """
+    found = [Photo(path, None, _scene(path, folder)) for path in images.find(folder)]
+    faults = []
+    for video in images.find(folder, frames.EXTENSIONS):
+        files, fault = frames.extract(video, cache, every, limit, thin)
+        found += [Photo(path, None, video.relative_to(folder).as_posix()) for path in files]
+        faults += [fault] if fault else []
+    return found, faults
+
+
+def _scene(path: Path, folder: Path) -> str:
+    """The sub-folder; a photo beside the sub-folders is a scene of its own."""
+    relative = path.relative_to(folder)
+    return relative.as_posix() if relative.parent == Path() else relative.parent.as_posix()
+
+
+def test_pairs(data: ConfigDict) -> list[Photo]:
+    """Pairs of equal names in `data.test_blur` and `data.test_sharp`; none when neither is given."""
+    if not (data.test_blur or data.test_sharp):
+        return []
+    blurry, sharp = (_by_name(data, key) for key in ("test_blur", "test_sharp"))
+    missing = sorted(blurry.keys() - sharp.keys())
+    if missing:
+        raise UserError(f"data.test_sharp ({data.test_sharp}) lacks the twin of {missing[0]} ({len(missing)} missing)")
+    return [Photo(path, sharp[name], "") for name, path in blurry.items()]
+
+
+def _by_name(data: ConfigDict, key: str) -> dict[str, Path]:
+    """Photos by their path within the folder, without suffix: twins may be of different formats."""
+    found = {}
+    for path in listed(data, key):
+        name = path.relative_to(data[key]).with_suffix("").as_posix()
+        if name in found:
+            raise UserError(f"data.{key} has two photos of one name: {found[name]} and {path}")
+        found[name] = path
+    return found
+
+
+def listed(section: ConfigDict, key: str, name: str = "data") -> list[Path]:
+    """The photos in the folder that `key` of the config's section `name` gives; UserError when there are none."""
+    folder = _given(section, key, name)
+    return images.find(folder) or _refuse_empty(folder, key, name)
+
+
+def _given(section: ConfigDict, key: str, name: str = "data") -> Path:
+    if not section[key]:
+        raise UserError(f"No {key} photos: give a folder of them, --config.{name}.{key}=DIR")
+    if not Path(section[key]).is_dir():
+        raise UserError(f"{name}.{key} is {section[key]}: no such folder")
+    return Path(section[key])
+
+
+def _refuse_empty(folder: Path, key: str, name: str = "data") -> None:
+    raise UserError(f"{name}.{key} is {folder}: no photos in it (found: {finding.listing(folder)})")

@@ -1,0 +1,88 @@
+"""A look at the two piles of one's own camera before days are spent on them: how many, how large, how sharp."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+from tqdm import tqdm
+
+from b2b_jax.data import photo
+from b2b_jax.data.photo import File, Photo
+from b2b_jax.data.sharpness import laplacian_variance
+from b2b_jax.images import ImageError
+
+MEASURED = 200  # photos of a pile that are read
+EDGES = 10.0 ** np.arange(-6, 0.1, 0.5)  # of the histogram
+FEW_PHOTOS, FEW_SCENES = 100, 10  # below which a translator learns the photos by heart
+ALIKE = 0.7  # ratio of the piles' median sharpness above which the blurry one hardly differs
+
+
+def survey(piles: Mapping[str, Sequence[Photo]]) -> dict:
+    """Describes the piles `unknown_blur` and `unknown_sharp`, and warns of what will not train well.
+
+    Returns a JSON object: by pile {"photos", "scenes", "sizes": {"WxH": photos}, "laplacian_variance": {"photos",
+    "quartiles", "edges", "counts"}}, and "warnings". Sizes and sharpness are those of at most MEASURED photos, evenly
+    spread; unreadable ones are passed over.
+    """
+    report = {name: _pile(name, photos) for name, photos in piles.items()}
+    return report | {"warnings": _warnings(report, piles)}
+
+
+def _pile(name: str, photos: Sequence[Photo]) -> dict:
+    spread = np.unique(np.linspace(0, len(photos) - 1, min(len(photos), MEASURED)).astype(int))
+    with ThreadPoolExecutor() as pool:
+        jobs = pool.map(_measure, [photos[index].blurry for index in spread])
+        found = list(filter(None, tqdm(jobs, desc=f"looking at {name}", total=len(spread), unit="photo", leave=False)))
+    sharpness = [value for _, value in found]
+    return {
+        "photos": len(photos),
+        "scenes": len({p.scene for p in photos}),
+        "sizes": dict(Counter(size for size, _ in found).most_common()),
+        "laplacian_variance": {
+            "photos": len(found),
+            "quartiles": np.quantile(sharpness, (0.25, 0.5, 0.75)).tolist() if found else [],
+            "edges": EDGES.tolist(),
+            "counts": np.histogram(np.clip(sharpness, EDGES[0], EDGES[-1]), EDGES)[0].tolist(),
+        },
+    }
+
+
+def _measure(file: File) -> tuple[str, float] | None:
+    try:
+        image = photo.read(file)
+    except ImageError:
+        return None
+    return f"{image.shape[1]}x{image.shape[0]}", laplacian_variance(image)
+
+
+def _warnings(report: Mapping[str, dict], piles: Mapping[str, Sequence[Photo]]) -> list[str]:
+    found = []
+    for name, pile in report.items():
+        for what, few in (("photos", FEW_PHOTOS), ("scenes", FEW_SCENES)):
+            if pile[what] < few:
+                found.append(f"{name} has only {pile[what]} {what}; fewer than {few} are learnt by heart")
+    medians = [pile["laplacian_variance"]["quartiles"][1:2] for pile in report.values()]
+    if all(medians) and medians[0][0] > ALIKE * medians[1][0]:
+        found.append(
+            f"unknown_blur is as sharp as unknown_sharp (median Laplacian variance {medians[0][0]:.2g} and "
+            f"{medians[1][0]:.2g}); are the folders right?"
+        )
+    both = set.intersection(*({p.blurry for p in photos} for photos in piles.values()))
+    if both:
+        found.append(f"unknown_blur and unknown_sharp share {len(both)} photos, such as {min(map(str, both))}")
+    return found
+
+
+def lines(report: Mapping) -> list[str]:
+    """The report for a person: a line for each pile, and the warnings."""
+    text = []
+    for name, pile in report.items():
+        if name != "warnings":
+            sizes = ", ".join(f"{size} ({count})" for size, count in list(pile["sizes"].items())[:3])
+            quartiles = " / ".join(f"{q:.2g}" for q in pile["laplacian_variance"]["quartiles"])
+            text.append(
+                f"{name}: {pile['photos']:,} photos of {pile['scenes']:,} scenes; sizes of those looked at: {sizes}; "
+                f"quartiles of the Laplacian variance: {quartiles}"
+            )
+    return text + [f"warning: {warning}" for warning in report["warnings"]]

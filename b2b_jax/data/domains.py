@@ -3,12 +3,11 @@
 Opening them checks that they are there and large enough, before anything is compiled.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-import grain
 import numpy as np
 from ml_collections import ConfigDict
 
@@ -29,7 +28,7 @@ class Known:
     """Pairs of the known blur: `train` with the transform that crops them, and `validation` pairs as they are."""
 
     train: Source
-    crop: Callable[[int], grain.transforms.RandomMap]  # from pixels to a transform that gives {"blurry", "sharp"}
+    crop: pipeline.Cropper  # gives {"blurry", "sharp"}
     validation: Source
     transfer: Source | None = None  # of generated blur: a pair, another scene ("target") and its truth, see `moved`
 
@@ -100,34 +99,28 @@ class Supply:
     """Photos that serve to make the set K, which the discriminator takes as real."""
 
     source: Source
-    crop: Callable[[int], grain.transforms.RandomMap]  # from pixels to a transform
-    blurred_afresh: bool  # the transform blurs, and so needs larger photos
+    crop: pipeline.Cropper
     names: Mapping[str, str]  # the crops' keys, and what the translator's step calls them
 
 
 KNOWN_BLUR = {
     # On the accelerator the extractor moves the blur of a known pair onto a sharp photo of the camera.
     "extractor": lambda config, known, unknown: [
-        _known_pairs(config, known, {"sharp": "known_sharp", "blurry": "known_blurry"}),
-        Supply(unknown.sharp, pipeline.Crop, False, {"image": "unknown_sharp"}),
+        Supply(known.train, known.crop, {"sharp": "known_sharp", "blurry": "known_blurry"}),
+        Supply(unknown.sharp, pipeline.Crop, {"image": "unknown_sharp"}),
     ],
-    "paired": lambda config, known, unknown: [_known_pairs(config, known, {"blurry": "known_blur"})],
+    "paired": lambda config, known, unknown: [Supply(known.train, known.crop, {"blurry": "known_blur"})],
     "synthetic": lambda config, known, unknown: [
-        Supply(unknown.sharp, lambda size: _blurred_crop(config, size), True, {"blurry": "known_blur"})
+        Supply(unknown.sharp, partial(_blurred_crop, config), {"blurry": "known_blur"})
     ],
     "folder": lambda config, known, unknown: [
         Supply(
             _training(config.data, Photos(folder.listed(config.known_blur, "path", "known_blur"))),
             pipeline.Crop,
-            False,
             {"image": "known_blur"},
         )
     ],
 }
-
-
-def _known_pairs(config: ConfigDict, known: Known, names: Mapping[str, str]) -> Supply:
-    return Supply(known.train, known.crop, config.data.known in ("scenes", "degraded"), names)
 
 
 def _blurred_crop(config: ConfigDict, size: int) -> pipeline.BlurredCrop:

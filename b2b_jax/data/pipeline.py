@@ -5,7 +5,7 @@ takes the elements of local batch s·P + p. So `step` is the whole state of the 
 """
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import grain
@@ -76,11 +76,15 @@ class DegradedCrop(grain.transforms.RandomMap):
         return {"sharp": photo[inside, inside], "blurry": blurry[inside, inside]}
 
 
+Transform = Crop | BlurredCrop | DegradedCrop
+Cropper = Callable[[int], Transform]  # from the pixels of a crop to the transform that cuts it
+
+
 def _images(record: Record) -> Batch:
     return {k: v for k, v in record.items() if k != "name"}
 
 
-def stream(source: Source, transform: Crop | BlurredCrop | DegradedCrop, seed: int) -> grain.MapDataset:
+def stream(source: Source, transform: Transform, seed: int) -> grain.MapDataset:
     """Endless shuffled elements of `source` under `transform`; every epoch has an order and crops of its own."""
     if isinstance(source, Skipping):
         source = source.at_least(transform.extent)

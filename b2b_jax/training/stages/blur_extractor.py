@@ -65,8 +65,7 @@ def check(run: Run) -> None:
     common.check_optimizer("blur_extractor", config.optimizer)
     common.check_choice("blur_extractor.network.name", config.network.name, ("kernel_wizard",))
     common.check_traces("blur_extractor", common.create(config.network, run.dtype), config.crop)
-    blurred_afresh = run.config.data.known == "scenes"
-    check_sizes(run.known.train, config.crop + common.margin(run, blurred_afresh), "blur_extractor.crop")
+    check_sizes(run.known.train, run.known.crop(config.crop).extent, "blur_extractor.crop")
 
 
 def check_crop(run: Run, stage: str, crop: int) -> None:

@@ -55,11 +55,6 @@ def load_vgg(run: Run, kind: str, path: Path, instead: str) -> Network:
     return Network(vgg.module.clone(layers=VGG_LAYERS[VGG_DEPTHS[kind]]), vgg.variables)
 
 
-def margin(run: Run, blurred: bool) -> int:
-    """Pixels by which a crop that is blurred afresh is larger before: the kernel's reach on both sides."""
-    return 2 * (run.config.data.scenes.known_kernel.size // 2) if blurred else 0
-
-
 def check_batch(stage: str, batch: int) -> None:
     """UserError when the devices cannot share the batch evenly."""
     if batch < 1 or batch % jax.device_count():

@@ -4,7 +4,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import flax.linen as nn
-import grain
 import jax
 import numpy as np
 
@@ -32,7 +31,7 @@ def fit(
     run: Run,
     folder: Path,
     train: Source,
-    crop: Callable[[int], grain.transforms.RandomMap],
+    crop: pipeline.Cropper,
     held_out: Source,
 ) -> None:
     """Trains `config.deblurrer` on any pairs and exports it to `folder`."""
@@ -88,5 +87,4 @@ def check(run: Run) -> None:
         raise UserError(f"deblurrer.loss: {error}") from error
     load_features(run)
     common.check_traces("deblurrer", common.create(config.network, run.dtype), config.crop)
-    blurred_afresh = run.config.data.known == "scenes"
-    check_sizes(run.known.train, config.crop + common.margin(run, blurred_afresh), "deblurrer.crop")
+    check_sizes(run.known.train, run.known.crop(config.crop).extent, "deblurrer.crop")

@@ -53,7 +53,7 @@ def fit(run: Run, folder: Path, source: str) -> None:
 
 def batches(run: Run, source: str) -> grain.MapDataset:
     """Batches of `unknown_blur` and of what K is made from, each shuffled by its own seed, cycled at its own length."""
-    camera = domains.Supply(run.unknown.blur, pipeline.Crop, False, {"image": "unknown_blur"})
+    camera = domains.Supply(run.unknown.blur, pipeline.Crop, {"image": "unknown_blur"})
     supplies = [camera, *domains.KNOWN_BLUR[source](run.config, run.known, run.unknown)]
     return common.batches(run, streams(run, supplies), run.config.translator.batch)
 
@@ -89,7 +89,7 @@ def check_known_blur(run: Run) -> None:
     config, source = run.config.translator, run.config.known_blur.source
     common.check_choice("known_blur.source", source, domains.KNOWN_BLUR)
     for supply in domains.KNOWN_BLUR[source](run.config, run.known, run.unknown):
-        check_sizes(supply.source, config.crop + common.margin(run, supply.blurred_afresh), "translator.crop")
+        check_sizes(supply.source, supply.crop(config.crop).extent, "translator.crop")
     if source == "extractor":
         blur_extractor.check_crop(run, "translator", config.crop)
 

@@ -30,11 +30,12 @@ def data() -> ConfigDict:
         {
             "known": "gopro",  # layout of the paired dataset that the deblurrer knows: b2b_jax/data/layouts.py
             "unknown": "reds",  # layout of the camera's dataset; "" when unknown_blur and unknown_sharp are given
+            "name": "",  # curated: which of the datasets below root, as known or as the camera
             "root": "data",  # folder that holds the official downloads, each under its layout's folder name
             "degradation": degradation(),  # of known="degraded": pairs made of sharp photos and videos in known_path
             "known_path": "",  # folder of the known download; "" = root/<its folder name>
             "unknown_path": "",  # the same for the camera's
-            "known_variant": "",  # gopro: blur ("", linear response) | blur_gamma; curated: a folder's name in it
+            "known_variant": "",  # gopro: blur ("", linear response) | blur_gamma
             "unknown_variant": "",  # the same for the camera's
             "prepared": "prepared",  # folder below root that tools/prepare_data.py filled; read where no path is given
             "prepare": False,  # fill it where it lacks a dataset: as much disk as the download, for few large reads

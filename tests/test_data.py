@@ -430,8 +430,8 @@ def test_a_scene_of_the_known_pairs_is_held_out(tmp_path):
 
 def test_a_validation_part_is_validated_on(tmp_path):
     config = reds_config(tmp_path)
-    write_tree(tmp_path / "curated", "curated")
-    config.data.update(known="curated", known_variant="GOPRO_A", unknown="curated", unknown_variant="GOPRO_A")
+    write_tree(tmp_path, "curated")
+    config.data.update(known="curated", unknown="curated", name="GOPRO_A")
     known, unknown = domains.open_known(config), domains.open_unknown(config)
     for source, first in ((known.validation, 50), (unknown.validation, 50), (unknown.test, 100)):
         assert [source[i]["blurry"][0, 0, 0] for i in range(4)] == [first, first + 2, first + 4, first + 6]

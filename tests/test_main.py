@@ -26,6 +26,7 @@ VARIANTS = {
     "gopro": ["", "paper", "release"],
     "rb2v": ["", "paper", "release"],
     "reds": ["", "paper", "release"],
+    "resunet": [""],
     "rsblur": ["", "paper", "release"],
 }
 LOADED = [(name, variant) for name, variants in VARIANTS.items() for variant in variants]

@@ -186,7 +186,8 @@ def blurred(photos: np.ndarray, kernel: dict, seed: int) -> np.ndarray:
 
 def _layout_photos(data: ConfigDict, side: str, part: str) -> list[Photo]:
     """Photos of a part of `data.known` or `data.unknown`: the prepared ones if there are any, else the download's."""
-    name, given, variant = data[side], data[f"{side}_path"], data[f"{side}_variant"]
+    name, given = data[side], data[f"{side}_path"]
+    variant = data.name if name == "curated" else data[f"{side}_variant"]
     if name not in LAYOUTS:
         others = ("scenes", "degraded") if side == "known" else ("scenes",)
         raise UserError(f"data.{side} is {name!r}; it can be {', '.join((*others, *LAYOUTS))}")

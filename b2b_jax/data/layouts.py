@@ -116,7 +116,7 @@ LAYOUTS = {
         },
     ),
     "curated": Layout(
-        folder="curated",
+        folder="",  # the root itself
         source="a folder NAME/{train,validation,test}/{blur,sharp}/ with equal names in blur/ and sharp/",
         parts={
             part: Part(

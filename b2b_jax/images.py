@@ -9,11 +9,12 @@ import os
 import re
 import stat
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from PIL import ExifTags, Image, ImageOps
 
 EXTENSIONS = frozenset(
@@ -29,7 +30,7 @@ MAX_PIXELS = 1 << 29
 Image.MAX_IMAGE_PIXELS = None
 
 _JPEG = {"format": "JPEG", "quality": 95, "subsampling": 0}
-_SAVE = {
+SAVE = {
     ".png": {"format": "PNG"},
     ".jpg": _JPEG,
     ".jpeg": _JPEG,
@@ -39,6 +40,7 @@ _SAVE = {
     ".webp": {"format": "WEBP", "lossless": True},
     ".ppm": {"format": "PPM"},
 }
+"""What Pillow is told to write for each suffix that a photo can be written under."""
 
 
 class ImageError(ValueError):
@@ -61,21 +63,21 @@ def read(path: str | os.PathLike) -> np.ndarray:
     Raises:
       ImageError: the file is missing, empty, truncated, no image, too large, or of an unknown value range.
     """
-    with _opened(path) as image:
+    with opened(path) as image:
         return _to_rgb(Path(path), ImageOps.exif_transpose(image))
 
 
 def size(path: str | os.PathLike) -> tuple[int, int]:
     """Height and width in pixels of the photo that `read` would give, from its header alone; ImageError as there."""
-    with _opened(path) as image:
+    with opened(path) as image:
         width, height = image.size
         turned = image.getexif().get(ExifTags.Base.Orientation, 1) >= 5
         return (width, height) if turned else (height, width)
 
 
 @contextlib.contextmanager
-def _opened(path: str | os.PathLike) -> Iterator[Image.Image]:
-    """The file as Pillow opens it; everything that goes wrong with it becomes an ImageError."""
+def opened(path: str | os.PathLike) -> Iterator[Image.Image]:
+    """The file as Pillow opens it; everything that goes wrong with it, in the block too, becomes an ImageError."""
     path = Path(path)
     try:
         _check_file(path)
@@ -143,21 +145,29 @@ def write(path: str | os.PathLike, image: np.ndarray) -> None:
       OSError: the disk is full or the folder cannot be written.
     """
     path, image = Path(path), np.asarray(image)
-    if path.suffix.lower() not in _SAVE:
-        raise ImageError(f"{path}: cannot write {path.suffix or 'a name without suffix'}; use {' '.join(_SAVE)}")
+    if path.suffix.lower() not in SAVE:
+        raise ImageError(f"{path}: cannot write {path.suffix or 'a name without suffix'}; use {' '.join(SAVE)}")
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[-1] != 3 or image.size == 0:
         raise ImageError(f"{path}: got {image.dtype} {image.shape} to write, wanted uint8 (h, w, 3)")
+    with draft(path) as part:
+        Image.fromarray(image).save(part, **SAVE[path.suffix.lower()])
+
+
+@contextlib.contextmanager
+def draft(path: str | os.PathLike) -> Iterator[Path]:
+    """Yields a hidden file beside `path` to write to, which takes its place when the block ends without error."""
+    path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{uuid.uuid4().hex}.part")  # hidden, so that `find` passes it over
     try:
-        Image.fromarray(image).save(part, **_SAVE[path.suffix.lower()])
+        yield part
         os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)
 
 
-def find(folder: str | os.PathLike) -> list[Path]:
-    """Photos in a folder, nested or flat, in natural order (2.png before 10.png).
+def find(folder: str | os.PathLike, extensions: Collection[str] = EXTENSIONS) -> list[Path]:
+    """Photos in a folder, nested or flat, in natural order (2.png before 10.png); or files of other `extensions`.
 
     Hidden files and folders are passed over; linked folders are followed, each real folder once; a broken link with
     a photo's name is listed, so that `read` reports it.
@@ -172,7 +182,7 @@ def find(folder: str | os.PathLike) -> list[Path]:
     for root, folders, files in os.walk(folder, followlinks=True, onerror=_unreadable):
         real = os.path.realpath(root)
         folders[:] = [] if real in seen else sorted(name for name in folders if not name.startswith("."))
-        photos += [] if real in seen else [Path(root, name) for name in files if _is_photo(name)]
+        photos += [] if real in seen else [Path(root, name) for name in files if _has(name, extensions)]
         seen.add(real)
     return sorted(photos, key=natural_key)
 
@@ -181,8 +191,8 @@ def _unreadable(error: OSError) -> None:
     raise ImageError(f"{error.filename}: the folder cannot be listed ({error.strerror})")
 
 
-def _is_photo(name: str) -> bool:
-    return not name.startswith(".") and os.path.splitext(name)[1].lower() in EXTENSIONS
+def _has(name: str, extensions: Collection[str]) -> bool:
+    return not name.startswith(".") and os.path.splitext(name)[1].lower() in extensions
 
 
 def natural_key(path: str | os.PathLike) -> tuple[list[list[str | int]], str]:
@@ -193,12 +203,18 @@ def natural_key(path: str | os.PathLike) -> tuple[list[list[str | int]], str]:
 
 
 def to_float(image: np.ndarray) -> np.ndarray:
-    """uint8 of any shape to float32 in [0, 1]."""
-    return np.asarray(image).astype(np.float32) / np.float32(255)
+    """uint8 or uint16 of any shape to float32 in [0, 1]."""
+    image = np.asarray(image)
+    return image.astype(np.float32) / np.float32(np.iinfo(image.dtype).max)
 
 
 def to_uint8(x: Any) -> np.ndarray:
-    """Numbers of any shape, clipped to [0, 1], to uint8; halves round to even.
+    """Numbers of any shape, clipped to [0, 1], to uint8; errors as those of `to_levels`."""
+    return to_levels(x, np.uint8)
+
+
+def to_levels(x: Any, dtype: npt.DTypeLike) -> np.ndarray:
+    """Numbers of any shape, clipped to [0, 1], to uint8 or uint16; halves round to even.
 
     Raises:
       ValueError: a value is not finite, which no grey level could stand for.
@@ -206,7 +222,7 @@ def to_uint8(x: Any) -> np.ndarray:
     x = np.asarray(x)
     if not np.isfinite(x).all():
         raise ValueError(f"{(~np.isfinite(x)).sum()} of {x.size} values are not finite, wanted numbers in [0, 1]")
-    return np.rint(np.clip(x, 0, 1) * 255).astype(np.uint8)
+    return np.rint(np.clip(x, 0, 1) * np.iinfo(dtype).max).astype(dtype)
 
 
 def luma(x: Any) -> Any:

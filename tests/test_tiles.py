@@ -95,10 +95,9 @@ def test_a_tile_has_no_say_near_its_seams():
 
 @pytest.mark.parametrize(("tile", "overlap"), [(40, 40), (67, 64), (4, 0)])
 def test_tiles_no_larger_than_their_overlap_are_refused(tile, overlap):
-    with pytest.raises(
-        UserError, match=f"tiles of {tile} pixels cannot overlap by {overlap}; .* at least {overlap + 8}"
-    ):
+    with pytest.raises(UserError, match=f"tiles of {tile} pixels cannot overlap by {overlap}") as error:
         Restorer(mosaic(), tile, overlap)
+    assert f"at least {overlap + 8} " in str(error.value)
 
 
 # --------------------------------------------------------------------------------------------------- equal to the whole
@@ -129,7 +128,7 @@ def random_network(name: str, **hyper) -> Network:
         *_, layer, leaf = (part.key for part in path)
         if layer == "sca.1":
             return np.full(like.shape, leaf == "bias", np.float32)
-        scale = 1.0 if leaf in ("beta", "gamma") else 1 / np.sqrt(np.prod(like.shape[:-1]))
+        scale = 0.3 if leaf in ("beta", "gamma") else 1 / np.sqrt(3 * np.prod(like.shape[:-1]))
         return rng.normal(leaf == "scale", scale, like.shape).astype(np.float32)
 
     return Network(module, jax.tree_util.tree_map_with_path(draw, weights.template(module)))
@@ -227,5 +226,5 @@ def test_numbers_that_are_none_are_an_error():
         def __call__(self, x):
             return x / jnp.zeros_like(x)
 
-    with pytest.raises(UserError, match="not finite.*right weights"):
+    with pytest.raises(UserError, match="are not finite"):
         restore(Chain([Network(Broken(), {})]), noise(8, 8), 0, 16)

@@ -10,13 +10,12 @@ from pathlib import Path
 import imagecodecs
 import numpy as np
 import tifffile
-from PIL import ExifTags, Image, PngImagePlugin, TiffImagePlugin
+from PIL import Image, PngImagePlugin, TiffImagePlugin
 
 from b2b_jax.images import ImageError
 
 PNG_HEADER = 33  # bytes of the signature and of the chunk IHDR, which comes first
 EXIF_HEADER = 6  # bytes before the TIFF structure
-IFDS = (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo)
 
 
 def holds(path: Path, image: Image.Image) -> bool:
@@ -65,50 +64,35 @@ def write_png(path: Path, array: np.ndarray, profile: bytes, exif: bytes) -> Non
 
 
 def write_tiff(path: Path, array: np.ndarray, profile: bytes, exif: bytes) -> None:
-    """Writes a TIFF, deflated, with its colour profile and EXIF data; either may be empty."""
-    kept = Image.Exif()
+    """Writes a TIFF, deflated, with its colour profile and EXIF data; either may be empty.
+
+    EXIF data are a TIFF's directory without pixels: here they get the tags of an image, and the pixels after them.
+    """
+    kept, (h, w, channels) = Image.Exif(), np.atleast_3d(array).shape
     kept.load(exif)
-    alpha = array.ndim == 3 and array.shape[-1] in (2, 4)
-    tifffile.imwrite(
-        path,
-        array,
-        photometric="rgb" if np.atleast_3d(array).shape[-1] > 2 else "minisblack",
-        planarconfig="contig" if array.ndim == 3 else None,
-        extrasamples=["unassalpha"] if alpha else None,
-        compression="deflate",
-        predictor=True,
-        iccprofile=profile or None,
-        metadata=None,
-        software=False,
-        extratags=[tag for key, value in kept.items() if (tag := _tag(key, value))],
+    kept.update(
+        {
+            TiffImagePlugin.IMAGEWIDTH: w,
+            TiffImagePlugin.IMAGELENGTH: h,
+            TiffImagePlugin.BITSPERSAMPLE: (16,) * channels,
+            TiffImagePlugin.COMPRESSION: tifffile.COMPRESSION.ADOBE_DEFLATE.value,
+            TiffImagePlugin.PHOTOMETRIC_INTERPRETATION: 2 if channels > 2 else 1,  # RGB, or grey with 0 for black
+            TiffImagePlugin.SAMPLESPERPIXEL: channels,
+            TiffImagePlugin.STRIPOFFSETS: 0,  # from the directory's end, to Pillow
+            TiffImagePlugin.ROWSPERSTRIP: h,
+            TiffImagePlugin.PREDICTOR: 2,  # differences along rows
+        }
     )
-    for ifd in IFDS:
-        if ifd in kept:
-            _append(path, ifd, kept.get_ifd(ifd))
-
-
-def _tag(key: int, value: object) -> tuple | None:
-    """A tag as tifffile takes it: number, type, count, value, in the first page only; None for a kind left out."""
-    if key in IFDS:
-        return key, "I", 1, 0, True  # room for the offset that _append knows
-    if isinstance(value, str):
-        return key, "s", 0, value, True
-    if isinstance(value, bytes):
-        return key, "B", len(value), value, True
-    if isinstance(value, TiffImagePlugin.IFDRational):
-        return key, "2I", 1, value.limit_rational(2**31), True
-    return (key, "I", 1, value, True) if isinstance(value, int) else None
-
-
-def _append(path: Path, ifd: int, tags: dict) -> None:
-    """Writes a directory of tags to the file's end and its place into the tag that points to it."""
-    directory = TiffImagePlugin.ImageFileDirectory_v2()
-    directory.update(tags)
-    with path.open("ab") as file:
-        offset = file.tell() + file.tell() % 2  # directories begin on even bytes
-        file.write(b"\0" * (offset - file.tell()) + directory.tobytes(offset))
-    with tifffile.TiffFile(path, mode="r+") as file:
-        file.pages[0].tags[ifd].overwrite(offset)
+    if channels in (2, 4):
+        kept[TiffImagePlugin.EXTRASAMPLES] = tifffile.EXTRASAMPLE.UNASSALPHA.value
+    if profile:
+        kept[TiffImagePlugin.ICCPROFILE] = profile
+    order = kept.tobytes()[EXIF_HEADER:][:1]
+    pixels = array.astype(">u2" if order == b"M" else "<u2")
+    pixels[:, 1:] -= array[:, :-1]
+    strip = zlib.compress(pixels.tobytes())
+    kept[TiffImagePlugin.STRIPBYTECOUNTS] = len(strip)
+    path.write_bytes(kept.tobytes()[EXIF_HEADER:] + strip)
 
 
 WRITERS = {".png": write_png, ".tif": write_tiff, ".tiff": write_tiff}

@@ -35,7 +35,8 @@ class Encoder(NamedTuple):
     odd: str  # the pixel format of frames with an odd side
 
 
-H264 = Encoder("libx264", {"crf": "16", "preset": "medium"}, "yuv444p")
+# No frames out of order (bf): with them an .mp4 cannot tell how long each frame of an uneven rate is shown.
+H264 = Encoder("libx264", {"crf": "16", "preset": "medium", "bf": "0"}, "yuv444p")
 VP9 = Encoder("libvpx-vp9", {"crf": "18", "b": "0", "cpu-used": "4", "row-mt": "1"}, "yuv420p")
 # The containers that hold everything that is kept; videos in others become Matroska, which holds any codec's packets.
 CONTAINERS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska", ".webm": "webm"}

@@ -148,9 +148,10 @@ def load_restorer(choice: Choice, args: argparse.Namespace) -> Restorer:
     deblurrer = pipeline.with_local_means(deblurrer, size > 0, size)
     networks = [network for network in (translator, deblurrer) if network]
     pipeline.enable_compilation_cache()
+    restorer = Restorer(Chain(networks, keep=len(kinds(args))), args.tile, args.overlap)
     names = " → ".join(f"{type(n.module).__name__} ({count_parameters(n.variables):,} parameters)" for n in networks)
     print(f"{names}, {dtype.name} on {jax.devices()[0].device_kind}")
-    return Restorer(Chain(networks, keep=len(kinds(args))), args.tile, args.overlap)
+    return restorer
 
 
 def choose(args: argparse.Namespace) -> Choice:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from PIL import ExifTags, Image, ImageOps
 
 EXTENSIONS = frozenset(
@@ -30,7 +31,7 @@ MAX_PIXELS = 1 << 29
 Image.MAX_IMAGE_PIXELS = None
 
 _JPEG = {"format": "JPEG", "quality": 95, "subsampling": 0}
-_SAVE = {
+SAVE = {
     ".png": {"format": "PNG"},
     ".jpg": _JPEG,
     ".jpeg": _JPEG,
@@ -40,6 +41,7 @@ _SAVE = {
     ".webp": {"format": "WEBP", "lossless": True},
     ".ppm": {"format": "PPM"},
 }
+"""What Pillow is told to write for each suffix that a photo can be written under."""
 
 
 class ImageError(ValueError):
@@ -62,19 +64,19 @@ def read(path: str | os.PathLike) -> np.ndarray:
     Raises:
       ImageError: the file is missing, empty, truncated, no image, too large, or of an unknown value range.
     """
-    with _opened(path) as image:
+    with opened(path) as image:
         return _to_rgb(Path(path), ImageOps.exif_transpose(image))
 
 
 def decode(data: bytes, name: str) -> np.ndarray:
     """The photo in the bytes of a file, as `read` gives it; `name` stands for the path in errors."""
-    with _opened(name, io.BytesIO(data)) as image:
+    with opened(name, io.BytesIO(data)) as image:
         return _to_rgb(Path(name), ImageOps.exif_transpose(image))
 
 
 def size(path: str | os.PathLike) -> tuple[int, int]:
     """Height and width in pixels of the photo that `read` would give, from its header alone; ImageError as there."""
-    with _opened(path) as image:
+    with opened(path) as image:
         width, height = image.size
         # A PNG's own getexif decodes it all to look for a chunk behind the pixels: 40 ms of a 720p frame.
         turned = Image.Image.getexif(image).get(ExifTags.Base.Orientation, 1) >= 5
@@ -82,8 +84,11 @@ def size(path: str | os.PathLike) -> tuple[int, int]:
 
 
 @contextlib.contextmanager
-def _opened(path: str | os.PathLike, content: io.BytesIO | None = None) -> Iterator[Image.Image]:
-    """The file, or the content that stands for it, as Pillow opens it; all that goes wrong becomes an ImageError."""
+def opened(path: str | os.PathLike, content: io.BytesIO | None = None) -> Iterator[Image.Image]:
+    """The file, or the content that stands for it, as Pillow opens it.
+
+    Everything that goes wrong with it, in the block too, becomes an ImageError.
+    """
     path = Path(path)
     try:
         if content is None:
@@ -152,14 +157,22 @@ def write(path: str | os.PathLike, image: np.ndarray) -> None:
       OSError: the disk is full or the folder cannot be written.
     """
     path, image = Path(path), np.asarray(image)
-    if path.suffix.lower() not in _SAVE:
-        raise ImageError(f"{path}: cannot write {path.suffix or 'a name without suffix'}; use {' '.join(_SAVE)}")
+    if path.suffix.lower() not in SAVE:
+        raise ImageError(f"{path}: cannot write {path.suffix or 'a name without suffix'}; use {' '.join(SAVE)}")
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[-1] != 3 or image.size == 0:
         raise ImageError(f"{path}: got {image.dtype} {image.shape} to write, wanted uint8 (h, w, 3)")
+    with draft(path) as part:
+        Image.fromarray(image).save(part, **SAVE[path.suffix.lower()])
+
+
+@contextlib.contextmanager
+def draft(path: str | os.PathLike) -> Iterator[Path]:
+    """Yields a hidden file beside `path` to write to, which takes its place when the block ends without error."""
+    path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{uuid.uuid4().hex}.part")  # hidden, so that `find` passes it over
     try:
-        Image.fromarray(image).save(part, **_SAVE[path.suffix.lower()])
+        yield part
         os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)
@@ -202,12 +215,18 @@ def natural_key(path: str | os.PathLike) -> tuple[list[list[str | int]], str]:
 
 
 def to_float(image: np.ndarray) -> np.ndarray:
-    """uint8 of any shape to float32 in [0, 1]."""
-    return np.asarray(image).astype(np.float32) / np.float32(255)
+    """uint8 or uint16 of any shape to float32 in [0, 1]."""
+    image = np.asarray(image)
+    return image.astype(np.float32) / np.float32(np.iinfo(image.dtype).max)
 
 
 def to_uint8(x: Any) -> np.ndarray:
-    """Numbers of any shape, clipped to [0, 1], to uint8; halves round to even.
+    """Numbers of any shape, clipped to [0, 1], to uint8; errors as those of `to_levels`."""
+    return to_levels(x, np.uint8)
+
+
+def to_levels(x: Any, dtype: npt.DTypeLike) -> np.ndarray:
+    """Numbers of any shape, clipped to [0, 1], to uint8 or uint16; halves round to even.
 
     Raises:
       ValueError: a value is not finite, which no grey level could stand for.
@@ -215,7 +234,7 @@ def to_uint8(x: Any) -> np.ndarray:
     x = np.asarray(x)
     if not np.isfinite(x).all():
         raise ValueError(f"{(~np.isfinite(x)).sum()} of {x.size} values are not finite, wanted numbers in [0, 1]")
-    return np.rint(np.clip(x, 0, 1) * 255).astype(np.uint8)
+    return np.rint(np.clip(x, 0, 1) * np.iinfo(dtype).max).astype(dtype)
 
 
 def luma(x: Any) -> Any:

@@ -6,14 +6,12 @@ Finished stages are skipped, unfinished ones go on where they stopped, given wei
 import difflib
 import importlib.util
 import json
-import os
 import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-import jax
 import numpy as np
 from absl import flags
 from ml_collections import ConfigDict, config_flags
@@ -26,6 +24,7 @@ from b2b_jax.errors import UserError
 from b2b_jax.evaluation import evaluate, summary
 from b2b_jax.files import read_json, write_json
 from b2b_jax.images import ImageError
+from b2b_jax.inference.pipeline import enable_compilation_cache
 from b2b_jax.training import loop
 from b2b_jax.training.run import Run
 from b2b_jax.training.stages import blur_extractor, common, deblurrer, translator
@@ -257,12 +256,6 @@ def differences(key: str, old: object, new: object) -> list[str]:
         keys = sorted(old.keys() | new.keys())
         return [line for k in keys for line in differences(f"{key}.{k}".strip("."), old.get(k), new.get(k))]
     return [] if old == new else [f"{key}: {old} → {new}"]
-
-
-def enable_compilation_cache() -> None:
-    """Keeps compiled programs between runs, in ~/.cache/b2b_jax unless JAX_COMPILATION_CACHE_DIR says where."""
-    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-        jax.config.update("jax_compilation_cache_dir", str(Path.home() / ".cache" / "b2b_jax" / "xla"))
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ from tqdm import tqdm
 from b2b_jax import images, main
 from b2b_jax.data import domains, pipeline
 from b2b_jax.errors import UserError
+from b2b_jax.inference.pipeline import enable_compilation_cache
 from b2b_jax.training import gan
 from b2b_jax.training.run import Run
 from b2b_jax.training.stages import blur_extractor, translator
@@ -35,7 +36,7 @@ def command() -> int:
         run = main.parse()
         folder = output_folder()
         check(run)
-        main.enable_compilation_cache()
+        enable_compilation_cache()
         write(folder, synthesize(run, COUNT.value), COUNT.value)
     except (UserError, images.ImageError) as error:
         print(error, file=sys.stderr)

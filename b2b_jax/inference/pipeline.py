@@ -1,9 +1,13 @@
-"""The deblurrer after the translator: D_K(G(y)), on batches of photos of any size.
+"""Networks read from disk and run: the deblurrer after the translator, D_K(G(y)), on batches of photos of any size.
 
 Images are NHWC float32 in [0, 1]; networks pad what their strides do not divide.
 """
 
-from collections.abc import Callable, Iterator
+import itertools
+import math
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -11,7 +15,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from b2b_jax import weights
+from b2b_jax.errors import UserError
+from b2b_jax.models.nafnet import NAFNet
+
 Array = jax.Array
+WEIGHTS = "weights.safetensors"  # what a finished stage of a run leaves in its folder
 
 
 class Network(NamedTuple):
@@ -19,6 +28,43 @@ class Network(NamedTuple):
 
     module: nn.Module
     variables: Any
+
+
+# ---- from disk ----
+
+
+def load(path: Path, dtype: jnp.dtype) -> Network:
+    """Reads a network from its .safetensors file; UserError when it is missing or not one of ours."""
+    if not path.is_file():
+        raise UserError(f"No weights at {path}; train the stage first, or convert a .pth with tools/convert_weights.py")
+    try:
+        module, variables = weights.load(path)
+    except ValueError as error:
+        raise UserError(str(error)) from error
+    return Network(module.clone(dtype=dtype), jax.device_put(variables))
+
+
+def compute_dtype(name: str) -> jnp.dtype:
+    """What networks compute in; "auto" is bfloat16, but float32 on a CPU, which has no fast bfloat16."""
+    if name == "auto":
+        name = "float32" if jax.default_backend() == "cpu" else "bfloat16"
+    return jnp.dtype(name)
+
+
+def with_local_means(network: Network, local: bool, train_size: int) -> Network:
+    """A NAFNet with or without its test-time local converter for crops of `train_size`; any other network as it is."""
+    if not isinstance(network.module, NAFNet):
+        return network
+    return network._replace(module=network.module.clone(local=local, train_size=train_size))
+
+
+def enable_compilation_cache() -> None:
+    """Keeps compiled programs between runs, in ~/.cache/b2b_jax unless JAX_COMPILATION_CACHE_DIR says where."""
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+        jax.config.update("jax_compilation_cache_dir", str(Path.home() / ".cache" / "b2b_jax" / "xla"))
+
+
+# ---- one network ----
 
 
 def full_resolution(outputs: Array | list[Array]) -> Array:
@@ -37,15 +83,60 @@ def runner(network: Network) -> Callable[[Array], Array]:
     return lambda images: compiled(network.variables, images)
 
 
-def batches(images: np.ndarray, size: int) -> Iterator[tuple[np.ndarray, int]]:
+# ---- several ----
+
+
+class Chain:
+    """Networks one after the other, compiled as one program for each shape of a batch, once.
+
+    Called with images (n, h, w, 3) it returns the outputs of its last `keep` networks side by side, (n, h, w, 3 keep).
+    `stride` is what all their strides divide.
+    """
+
+    def __init__(self, networks: Sequence[Network], keep: int = 1):
+        self.stride = math.lcm(*(network.module.stride for network in networks))
+        self.channels = 3 * keep
+        self._modules = [network.module for network in networks]
+        self._variables = [network.variables for network in networks]
+        self._programs: dict[tuple[int, ...], jax.stages.Compiled] = {}
+
+    def __call__(self, images: np.ndarray) -> Array:
+        return self._program(images.shape)(self._variables, images)
+
+    def working_memory(self, shape: tuple[int, ...]) -> int:
+        """Bytes that a batch of `shape` takes between input and output, as XLA has laid them out; it compiles."""
+        return self._program(shape).memory_analysis().temp_size_in_bytes
+
+    def _program(self, shape: tuple[int, ...]) -> jax.stages.Compiled:
+        if shape not in self._programs:
+            images = jax.ShapeDtypeStruct(shape, jnp.float32)
+            self._programs[shape] = jax.jit(self._run).lower(self._variables, images).compile()
+        return self._programs[shape]
+
+    def _run(self, variables: list[Any], images: Array) -> Array:
+        outputs = [images]
+        for module, arrays in zip(self._modules, variables, strict=True):
+            outputs.append(apply(module, arrays, outputs[-1]))
+        return jnp.concatenate(outputs[-(self.channels // 3) :], axis=-1)
+
+
+# ---- many images ----
+
+
+def batches(images: Iterable[np.ndarray], size: int) -> Iterator[tuple[np.ndarray, int]]:
     """Yields batches (size, h, w, 3) and how many images count; the last is filled up, so that one shape compiles."""
-    size = min(size, len(images))
-    for start in range(0, len(images), size):
-        batch = images[start : start + size]
-        filling = np.repeat(batch[-1:], size - len(batch), axis=0)
-        yield np.concatenate([batch, filling]), len(batch)
+    images = iter(images)
+    while group := list(itertools.islice(images, size)):
+        yield np.stack(group + group[-1:] * (size - len(group))), len(group)
+
+
+def stream(function: Callable[[np.ndarray], Array], images: Iterable[np.ndarray], batch: int) -> Iterator[np.ndarray]:
+    """What `function` makes of each image (h, w, 3), computed `batch` at a time."""
+    for x, n in batches(images, batch):
+        yield from np.asarray(function(x))[:n]
 
 
 def run(function: Callable[[Array], Array], images: np.ndarray, batch: int) -> np.ndarray:
     """`function` over images (n, h, w, 3), `batch` at a time: float32 (n, ...)."""
-    return np.concatenate([np.asarray(function(x))[:n] for x, n in batches(images, batch)])
+    size = min(batch, len(images))
+    return np.concatenate([np.asarray(function(x))[:n] for x, n in batches(images, size)])

@@ -4,19 +4,13 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from b2b_jax import weights
 from b2b_jax.data import domains
 from b2b_jax.data.sources import Source
-from b2b_jax.errors import UserError
-from b2b_jax.inference.pipeline import Network
-from b2b_jax.models.nafnet import NAFNet
-
-WEIGHTS = "weights.safetensors"  # what a finished stage leaves in its folder
+from b2b_jax.inference.pipeline import WEIGHTS, Network, compute_dtype, load, with_local_means
 
 
 @dataclass(frozen=True)
@@ -39,10 +33,7 @@ class Run:
     @property
     def dtype(self) -> jnp.dtype:
         """What the networks compute in."""
-        name = self.config.compute_dtype
-        if name == "auto":
-            name = "float32" if jax.default_backend() == "cpu" else "bfloat16"
-        return jnp.dtype(name)
+        return compute_dtype(self.config.compute_dtype)
 
     def weights_path(self, stage: str) -> Path:
         """The stage's weights: those given in the config, else those that it trains."""
@@ -56,20 +47,9 @@ class Run:
     def network(self, stage: str) -> Network:
         """The network that the stage trained or was given; a deblurrer with its test-time local converter as asked."""
         network, hyper = load(self.weights_path(stage), self.dtype), self.config.deblurrer.network
-        if stage == "deblurrer" and isinstance(network.module, NAFNet):
-            return network._replace(module=network.module.clone(local=hyper.local, train_size=hyper.train_size))
-        return network
-
-
-def load(path: Path, dtype: jnp.dtype) -> Network:
-    """Reads a network from its .safetensors file; UserError when it is missing or not one of ours."""
-    if not path.is_file():
-        raise UserError(f"No weights at {path}; train the stage first, or convert a .pth with tools/convert_weights.py")
-    try:
-        module, variables = weights.load(path)
-    except ValueError as error:
-        raise UserError(str(error)) from error
-    return Network(module.clone(dtype=dtype), jax.device_put(variables))
+        if stage != "deblurrer" or hyper.name != "nafnet":
+            return network
+        return with_local_means(network, hyper.local, hyper.train_size)
 
 
 def centre_crops(source: Source, count: int, crop: int) -> dict[str, np.ndarray]:

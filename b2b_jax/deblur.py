@@ -1,0 +1,266 @@
+"""Deblurs photos, folders of them and videos.
+
+    python -m b2b_jax.deblur photo.jpg --model runs/mine --output sharp/
+    python -m b2b_jax.deblur clip.mp4 holiday/ --model runs/mine --output sharp/ --keep-translated
+    python -m b2b_jax.deblur photo.jpg --model weights/nafnet_gopro64.safetensors --output sharp/
+    python -m b2b_jax.deblur photo.jpg --translator G.safetensors --deblurrer D.safetensors --output sharp/
+
+Photos: whatever Pillow reads, of 8 or 16 bits; grey, transparency, ICC profile and EXIF data are kept, the EXIF
+orientation is applied, CMYK becomes RGB; of animations and multi-page files the first picture is taken. An output has
+its input's suffix, or .png where that format cannot be written. JPEG is written at quality 95, without chroma
+subsampling.
+
+Videos: whatever PyAV opens; sound and subtitles are copied, time stamps, rotation and colour tags kept. The pictures
+become H.264 (VP9 in .webm); containers other than .mp4, .m4v, .mov, .mkv and .webm become .mkv.
+
+Outputs are DIR/NAME; what was found in a folder keeps its place below it. Outputs that exist are skipped, so the same
+command goes on after a stop. Files that cannot be done are listed at the end, after all the others are done.
+
+Exit codes: 0 done; 2 something in the input is wrong, one line each; 1 a fault of ours; 130 and 143 stopped by Ctrl-C
+or SIGTERM, with nothing half-written.
+"""
+
+import argparse
+import contextlib
+import dataclasses
+import signal
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple, NoReturn
+
+import jax
+import numpy as np
+from clu.parameter_overview import count_parameters
+from tqdm import tqdm
+
+from b2b_jax.errors import UserError
+from b2b_jax.files import read_json
+from b2b_jax.images import ImageError
+from b2b_jax.inference import jobs, photos, pipeline, tiles, video
+from b2b_jax.inference.jobs import RESTORED, TRANSLATED, Job, Jobs
+from b2b_jax.inference.pipeline import Chain, Network
+from b2b_jax.inference.tiles import Restorer
+from b2b_jax.inference.video_writer import VideoError
+from b2b_jax.models.kernel_wizard import KernelWizard
+
+STOPPED = "Stopped; nothing is half-written, and the same command goes on from here."
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command line; returns its exit code."""
+    try:
+        with terminable():
+            args = parse(argv)
+            choice = choose(args)
+            found = jobs.collect(args.inputs, args.output, kinds(args), args.overwrite)
+            failed = run(found.todo, load_restorer(choice, args)) if found.todo else []
+            return summarise(found, failed, args.output)
+    except UserError as error:
+        print(f"deblur: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(STOPPED, file=sys.stderr)
+        return 130
+
+
+# ----------------------------------------------------------------------------------------------------- the command line
+
+
+class Parser(argparse.ArgumentParser):
+    """Mistakes are UserErrors of one line, without the usage."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message}; --help explains")
+
+
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Command line to its values; UserError when it is not understood."""
+    parser = Parser(
+        prog="python -m b2b_jax.deblur", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("inputs", nargs="+", type=Path, metavar="INPUT", help="photos, videos, and folders of them, nested or flat")
+    add("--output", type=Path, required=True, metavar="DIR", help="where the results go")
+    add("--model", type=Path, help="a run's folder (its translator, then its deblurrer), or one network's .safetensors")
+    add("--translator", type=Path, metavar="FILE", help="the network that runs first, in place of the model's")
+    add("--deblurrer", type=Path, metavar="FILE", help="the network that runs last, in place of the model's")
+    add("--keep-translated", action="store_true", help="also write the translator's output, as NAME_translated")
+    add("--overwrite", action="store_true", help="replace outputs that exist")
+    add("--tile", type=int, default=0, metavar="PIXELS", help=TILE_HELP)
+    add("--overlap", type=int, default=tiles.OVERLAP, metavar="PIXELS", help="of neighbouring tiles (default: 64)")
+    add("--train-size", type=int, metavar="PIXELS", help=TRAIN_SIZE_HELP)
+    args = parser.parse_args(argv)
+    if args.tile < 0 or args.overlap < 0 or (args.train_size or 0) < 0:
+        parser.error("--tile, --overlap and --train-size cannot be negative")
+    if args.output.exists() and not args.output.is_dir():
+        parser.error(f"--output {args.output} is a file, wanted a folder")
+    return args
+
+
+TILE_HELP = (
+    "largest side of the tiles that a photo is cut into, which bounds the memory (default 0: the whole photo if the "
+    f"networks need at most half of an accelerator's free memory, or a quarter of a computer's and 4 GiB; else "
+    f"{tiles.TILE})"
+)
+TRAIN_SIZE_HELP = (
+    "NAFNet takes its means over windows of 1.5 times the crops it was trained on (TLC); this is the side of those "
+    "crops, 0 for means over the whole photo or tile (default: what a run's config.json says; 256 for a converted file)"
+)
+
+
+def kinds(args: argparse.Namespace) -> list[str]:
+    """What is written of each input."""
+    return [TRANSLATED, RESTORED] if args.keep_translated else [RESTORED]
+
+
+@contextlib.contextmanager
+def terminable() -> Iterator[None]:
+    """Lets SIGTERM end the program as an exception would, so that drafts are removed, with exit code 143."""
+
+    def stop(number: int, frame: object) -> NoReturn:
+        print(STOPPED, file=sys.stderr)
+        sys.exit(128 + number)
+
+    previous = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
+# --------------------------------------------------------------------------------------------------------- the networks
+
+
+class Choice(NamedTuple):
+    """The networks of a call."""
+
+    translator: Path | None
+    deblurrer: Path
+    train_size: int | None  # of the deblurrer's local means; 0: global means, None: as its file says
+
+
+def load_restorer(choice: Choice, args: argparse.Namespace) -> Restorer:
+    """The networks of the call, ready to run; UserError when they are missing or do not turn photos into photos."""
+    dtype = pipeline.compute_dtype("auto")
+    translator = load(choice.translator, dtype) if choice.translator else None
+    deblurrer = load(choice.deblurrer, dtype)
+    size = getattr(deblurrer.module, "train_size", 0) if choice.train_size is None else choice.train_size
+    deblurrer = pipeline.with_local_means(deblurrer, size > 0, size)
+    networks = [network for network in (translator, deblurrer) if network]
+    pipeline.enable_compilation_cache()
+    restorer = Restorer(Chain(networks, keep=len(kinds(args))), args.tile, args.overlap)
+    names = " → ".join(f"{type(n.module).__name__} ({count_parameters(n.variables):,} parameters)" for n in networks)
+    print(f"{names}, {dtype.name} on {jax.devices()[0].device_kind}")
+    return restorer
+
+
+def choose(args: argparse.Namespace) -> Choice:
+    """Which files the command line means: --translator and --deblurrer before what --model holds."""
+    model = from_run(args.model) if args.model and args.model.is_dir() else Choice(None, args.model, None)
+    size = args.train_size
+    if size is None and not args.deblurrer:
+        size = model.train_size
+    deblurrer = args.deblurrer or model.deblurrer
+    if deblurrer is None:
+        raise UserError("no deblurrer: give --model (a run's folder or a .safetensors) or --deblurrer FILE")
+    translator = args.translator or model.translator
+    if args.keep_translated and translator is None:
+        raise UserError("--keep-translated needs a translator: give --translator FILE or a run's folder as --model")
+    return Choice(translator, deblurrer, size)
+
+
+def from_run(folder: Path) -> Choice:
+    """The networks of a run of b2b_jax.main; UserError when the folder is none."""
+    config = read_json(folder / "config.json")
+    if not config:
+        raise UserError(f"{folder} is no run's folder: it holds no config.json")
+    paths = [config[stage]["weights"] or folder / stage / pipeline.WEIGHTS for stage in ("translator", "deblurrer")]
+    network = config["deblurrer"]["network"]
+    return Choice(*map(Path, paths), network.get("train_size", 0) if network.get("local") else 0)
+
+
+def load(path: Path, dtype: np.dtype) -> Network:
+    """Reads a network that turns images into images; UserError for any other."""
+    network = pipeline.load(path, dtype)
+    image = jax.ShapeDtypeStruct((1, 256, 256, 3), np.float32)
+    try:
+        shape = jax.eval_shape(lambda x: pipeline.apply(network.module, network.variables, x), image).shape
+    except (TypeError, AttributeError, ValueError):
+        shape = None
+    if shape != image.shape or isinstance(network.module, KernelWizard):  # which blurs
+        raise UserError(f"{path} holds a {type(network.module).__name__}, which does not turn photos into photos")
+    return network
+
+
+# ------------------------------------------------------------------------------------------------------------ the files
+
+
+def run(todo: list[Job], restorer: Restorer) -> list[str]:
+    """Does the jobs; returns a line for each that could not be done."""
+    bad = []
+    for job in tqdm(todo, desc="files", unit="file", dynamic_ncols=True, disable=len(todo) == 1):
+        try:
+            note = (deblur_video if job.is_video else deblur_photo)(job, restorer)
+        except (ImageError, VideoError, UserError, OSError) as error:
+            bad.append(reason(job.source, str(error)))
+        except (MemoryError, jax.errors.JaxRuntimeError) as error:
+            if not isinstance(error, MemoryError) and "RESOURCE_EXHAUSTED" not in str(error):
+                raise
+            bad.append(reason(job.source, "needs more memory than there is; try a smaller --tile"))
+        else:
+            if note:
+                tqdm.write(f"{job.source}: {note}")
+    return bad
+
+
+def deblur_photo(job: Job, restorer: Restorer) -> str:
+    """Restores a photo; returns what its owner should know."""
+    photo = photos.read(job.source)
+    plan = restorer.plan(*photo.pixels.shape[:2])
+    with tqdm(total=plan.tiles, desc=job.source.name, unit="tile", leave=False, dynamic_ncols=True) as bar:
+        restored = restorer.photo(photo.pixels, plan, bar.update)
+    for path, channels in slices(job, restored.shape[-1]).items():
+        photos.write(path, dataclasses.replace(photo, pixels=restored[..., channels]))
+    return photo.note
+
+
+def deblur_video(job: Job, restorer: Restorer) -> str:
+    """Restores a video; returns what its owner should know."""
+    count = video.count_frames(job.source) or None
+    with tqdm(total=count, desc=job.source.name, unit="frame", leave=False, dynamic_ncols=True) as bar:
+
+        def restore(frames: video.Frames) -> video.Frames:
+            for frame in restorer.frames(frames):
+                yield frame
+                bar.update()
+
+        note = video.convert(job.source, slices(job, restorer.channels), restore)
+        rate = f"{bar.n} frames, {bar.n / bar.format_dict['elapsed']:.1f} frames/s"
+    return "; ".join(filter(None, [rate, note]))
+
+
+def slices(job: Job, channels: int) -> dict[Path, slice]:
+    """The channels of the networks' output that each target takes: the restored photo comes last."""
+    places = {RESTORED: slice(channels - 3, channels), TRANSLATED: slice(0, 3)}
+    return {path: places[kind] for kind, path in job.targets.items()}
+
+
+def reason(source: Path, message: str) -> str:
+    """One line that begins with the file's path and tells why it could not be done."""
+    message = " ".join(message.split())
+    return message if message.startswith(str(source)) else f"{source}: {message}"
+
+
+def summarise(found: Jobs, failed: list[str], output: Path) -> int:
+    """Prints how the call went and returns its exit code."""
+    bad, skipped = found.bad + failed, len(found.skipped)
+    skips = f", {skipped} skipped (their outputs exist; --overwrite replaces them)" if skipped else ""
+    print(f"{len(found.todo) - len(failed)} written to {output}{skips}")
+    if bad:
+        print(f"{len(bad)} could not be done:", *bad, sep="\n  ", file=sys.stderr)
+    return 2 if bad else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

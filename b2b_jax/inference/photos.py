@@ -1,0 +1,158 @@
+"""Photos as their owner wants them back: with depth, grey, transparency, colour profile and EXIF data as they were.
+
+`images.read` gives what networks are trained on, 8-bit RGB; here the colours go to the networks and return, and all
+else is kept aside. The EXIF orientation is applied. Colours are uint8 or uint16 RGB, (h, w, 3).
+"""
+
+import io
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import ExifTags, Image, ImageCms, ImageOps
+
+from b2b_jax import images
+from b2b_jax.images import ImageError
+from b2b_jax.inference import sixteen_bits
+
+# EXIF tags of a TIFF that tell how its pixels lie; in another file they would be wrong.
+LAYOUT_TAGS = frozenset(
+    ExifTags.Base[name]
+    for name in (
+        *("NewSubfileType", "SubfileType", "ImageWidth", "ImageLength", "BitsPerSample", "Compression"),
+        *("PhotometricInterpretation", "Thresholding", "FillOrder", "StripOffsets", "SamplesPerPixel", "RowsPerStrip"),
+        *("StripByteCounts", "PlanarConfiguration", "TransferFunction", "Predictor", "ColorMap", "TileWidth"),
+        *("TileLength", "TileOffsets", "TileByteCounts", "SubIFDs", "ExtraSamples", "SampleFormat", "JPEGTables"),
+        *("YCbCrCoefficients", "YCbCrSubSampling", "YCbCrPositioning", "XMLPacket", "InterColorProfile"),
+    )
+)
+
+
+@dataclass(frozen=True)
+class Photo:
+    """A photo's colours for the networks, and what must come back with them."""
+
+    pixels: np.ndarray  # uint8 or uint16 (h, w, 3)
+    alpha: np.ndarray | None = None  # of the same dtype, (h, w); None: opaque
+    grey: bool = False  # written back with one channel
+    profile: bytes = b""  # the ICC profile of the colours
+    exif: bytes = b""
+    note: str = ""  # what the owner should know
+
+
+def read(path: str | os.PathLike) -> Photo:
+    """Reads a photo of any kind that Pillow reads; of several frames or pages the first.
+
+    16 bits a channel are kept from PNG and TIFF; other files give 8. CMYK becomes RGB, by its profile to sRGB if it
+    has one. ImageError as `images.read`.
+    """
+    path = Path(path)
+    with images.opened(path) as image:
+        notes = [f"the first of {image.n_frames} frames"] if _animated(image) else []
+        orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+        exif, profile = _exif(image, notes), image.info.get("icc_profile") or b""
+        if sixteen_bits.holds(path, image):
+            array = turn(sixteen_bits.read(path, image.format), orientation)
+        elif image.mode[0] in "IF":
+            array = turn(_deep_grey(path, np.asarray(image)), orientation)
+        else:
+            image = ImageOps.exif_transpose(image)
+            image, profile = _from_cmyk(image, profile, notes) if image.mode == "CMYK" else (image, profile)
+            array = np.array(_plain(image))
+    return _photo(array, profile, exif, "; ".join(notes))
+
+
+def write(path: str | os.PathLike, photo: Photo) -> None:
+    """Writes a photo so that `path` holds the whole file or is untouched; its suffix, one of images.SAVE, says what.
+
+    16 bits are written to PNG and TIFF, and rounded to 8 for others. ImageError: the format holds no transparency;
+    OSError: the disk is full or the folder cannot be written.
+    """
+    path = Path(path)
+    suffix, array = path.suffix.lower(), _array(photo)
+    if photo.alpha is not None and images.SAVE[suffix]["format"] in ("JPEG", "PPM"):
+        raise ImageError(f"{path}: {suffix} files hold no transparency; rename the photo to .png")
+    with images.draft(path) as part:
+        if array.dtype == np.uint16 and suffix in sixteen_bits.WRITERS:
+            sixteen_bits.WRITERS[suffix](part, array, photo.profile, photo.exif)
+        else:
+            array = array if array.dtype == np.uint8 else images.to_uint8(images.to_float(array))
+            kept = {"icc_profile": photo.profile or None} | ({"exif": photo.exif} if photo.exif else {})
+            Image.fromarray(array).save(part, **images.SAVE[suffix], **kept)
+
+
+def turn(array: np.ndarray, orientation: int) -> np.ndarray:
+    """(h, w, ...) as it is meant to be seen; `orientation` is the EXIF tag, 1 to 8, anything else counts as 1."""
+    if orientation in (5, 6, 7, 8):
+        array = array.swapaxes(0, 1)
+    flips = {2: "x", 3: "xy", 4: "y", 6: "x", 7: "xy", 8: "y"}.get(orientation, "")
+    return array[:: -1 if "y" in flips else 1, :: -1 if "x" in flips else 1]
+
+
+def _animated(image: Image.Image) -> bool:
+    # The further pictures of an MPO are previews or the other eye's view: no camera's owner thinks of them as frames.
+    return getattr(image, "n_frames", 1) > 1 and image.format != "MPO"
+
+
+def _exif(image: Image.Image, notes: list[str]) -> bytes:
+    """The EXIF data, fit for the upright photo in any format."""
+    try:
+        kept = Image.Exif()
+        kept.load(image.getexif().tobytes())
+        for tag in LAYOUT_TAGS & set(kept):
+            del kept[tag]
+        if ExifTags.Base.Orientation in kept:
+            kept[ExifTags.Base.Orientation] = 1
+        return kept.tobytes() if len(kept) else b""
+    # Cameras and editors write EXIF that Pillow cannot write back; a photo is worth more than its EXIF.
+    except Exception as error:
+        notes.append(f"its EXIF data are broken and left out ({error})")
+        return b""
+
+
+def _deep_grey(path: Path, values: np.ndarray) -> np.ndarray:
+    """16-bit grey of integers up to 65535 or of floats up to 1."""
+    low, high, peak = values.min(), values.max(), 65535 if values.dtype.kind in "iu" else 1
+    if not (low >= 0 and high <= peak):
+        raise ImageError(f"{path}: grey values from {low:g} to {high:g}, wanted 0 to {peak}; save it with 8 or 16 bits")
+    return images.to_levels(values / peak, np.uint16)
+
+
+def _from_cmyk(image: Image.Image, profile: bytes, notes: list[str]) -> tuple[Image.Image, bytes]:
+    """The photo in RGB and the profile of that."""
+    if not profile:
+        notes.append("CMYK without a profile became RGB")
+        return image.convert("RGB"), b""
+    srgb = ImageCms.createProfile("sRGB")
+    try:
+        rgb = ImageCms.profileToProfile(image, io.BytesIO(profile), srgb, outputMode="RGB")
+    except ImageCms.PyCMSError as error:
+        notes.append(f"CMYK with a broken profile became RGB ({error})")
+        return image.convert("RGB"), b""
+    notes.append("CMYK became sRGB by its profile")
+    return rgb, ImageCms.ImageCmsProfile(srgb).tobytes()
+
+
+def _plain(image: Image.Image) -> Image.Image:
+    """Any 8-bit mode to L, LA, RGB or RGBA."""
+    grey = "L" if image.mode in ("1", "L", "LA", "La") else "RGB"
+    return image.convert(grey + "A" if image.has_transparency_data else grey)
+
+
+def _photo(array: np.ndarray, profile: bytes, exif: bytes, note: str) -> Photo:
+    """(h, w) or (h, w, 1 to 4): grey or RGB, the last of 2 or 4 channels is the alpha."""
+    array = np.atleast_3d(array)
+    channels = array.shape[-1]
+    alpha = array[..., -1] if channels in (2, 4) else None
+    pixels = np.repeat(array[..., :1], 3, axis=-1) if channels <= 2 else array[..., :3]
+    return Photo(pixels, alpha, channels <= 2, profile, exif, note)
+
+
+def _array(photo: Photo) -> np.ndarray:
+    """The inverse of `_photo`; grey is the mean of the colours."""
+    colours = photo.pixels
+    if photo.grey:
+        colours = np.rint(colours.mean(axis=-1, keepdims=True)).astype(colours.dtype)
+    array = colours if photo.alpha is None else np.concatenate([colours, photo.alpha[..., None]], axis=-1)
+    return np.ascontiguousarray(array[..., 0] if array.shape[-1] == 1 else array)

@@ -1,0 +1,146 @@
+"""Videos: every frame goes through a function of frames, all else stays as it is.
+
+Kept are the time stamps and durations of frames, rotation and mirroring (the display matrix), colour range, matrix,
+primaries and transfer, the pixel's aspect, titles and tags, and the packets of sound and subtitles, which are copied.
+Frames are RGB, (h, w, 3): uint8, or uint16 when the video has more than 8 bits, which are then kept. Interlaced frames
+are taken as they lie. `video_writer` tells how pictures are encoded.
+"""
+
+import contextlib
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+
+import av
+import numpy as np
+
+from b2b_jax import images
+from b2b_jax.inference.video_writer import CONTAINERS, SCALING, VideoError, Writer, depth, named
+
+EXTENSIONS = frozenset(
+    {".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".mts", ".m2ts", ".wmv", ".flv", ".3gp"}
+    | {".ogv", ".vob", ".mxf", ".asf", ".y4m"}
+)
+"""Suffixes, in lower case, of the files in a folder that are taken for videos."""
+
+Frames = Iterable[np.ndarray]
+Restore = Callable[[Frames], Frames]
+
+TOLERANCE = 0.2  # seconds that a whole file may end before its header says
+
+
+def output_suffix(source: Path) -> str:
+    """The suffix of the video that `convert` makes of `source`."""
+    return source.suffix if source.suffix.lower() in CONTAINERS else ".mkv"
+
+
+def count_frames(source: Path) -> int:
+    """How many frames the video has, as its header says or lets guess; 0 if neither. VideoError as `convert`."""
+    with _opened(source) as reader:
+        stream = _pictures(source, reader)
+        return stream.frames or round((reader.duration or 0) / av.time_base * (stream.guessed_rate or 0))
+
+
+def convert(source: Path, targets: Mapping[Path, slice], restore: Restore) -> str:
+    """Writes `source` with restored frames; every target is whole or untouched. Returns what its owner should know.
+
+    targets: paths whose suffixes `output_suffix` gave, and the channels of the restored frames that each takes.
+    restore: frames (h, w, 3) to frames (h, w, c) of the same dtype, one for one.
+    VideoError: the file is missing, broken, truncated or has no pictures, or a stream of it cannot be copied.
+    """
+    picture = _first_picture(source)
+    with contextlib.ExitStack() as stack:
+        reader = stack.enter_context(_opened(source))
+        drafts = {stack.enter_context(images.draft(path)): path for path in targets}
+        writers = [stack.enter_context(Writer(draft, drafts[draft], reader, picture)) for draft in drafts]
+        times: deque[tuple[int, int]] = deque()
+        for frame in restore(_frames(source, reader, writers, picture, times)):
+            pts, duration = times.popleft()
+            for writer, channels in zip(writers, targets.values(), strict=True):
+                writer.frame(frame[..., channels], pts, duration)
+    return writers[0].note
+
+
+def _opened(source: Path) -> av.container.InputContainer:
+    """The file as PyAV opens it, a context."""
+    if not source.is_file():
+        raise VideoError(f"{source}: no such file")
+    with named(source, "no video, truncated or broken"):
+        return av.open(f"file:{source}", metadata_errors="replace")
+
+
+def _pictures(source: Path, reader: av.container.InputContainer) -> av.VideoStream:
+    stream = reader.streams.best("video")
+    if stream is None or stream.codec_context is None:
+        raise VideoError(f"{source}: holds no pictures that can be decoded")
+    stream.thread_type = "AUTO"
+    return stream
+
+
+def _first_picture(source: Path) -> av.VideoFrame:
+    with _opened(source) as reader, named(source, "truncated or broken"):
+        picture = next(reader.decode(_pictures(source, reader)), None)
+    if picture is None:
+        raise VideoError(f"{source}: holds no picture that can be decoded")
+    return picture
+
+
+def _frames(
+    source: Path,
+    reader: av.container.InputContainer,
+    writers: list[Writer],
+    picture: av.VideoFrame,
+    times: deque[tuple[int, int]],
+) -> Iterator[np.ndarray]:
+    """Yields the frames and appends their times to `times`; meanwhile all other packets go to the writers."""
+    video, end, clock = _pictures(source, reader), 0.0, Clock(_pictures(source, reader))
+    pixel_format = "rgb48le" if depth(picture) > 8 else "rgb24"
+    packets = reader.demux()
+    while (packet := _next(source, packets, end)) is not None:
+        if packet.pts is not None:
+            end = max(end, float((packet.pts + (packet.duration or 0)) * packet.time_base))
+        if packet.stream.index != video.index:
+            for writer in writers:
+                writer.copy(packet)
+            continue
+        with named(source, f"broken at {end:.1f} s"):
+            frames = packet.decode()
+        for frame in frames:
+            if (frame.width, frame.height) != (picture.width, picture.height):
+                raise VideoError(f"{source}: changes its size to {frame.width} x {frame.height} at {end:.1f} s")
+            times.append(clock.time(frame))
+            yield frame.to_ndarray(format=pixel_format, interpolation=SCALING)
+    _check_end(source, reader, end)
+
+
+def _next(source: Path, packets: Iterator[av.Packet], end: float) -> av.Packet | None:
+    with named(source, f"truncated or broken at {end:.1f} s"):
+        packet = next(packets, None)
+    if packet is not None and packet.is_corrupt:
+        raise VideoError(f"{source}: truncated or broken at {end:.1f} s")
+    return packet
+
+
+class Clock:
+    """Time stamps and durations of frames in the stream's time base; they rise, and exist where a file has none."""
+
+    def __init__(self, stream: av.VideoStream):
+        self._step = max(round(1 / ((stream.guessed_rate or 25) * stream.time_base)), 1)
+        self._last: int | None = None
+
+    def time(self, frame: av.VideoFrame) -> tuple[int, int]:
+        """Time stamp and duration of the next frame."""
+        last = self._last
+        if frame.pts is None:
+            self._last = 0 if last is None else last + self._step
+        else:
+            self._last = frame.pts if last is None else max(frame.pts, last + 1)
+        return self._last, frame.duration or self._step
+
+
+def _check_end(source: Path, reader: av.container.InputContainer, end: float) -> None:
+    """VideoError when the packets end, in seconds, before what the header says; headers of streams say nothing."""
+    says = not {"mpegts", "mpeg", "h264", "hevc", "m4v"} & set(reader.format.name.split(","))
+    missing = (reader.duration or 0) / av.time_base + (reader.start_time or 0) / av.time_base - end
+    if says and missing > TOLERANCE:
+        raise VideoError(f"{source}: truncated, {missing:.1f} s before its end")

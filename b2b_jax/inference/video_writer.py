@@ -1,0 +1,164 @@
+"""Videos written: pictures encoded anew, all other streams copied.
+
+Frames are RGB, (h, w, 3), uint8 or uint16. H.264 at crf 16 in 4:2:0, or in 4:4:4 when a side is odd, which 4:2:0 cannot
+hold; VP9 in WebM; 10 bits where the encoder can and the source has more than 8.
+"""
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import av
+import numpy as np
+from av.video.reformatter import ColorRange, Colorspace, Interpolation
+
+
+class VideoError(ValueError):
+    """A video that cannot be used; the message is one line that starts with its path."""
+
+
+@contextlib.contextmanager
+def named(path: Path, problem: str) -> Iterator[None]:
+    """Turns what FFmpeg says into a VideoError that begins with `path`."""
+    try:
+        yield
+    except av.FFmpegError as error:
+        raise VideoError(f"{path}: {problem} ({error.strerror})") from error
+
+
+class Encoder(NamedTuple):
+    """How pictures are encoded."""
+
+    name: str
+    options: dict[str, str]
+    odd: str  # the pixel format of frames with an odd side
+
+
+# No frames out of order (bf): with them an .mp4 cannot tell how long each frame of an uneven rate is shown.
+H264 = Encoder("libx264", {"crf": "16", "preset": "medium", "bf": "0"}, "yuv444p")
+VP9 = Encoder("libvpx-vp9", {"crf": "18", "b": "0", "cpu-used": "4", "row-mt": "1"}, "yuv420p")
+# The containers that hold everything that is kept; videos in others become Matroska, which holds any codec's packets.
+CONTAINERS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska", ".webm": "webm"}
+
+SCALING = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
+# FFmpeg's numbers (AVColorSpace) of the matrices and what its scaler calls them; without a tag it takes BT.601.
+BT709, UNTAGGED = 1, 2
+MATRICES = {1: Colorspace.ITU709, 4: Colorspace.FCC, 5: Colorspace.ITU601, 6: Colorspace.ITU601}
+MATRICES |= {7: Colorspace.SMPTE240M, 9: Colorspace.BT2020}
+
+
+class Writer:
+    """A video in the making: pictures of the size, times and colours of `picture`, other streams copied from `reader`.
+
+    A context: leaving it without error completes the file.
+    """
+
+    def __init__(self, draft: Path, target: Path, reader: av.container.InputContainer, picture: av.VideoFrame):
+        source, suffix = reader.streams.best("video"), target.suffix.lower()
+        encoder = VP9 if suffix == ".webm" else H264
+        if encoder.name not in av.codecs_available:
+            raise VideoError(f"{target}: this PyAV has no encoder {encoder.name}; one of `pip install av` has")
+        self._target, self._colours = target, _colours(picture)
+        self._format, self.note = _pixel_format(encoder, picture)
+        self._container = av.open(f"file:{draft}", "w", format=CONTAINERS[suffix])
+        self._container.metadata.update(reader.metadata)
+        self._video = self._container.add_stream(
+            encoder.name,
+            rate=source.guessed_rate or source.average_rate,
+            options=dict(encoder.options),
+            width=picture.width,
+            height=picture.height,
+            pix_fmt=self._format,
+            time_base=source.time_base,
+        )
+        self._video.metadata.update(source.metadata)
+        self._video.codec_context.sample_aspect_ratio = source.sample_aspect_ratio or 1
+        for name, value in self._colours.items():
+            setattr(self._video.codec_context, name, value)
+        self._video.set_display_matrix(_display_matrix(picture))
+        copied = (*reader.streams.audio, *reader.streams.subtitles)
+        self._copies = {stream.index: self._copy_of(stream) for stream in copied}
+        self._durations: dict[int, int] = {}
+
+    def __enter__(self) -> "Writer":
+        return self
+
+    def __exit__(self, error: type | None, *_: object) -> None:
+        if error is None:
+            with named(self._target, "cannot be written"):
+                self._encode(None)
+                self._container.close()
+        else:
+            with contextlib.suppress(av.FFmpegError):
+                self._container.close()
+
+    def frame(self, rgb: np.ndarray, pts: int, duration: int) -> None:
+        """Adds a frame (h, w, 3); times in units of the time base of the source."""
+        frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(rgb), "rgb24" if rgb.dtype == np.uint8 else "rgb48le")
+        frame = frame.reformat(
+            format=self._format,
+            interpolation=SCALING,
+            src_color_range=ColorRange.JPEG,
+            dst_color_range=self._colours["color_range"] or ColorRange.MPEG,
+            dst_colorspace=MATRICES.get(self._colours["colorspace"], Colorspace.DEFAULT),
+        )
+        for name, value in self._colours.items():
+            setattr(frame, name, value)
+        frame.pts, frame.time_base = pts, self._video.codec_context.time_base
+        self._durations[pts] = duration
+        with named(self._target, "cannot be written"):
+            self._encode(frame)
+
+    def copy(self, packet: av.Packet) -> None:
+        """Adds a packet of sound or subtitles; those of other streams are left out."""
+        if packet.stream.index in self._copies and packet.dts is not None:
+            source, packet.stream = packet.stream, self._copies[packet.stream.index]
+            with named(self._target, "cannot be written"):
+                self._container.mux(packet)
+            packet.stream = source
+
+    def _encode(self, frame: av.VideoFrame | None) -> None:
+        for packet in self._video.encode(frame):
+            packet.duration = self._durations.pop(packet.pts)
+            self._container.mux(packet)
+
+    def _copy_of(self, stream: av.stream.Stream) -> av.stream.Stream:
+        try:
+            copy = self._container.add_stream_from_template(stream)
+        except ValueError as error:
+            raise VideoError(f"{self._target}: the {stream.type} cannot be copied ({error}); try a .mkv") from error
+        copy.metadata.update(stream.metadata)
+        copy.disposition = stream.disposition
+        return copy
+
+
+def depth(picture: av.VideoFrame) -> int:
+    """Bits of a channel of the picture."""
+    return max(component.bits for component in picture.format.components)
+
+
+def _pixel_format(encoder: Encoder, picture: av.VideoFrame) -> tuple[str, str]:
+    """The encoder's pixel format for such frames, and what is lost by it."""
+    name = encoder.odd if picture.width % 2 or picture.height % 2 else "yuv420p"
+    known = {format.name for format in av.Codec(encoder.name, "w").video_formats}
+    bits = 10 if depth(picture) > 8 and f"{name}10le" in known else 8
+    note = f"its {depth(picture)} bits became {bits}" if depth(picture) > bits else ""
+    return f"{name}10le" if bits == 10 else name, note
+
+
+def _colours(picture: av.VideoFrame) -> dict[str, int]:
+    """The tags of colour; pictures that came as RGB are encoded by the matrix of HD television."""
+    matrix = BT709 if picture.format.is_rgb else picture.colorspace
+    return {
+        "color_range": int(ColorRange.MPEG) if picture.format.is_rgb else picture.color_range,
+        "colorspace": matrix if matrix in MATRICES else UNTAGGED,
+        "color_primaries": picture.color_primaries,
+        "color_trc": picture.color_trc,
+    }
+
+
+def _display_matrix(picture: av.VideoFrame) -> list[int] | None:
+    """How a player turns and mirrors the frames, nine numbers as FFmpeg keeps them."""
+    data = [item for item in picture.side_data if item.type.name == "DISPLAYMATRIX"]
+    return np.frombuffer(data[0], np.int32).tolist() if data else None

@@ -1,0 +1,394 @@
+"""The command line on photos, folders and videos: what it writes, what it keeps, what it refuses and how it ends."""
+
+import json
+import os
+import signal
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import imagecodecs
+import jax
+import numpy as np
+import pytest
+import tifffile
+from PIL import ExifTags, Image, ImageCms
+
+from b2b_jax import deblur, images, models, weights
+from b2b_jax.inference import pipeline, video
+from b2b_jax.inference.tiles import Restorer
+from tests.helpers import jit
+
+RNG = np.random.default_rng(0)
+H, W = 16, 24
+RGB8 = RNG.integers(0, 256, (H, W, 3), np.uint8)
+RGB16 = RNG.integers(0, 65536, (H, W, 3), np.uint16)
+SMOOTH = np.linspace(0, 255, H * W * 3).reshape(H, W, 3).astype(np.uint8)
+SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+NAFNET = {"width": 4, "encoders": [1], "middle": 1, "decoders": [1]}
+MIMO = {"base_channels": 4, "num_res": 1}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _quick_compilation(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(jax, "jit", jit)
+        patch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path_factory.mktemp("xla")))
+        yield
+
+
+def save(path: Path, name: str, hyper: dict, seed: int | None = 0) -> Path:
+    """Writes a network of random weights; without a seed the last convolution is zero: the identity."""
+    rng = np.random.default_rng(seed)
+
+    def draw(path, like):
+        zero = seed is None and path[1].key == "ending"
+        return np.zeros(like.shape, np.float32) if zero else rng.normal(0, 0.3, like.shape).astype(np.float32)
+
+    shapes = weights.template(models.create(name, **hyper))
+    weights.save(path, name, hyper, jax.tree_util.tree_map_with_path(draw, shapes))
+    return path
+
+
+@pytest.fixture(scope="module")
+def networks(tmp_path_factory):
+    """Files of an identity, two random networks, and two that are no image-to-image networks."""
+    folder = tmp_path_factory.mktemp("networks")
+    return {
+        "identity": save(folder / "identity.safetensors", "nafnet", NAFNET, seed=None),
+        "nafnet": save(folder / "nafnet.safetensors", "nafnet", NAFNET, 1),
+        "mimo": save(folder / "mimo.safetensors", "mimo_unet", MIMO, 2),
+        "patchgan": save(folder / "patchgan.safetensors", "patchgan", {"ndf": 4}, 3),
+        "vgg": save(folder / "vgg.safetensors", "vgg", {"depth": 16, "layers": ["relu1_1"]}, 4),
+    }
+
+
+@pytest.fixture
+def call(networks, tmp_path, capsys):
+    """Runs the command line, with tmp_path/out as output; returns the exit code, the text and the lines of errors."""
+
+    def run(*inputs, model="identity", options=()):
+        chosen = ["--model", str(networks.get(model, model))] if model else []
+        code = deblur.main([*map(str, inputs), *chosen, "--output", str(tmp_path / "out"), *map(str, options)])
+        printed, errors = capsys.readouterr()
+        lines = [line for line in errors.replace("\r", "\n").splitlines() if line.strip() and "it/s" not in line]
+        return code, printed, [line for line in lines if "|" not in line and "\x1b" not in line]
+
+    return run
+
+
+def listing(folder: Path) -> list[str]:
+    """All files below a folder, hidden ones too."""
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+
+
+def write(path: Path, array: np.ndarray, **options) -> Path:
+    """Saves a photo by Pillow."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(array).save(path, **options)
+    return path
+
+
+# --------------------------------------------------------------------------------------------------- photos of any kind
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Good photos of many kinds and two bad ones."""
+    folder = tmp_path_factory.mktemp("photos")
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation], exif[ExifTags.Base.Model] = 6, "Camera"
+    (folder / "deep.png").write_bytes(imagecodecs.png_encode(RGB16))
+    tifffile.imwrite(folder / "deep_grey.tif", RGB16[..., 0], photometric="minisblack")
+    (folder / "deep_grey.png").write_bytes(imagecodecs.png_encode(RGB16[..., 0].copy()))
+    Image.fromarray(SMOOTH).convert("CMYK").save(folder / "cmyk.jpg", quality=95)
+    palette = Image.fromarray((np.arange(H * W).reshape(H, W) % 3).astype(np.uint8), "P")
+    palette.putpalette([255, 0, 0, 0, 255, 0, 0, 0, 255])
+    palette.save(folder / "palette.png", transparency=1)
+    write(folder / "rgba.png", np.concatenate([RGB8, RGB8[..., :1]], -1))
+    write(folder / "turned.jpg", np.rot90(SMOOTH), quality=95, exif=exif, icc_profile=SRGB)
+    write(folder / "one pixel.png", RGB8[:1, :1])
+    write(folder / "sub" / "фото 写真.webp", RGB8, lossless=True)
+    frames = [Image.fromarray(frame) for frame in (SMOOTH, RGB8)]
+    frames[0].save(folder / "animated.gif", save_all=True, append_images=frames[1:])
+    write(folder / "truncated.jpg", RNG.integers(0, 256, (64, 64, 3), np.uint8))
+    (folder / "truncated.jpg").write_bytes((folder / "truncated.jpg").read_bytes()[:2000])
+    (folder / "text.png").write_text("text")
+    (folder / "notes.txt").write_text("no input")
+    return folder
+
+
+def test_the_good_are_done_and_the_bad_are_listed(call, folder, tmp_path):
+    code, printed, errors = call(folder)
+    assert code == 2 and "10 written" in printed and "Traceback" not in "".join(errors)
+    assert errors[0] == "2 could not be done:" and len(errors) == 3
+    assert f"{folder / 'text.png'}: not an image" in errors[1] + errors[2]
+    assert f"{folder / 'truncated.jpg'}: cannot be read, truncated or broken" in errors[1] + errors[2]
+    out = tmp_path / "out"
+    good = set(listing(folder)) - {"text.png", "truncated.jpg", "notes.txt", "animated.gif"}
+    assert set(listing(out)) == good | {"animated.png"}
+    assert "animated.gif: the first of 2 frames" in printed and "cmyk.jpg: CMYK" in printed
+
+    np.testing.assert_array_equal(imagecodecs.png_decode((out / "deep.png").read_bytes()), RGB16)
+    np.testing.assert_array_equal(imagecodecs.png_decode((out / "deep_grey.png").read_bytes()), RGB16[..., 0])
+    np.testing.assert_array_equal(tifffile.imread(out / "deep_grey.tif"), RGB16[..., 0])
+    for name in ("rgba.png", "palette.png", "one pixel.png", "sub/фото 写真.webp"):
+        with Image.open(folder / name) as before, Image.open(out / name) as after:
+            np.testing.assert_array_equal(np.array(after.convert("RGBA")), np.array(before.convert("RGBA")))
+    assert np.abs(images.read(out / "cmyk.jpg").astype(int) - images.read(folder / "cmyk.jpg")).max() <= 6
+    with Image.open(out / "turned.jpg") as turned:
+        assert turned.size == (H, W)[::-1] and turned.info["icc_profile"] == SRGB
+        assert turned.getexif()[ExifTags.Base.Model] == "Camera" and turned.getexif()[ExifTags.Base.Orientation] == 1
+        assert turned.layer[0][1:3] == turned.layer[1][1:3]  # no chroma subsampling
+    assert np.abs(images.read(out / "turned.jpg").astype(int) - SMOOTH).max() <= 8
+
+
+def test_the_same_command_goes_on(call, tmp_path):
+    photos = [write(tmp_path / "in" / name, RGB8) for name in ("a.png", "b.png")]
+    assert call(photos[0])[0] == 0
+    (tmp_path / "out" / "a.png").write_bytes(b"mine")
+    code, printed, errors = call(tmp_path / "in")
+    assert code == 0 and not errors and "1 written" in printed and "1 skipped" in printed
+    assert (tmp_path / "out" / "a.png").read_bytes() == b"mine"
+    np.testing.assert_array_equal(images.read(tmp_path / "out" / "b.png"), RGB8)
+    code, printed, _ = call(tmp_path / "in")
+    assert code == 0 and "0 written" in printed and "2 skipped" in printed
+    assert call(tmp_path / "in", options=["--overwrite"])[0] == 0
+    np.testing.assert_array_equal(images.read(tmp_path / "out" / "a.png"), RGB8)
+
+
+def test_an_output_within_the_folder_is_no_input(call, tmp_path):
+    write(tmp_path / "a.png", RGB8)
+    write(tmp_path / "sub" / "a.png", RGB8)
+    for written in (2, 0):
+        code, printed, _ = call(tmp_path)
+        assert code == 0 and f"{written} written" in printed
+    assert listing(tmp_path / "out") == ["a.png", "sub/a.png"]
+
+
+# --------------------------------------------------------------------------------------------------------- the networks
+
+
+def reference(path: Path, photo: np.ndarray, **changes) -> np.ndarray:
+    """The photo (h, w, 3) in [0, 1] through the network of a file, with changed hyper-parameters."""
+    module, variables = weights.load(path)
+    return np.asarray(jit(lambda x: pipeline.apply(module.clone(**changes), variables, x))(photo[None]))[0]
+
+
+def folder_of_a_run(tmp_path: Path, networks: dict, **network) -> Path:
+    """A run's folder: translator mimo, deblurrer nafnet, the latter with the given settings."""
+    for stage, name in (("translator", "mimo"), ("deblurrer", "nafnet")):
+        (tmp_path / "run" / stage).mkdir(parents=True)
+        (tmp_path / "run" / stage / "weights.safetensors").write_bytes(networks[name].read_bytes())
+    config = {"translator": {"weights": ""}, "deblurrer": {"weights": "", "network": NAFNET | network}}
+    (tmp_path / "run" / "config.json").write_text(json.dumps(config))
+    return tmp_path / "run"
+
+
+def written(path: Path) -> np.ndarray:
+    """A written photo as floats."""
+    return images.to_float(images.read(path))
+
+
+@pytest.mark.parametrize("local", [True, False])
+def test_a_run_translates_then_deblurs(call, networks, tmp_path, local):
+    run = folder_of_a_run(tmp_path, networks, local=local, train_size=4)
+    half = np.where(np.arange(W)[:, None] < W // 2, RGB8, SMOOTH)  # whose means differ from place to place
+    code, printed, _ = call(write(tmp_path / "a.png", half), model=run, options=["--keep-translated"])
+    assert code == 0 and "MIMOUNet" in printed and "NAFNet" in printed
+    translated = reference(networks["mimo"], images.to_float(half))
+    wanted, other = (reference(networks["nafnet"], translated, local=x, train_size=4) for x in (local, not local))
+    assert np.abs(written(tmp_path / "out" / "a_translated.png") - translated).max() < 0.51 / 255
+    assert np.abs(written(tmp_path / "out" / "a.png") - wanted).max() < 0.51 / 255
+    assert np.abs(wanted - other).max() > 2 / 255
+
+
+def test_networks_named_apart(call, networks, tmp_path):
+    run = folder_of_a_run(tmp_path, networks, local=False)
+    photo, given = write(tmp_path / "a.png", SMOOTH), images.to_float(SMOOTH)
+    options = ["--translator", networks["identity"], "--overwrite", "--train-size", 0]
+    assert call(photo, model=run, options=options)[0] == 0
+    assert np.abs(written(tmp_path / "out" / "a.png") - reference(networks["nafnet"], given)).max() < 0.51 / 255
+    options = ["--translator", networks["identity"], "--deblurrer", networks["mimo"], "--overwrite"]
+    assert call(photo, model="", options=options)[0] == 0
+    assert np.abs(written(tmp_path / "out" / "a.png") - reference(networks["mimo"], given)).max() < 0.51 / 255
+
+
+def test_a_converted_nafnet_takes_local_means(networks):
+    args = deblur.parse(["a.png", "--output", "x", "--model", str(networks["nafnet"])])
+    (module,) = deblur.load_restorer(deblur.choose(args), args)._chain._modules
+    assert module.local and module.train_size == 256
+    args = deblur.parse(["a.png", "--output", "x", "--model", str(networks["nafnet"]), "--train-size", "0"])
+    assert not deblur.load_restorer(deblur.choose(args), args)._chain._modules[0].local
+
+
+def test_only_what_is_missing_is_written(call, networks, tmp_path):
+    photo, options = write(tmp_path / "a.png", RGB8), ["--translator", networks["identity"]]
+    assert call(photo, options=options)[0] == 0
+    (tmp_path / "out" / "a.png").write_bytes(b"mine")
+    assert call(photo, options=[*options, "--keep-translated"])[0] == 0
+    np.testing.assert_array_equal(images.read(tmp_path / "out" / "a_translated.png"), RGB8)
+    assert (tmp_path / "out" / "a.png").read_bytes() == b"mine"
+
+
+# ------------------------------------------------------------------------------------------------------------- mistakes
+
+
+@pytest.mark.parametrize(
+    ("model", "options", "wanted"),
+    [
+        ("", [], "no deblurrer: give --model"),
+        ("nothing.safetensors", [], "No weights at nothing.safetensors"),
+        ("vgg", [], "holds a VGG, which does not turn photos into photos"),
+        ("patchgan", [], "holds a PatchGAN, which does not turn photos into photos"),
+        (__file__, [], "not a whole safetensors file"),
+        (os.path.dirname(__file__), [], "is no run's folder: it holds no config.json"),
+        ("identity", ["--keep-translated"], "--keep-translated needs a translator"),
+        ("identity", ["--tile", 40], "need tiles of at least 68"),
+        ("identity", ["--tile", -1], "cannot be negative"),
+        ("identity", ["--tile", "big"], "invalid int value: 'big'"),
+        ("identity", ["--bogus"], "--bogus"),
+    ],
+)
+def test_mistakes_take_one_line(call, tmp_path, model, options, wanted):
+    photo = write(tmp_path / "a.png", RGB8)
+    code, printed, (line,) = call(photo, model=model, options=options)
+    assert code == 2 and wanted in line and line.startswith("deblur: ") and not printed
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_file_as_the_output_folder(call, tmp_path):
+    photo = write(tmp_path / "a.png", RGB8)
+    (tmp_path / "out").write_text("")
+    code, _, (line,) = call(photo)
+    assert code == 2 and "is a file, wanted a folder" in line
+
+
+def test_inputs_that_cannot_be_used(call, tmp_path):
+    (tmp_path / "empty").mkdir()
+    good = write(tmp_path / "a.png", RGB8)
+    code, printed, errors = call(tmp_path / "empty", tmp_path / "none.jpg", good)
+    assert code == 2 and "1 written" in printed and len(errors) == 3
+    assert "empty: no photos or videos" in errors[1] and "none.jpg: no such file" in errors[2]
+
+
+def test_outputs_never_collide(call, tmp_path):
+    one, two = write(tmp_path / "1" / "a.png", RGB8), write(tmp_path / "2" / "a.png", SMOOTH)
+    write(tmp_path / "2" / "a.gif", SMOOTH)
+    code, printed, errors = call(one, tmp_path / "2", one, options=["--overwrite"])
+    assert code == 2 and "1 written" in printed and len(errors) == 3
+    assert str(two) in errors[1] + errors[2] and f"as that of {one}" in errors[1] and "a.gif" in errors[1] + errors[2]
+    np.testing.assert_array_equal(images.read(tmp_path / "out" / "a.png"), RGB8)
+
+
+def test_an_input_is_never_overwritten(call, tmp_path):
+    photo = write(tmp_path / "out" / "a.png", RGB8)
+    before = photo.read_bytes()
+    code, _, errors = call(photo, options=["--overwrite"])
+    assert code == 2 and "would overwrite an input" in errors[1] and photo.read_bytes() == before
+
+
+def test_help_explains(capsys):
+    with pytest.raises(SystemExit) as end:
+        deblur.main(["--help"])
+    assert end.value.code == 0
+    assert "python -m b2b_jax.deblur photo.jpg --model" in capsys.readouterr().out
+
+
+# -------------------------------------------------------------------------------------------------------------- the end
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_leaves_nothing_half_written(call, tmp_path, monkeypatch, number, code):
+    previous = signal.getsignal(signal.SIGTERM)
+    photos = [write(tmp_path / name, RGB8) for name in ("a.png", "b.png")]
+    saved = Image.Image.save
+
+    def save_and_stop(self, path, **options):
+        saved(self, path, **options)
+        if len(list((tmp_path / "out").iterdir())) == 2:
+            os.kill(os.getpid(), number)
+
+    monkeypatch.setattr(Image.Image, "save", save_and_stop)
+    if number == signal.SIGTERM:
+        with pytest.raises(SystemExit) as end:
+            call(*photos)
+        assert end.value.code == code
+    else:
+        assert call(*photos)[0] == code
+    assert listing(tmp_path / "out") == ["a.png"]
+    assert signal.getsignal(signal.SIGTERM) is previous
+
+
+@pytest.mark.parametrize(
+    ("error", "wanted"),
+    [
+        (MemoryError(), "needs more memory than there is; try a smaller --tile"),
+        (jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: 1 TB"), "needs more memory than there is"),
+        (OSError(28, "No space left on device"), "No space left on device"),
+    ],
+)
+def test_what_fails_for_one_photo_does_not_stop_the_others(call, tmp_path, monkeypatch, error, wanted):
+    restore, calls = Restorer.photo, []
+
+    def fail_once(self, photo, plan, tick):
+        calls.append(1)
+        if len(calls) == 1:
+            raise error
+        return restore(self, photo, plan, tick)
+
+    monkeypatch.setattr(Restorer, "photo", fail_once)
+    code, printed, errors = call(*(write(tmp_path / name, RGB8) for name in ("a.png", "b.png")))
+    assert code == 2 and "1 written" in printed and f"{tmp_path / 'a.png'}: " in errors[1] and wanted in errors[1]
+    assert listing(tmp_path / "out") == ["b.png"]
+
+
+def test_a_fault_of_ours_is_not_hidden(call, tmp_path, monkeypatch):
+    monkeypatch.setattr(Restorer, "photo", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        call(write(tmp_path / "a.png", RGB8))
+
+
+# --------------------------------------------------------------------------------------------------------------- videos
+
+
+def test_a_video_among_photos(call, tmp_path):
+    source = tmp_path / "in" / "clip.mp4"
+    source.parent.mkdir()
+    with av.open(str(source), "w") as out:
+        stream = out.add_stream("libx264", Fraction(24000, 1001), width=32, height=H, pix_fmt="yuv420p")
+        stream.set_display_rotation(-90)
+        sound = out.add_stream("aac", 48000)
+        for i in range(7):
+            out.mux(stream.encode(av.VideoFrame.from_ndarray(np.full((H, 32, 3), 30 * i + 20, np.uint8))))
+        frame = av.AudioFrame.from_ndarray(RNG.normal(0, 0.1, (2, 4800)).astype(np.float32), "fltp", "stereo")
+        frame.sample_rate, frame.pts = 48000, 0
+        out.mux([*stream.encode(None), *sound.encode(frame), *sound.encode(None)])
+    write(tmp_path / "in" / "a.png", RGB8)
+    (tmp_path / "in" / "broken.mp4").write_text("text")
+    code, printed, errors = call(tmp_path / "in")
+    assert code == 2 and "2 written" in printed and "clip.mp4: 7 frames, " in printed and "frames/s" in printed
+    assert "broken.mp4: no video" in errors[1] and listing(tmp_path / "out") == ["a.png", "clip.mp4"]
+    packets = []
+    for path in (source, tmp_path / "out" / "clip.mp4"):
+        with av.open(str(path)) as container:
+            packets.append([bytes(packet) for packet in container.demux(audio=0)])
+            container.seek(0)
+            frames = list(container.decode(video=0))
+            assert len(frames) == 7 and frames[0].rotation == -90
+            assert container.streams.video[0].guessed_rate == Fraction(24000, 1001)
+    levels = [frame.to_ndarray(format="rgb24").mean() for frame in frames]
+    np.testing.assert_allclose(levels, [30 * i + 20 for i in range(7)], atol=2)
+    assert packets[0] == packets[1] and len(packets[0]) > 3
+
+
+def test_a_name_that_says_nothing_is_looked_into(call, tmp_path):
+    write(tmp_path / "photo.jpeg", SMOOTH).rename(tmp_path / "photo")
+    (tmp_path / "clip.dat").write_bytes(b"neither")
+    code, printed, errors = call(tmp_path / "photo", tmp_path / "clip.dat")
+    assert code == 2 and "1 written" in printed and listing(tmp_path / "out") == ["photo.png"]
+    assert "clip.dat: " in errors[1]
+
+
+def test_suffixes_of_photos_and_videos_are_apart():
+    assert not images.EXTENSIONS & video.EXTENSIONS

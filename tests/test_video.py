@@ -1,0 +1,328 @@
+"""Videos there and back: every frame restored, all else as it was."""
+
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+
+from b2b_jax.inference import video, video_writer
+from b2b_jax.inference.video import VideoError
+
+RATE = Fraction(30000, 1001)
+TICK = Fraction(1, 30000)  # a frame takes 1001 of them
+UNEVEN = [0, 1001, 2002, 4004, 5005, 9009, 10010, 11011, 13013, 14014]  # a phone's variable frame rate
+ALL = slice(0, 3)
+
+
+def pictures(h: int = 48, w: int = 64, count: int = 10) -> list[np.ndarray]:
+    """Smooth pictures with a moving slope: what 4:2:0 and crf 16 leave alone."""
+    y, x = np.mgrid[:h, :w]
+    return [
+        np.stack([40 + x * 2 + 3 * i, 60 + y * 2, 200 - x - y], -1).clip(0, 255).astype(np.uint8) for i in range(count)
+    ]
+
+
+def make(
+    path, frames=None, times=UNEVEN, codec="libx264", pixels="yuv420p", sound="aac", turn=None, options=None, **tags
+) -> Path:
+    """Writes a clip; tags are attributes of the codec's context, turn the arguments of set_display_rotation."""
+    frames = pictures() if frames is None else frames
+    h, w = frames[0].shape[:2]
+    with av.open(str(path), "w", options=options or {}) as out:
+        out.metadata["title"] = "Ä clip"
+        stream = out.add_stream(codec, RATE, {"crf": "8"}, width=w, height=h, pix_fmt=pixels, time_base=TICK)
+        for name, value in tags.items():
+            setattr(stream.codec_context, name, value)
+        if turn:
+            stream.set_display_rotation(*turn)
+        audio = out.add_stream(sound, 48000) if sound else None
+        for frame, time in zip(frames, times, strict=True):
+            picture = av.VideoFrame.from_ndarray(frame, "rgb24")
+            picture.pts, picture.time_base = time, TICK
+            out.mux(stream.encode(picture))
+        out.mux(stream.encode(None))
+        for i in range(24 if sound else 0):  # 24 x 20 ms
+            layout = audio.codec_context.format.name
+            dtype, peak = {"s16": (np.int16, 9e3), "s32": (np.int32, 6e8), "flt": (np.float32, 0.3)}[layout[:3]]
+            wave = (np.sin(np.arange(960) * (i + 1) / 50) * peak).astype(dtype)
+            samples = np.stack([wave] * 2) if layout.endswith("p") else np.repeat(wave, 2)[None]
+            frame = av.AudioFrame.from_ndarray(samples, layout, "stereo")
+            frame.sample_rate, frame.pts = 48000, i * 960
+            out.mux(audio.encode(frame))
+        if sound:
+            out.mux(audio.encode(None))
+    return path
+
+
+def read(path: Path):
+    """Frames and the packets of sound of a clip, and its streams' facts."""
+    with av.open(str(path)) as container:
+        stream = container.streams.video[0]
+        sound = [bytes(p) for p in container.demux(audio=0) if p.size] if container.streams.audio else []
+        container.seek(0)
+        frames = list(container.decode(stream))
+        facts = {"base": stream.time_base, "rate": stream.guessed_rate, "codec": stream.codec_context.name}
+        facts |= {"aspect": stream.sample_aspect_ratio, "metadata": dict(container.metadata)}
+        facts["audio"] = [s.codec_context.name for s in container.streams.audio]
+        return frames, sound, facts
+
+
+def rgb(frame: av.VideoFrame) -> np.ndarray:
+    """A frame as floats in [0, 255]."""
+    deep = video_writer.depth(frame) > 8
+    levels = frame.to_ndarray(format="rgb48le" if deep else "rgb24", interpolation=video_writer.SCALING)
+    return levels / (257 if deep else 1)
+
+
+def seconds(frames: list[av.VideoFrame]) -> list[float]:
+    """The frames' times."""
+    return [float(frame.pts * frame.time_base) for frame in frames]
+
+
+def same(frames):
+    """The networks' stand-in: gives frames back as they are, four at a time."""
+    batch = []
+    for frame in frames:
+        batch.append(frame.copy())
+        if len(batch) == 4:
+            yield from batch
+            batch = []
+    yield from batch
+
+
+def convert(source: Path, restore=same) -> Path:
+    """Converts a clip to another of its container."""
+    target = source.parent / "out" / f"copy{video.output_suffix(source)}"
+    video.convert(source, {target: ALL}, restore)
+    assert [path.name for path in target.parent.iterdir()] == [target.name]
+    return target
+
+
+def assert_same_pictures(first: list, again: list, tolerance: float = 2.0) -> None:
+    """As many frames, of the same size and near in colour."""
+    assert len(first) == len(again) > 0
+    for a, b in zip(first, again, strict=True):
+        assert (a.width, a.height) == (b.width, b.height)
+        assert np.abs(rgb(a) - rgb(b)).mean() < tolerance
+
+
+# --------------------------------------------------------------------------------------------------------- what is kept
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "sound"),
+    [
+        ("a.mp4", "libx264", "aac"),
+        ("a.mov", "libx264", "pcm_s16le"),
+        ("a.mkv", "libx264", "libopus"),
+        ("a.webm", "libvpx-vp9", "libopus"),
+    ],
+)
+def test_times_sound_rotation_and_title_are_kept(tmp_path, name, codec, sound):
+    source = make(tmp_path / name, codec=codec, sound=sound, turn=(90,))
+    (first, heard, facts), (again, copied, kept) = read(source), read(convert(source))
+    assert_same_pictures(first, again)
+    np.testing.assert_allclose(seconds(again), seconds(first), atol=1e-9)
+    np.testing.assert_allclose(seconds(first), [float(t * TICK) for t in UNEVEN], atol=1e-3)
+    assert len(heard) >= 20 and kept["audio"] == facts["audio"]
+    assert copied == heard or (name == "a.mov" and b"".join(copied) == b"".join(heard))  # PCM has no packets of its own
+    assert [f.rotation for f in again] == [90] * 10
+    assert kept["rate"] == facts["rate"] == RATE and kept["metadata"]["title"] == "Ä clip"
+    assert kept["codec"] == facts["codec"]
+
+
+def test_durations_are_kept(tmp_path):
+    source = make(tmp_path / "a.mp4", codec="mpeg4", sound=None)
+    clips = [source, convert(source)]
+    first, again = ([frame.duration for frame in read(clip)[0]] for clip in clips)
+    assert again == first == [*np.diff(UNEVEN), 1001]
+    lengths = []
+    for clip in clips:
+        with av.open(str(clip)) as container:
+            lengths.append(container.duration)
+    assert lengths == [15015 * TICK * av.time_base] * 2
+
+
+@pytest.mark.parametrize("turn", [(180,), (0, True), (270, False, True)])
+def test_turned_and_mirrored(tmp_path, turn):
+    source = make(tmp_path / "a.mp4", turn=turn, sound=None)
+    first, again = (read(path)[0][0] for path in (source, convert(source)))
+    matrices = [video_writer._display_matrix(frame) for frame in (first, again)]
+    assert matrices[0] == matrices[1] and matrices[0][:4] != [65536, 0, 0, 0]
+
+
+@pytest.mark.parametrize("matrix", [1, 5, 6, 9])
+@pytest.mark.parametrize("full", [False, True])
+def test_colour_tags_are_kept_and_colours_too(tmp_path, matrix, full):
+    tags = {"color_range": 2 if full else 1, "colorspace": matrix, "color_primaries": matrix, "color_trc": 1}
+    flat = [np.full((48, 64, 3), (200, 40, 90), np.uint8)] * 3
+    source = make(tmp_path / "a.mp4", flat, UNEVEN[:3], sound=None, **tags)
+    first, again = (read(path)[0][0] for path in (source, convert(source)))
+    for name, value in tags.items():
+        assert getattr(again, name) == getattr(first, name) == value, name
+    for ours, theirs in zip(again.planes, first.planes, strict=True):
+        levels = [np.frombuffer(bytes(plane), np.uint8)[0].astype(int) for plane in (ours, theirs)]
+        assert abs(levels[0] - levels[1]) <= 1
+
+
+def test_pixels_that_are_not_square(tmp_path):
+    source = make(tmp_path / "a.mp4", sample_aspect_ratio=Fraction(4, 3))
+    assert read(convert(source))[2]["aspect"] == read(source)[2]["aspect"] == Fraction(4, 3)
+
+
+@pytest.mark.parametrize(("name", "codec"), [("a.mkv", "subrip"), ("a.mp4", "mov_text")])
+def test_subtitles_are_kept(tmp_path, name, codec):
+    text = b"\0\x05Hello" if codec == "mov_text" else b"Hello"
+    with av.open(str(tmp_path / name), "w") as out:
+        stream = out.add_stream("libx264", RATE, width=64, height=48, time_base=TICK)
+        words = out.add_mux_stream(codec, time_base=Fraction(1, 1000))
+        words.metadata["language"] = "swe"
+        for time, frame in zip(UNEVEN, pictures(), strict=True):
+            picture = av.VideoFrame.from_ndarray(frame, "rgb24")
+            picture.pts, picture.time_base = time, TICK
+            out.mux(stream.encode(picture))
+        packet = av.Packet(text)
+        packet.pts = packet.dts = 100
+        packet.duration, packet.stream, packet.time_base = 200, words, Fraction(1, 1000)
+        out.mux([packet, *stream.encode(None)])
+    found = []
+    for path in (tmp_path / name, convert(tmp_path / name)):
+        with av.open(str(path)) as container:
+            (words,) = container.streams.subtitles
+            packets = [p for p in container.demux(words) if p.size and text[-5:] in bytes(p)]
+            found.append((words.codec_context.name, words.language, [(bytes(p), p.pts, p.duration) for p in packets]))
+    assert found[0] == found[1] and found[0][1] == "swe" and len(found[0][2]) == 1
+
+
+# ----------------------------------------------------------------------------------------------------- sizes and depths
+
+
+@pytest.mark.parametrize("name", ["a.mkv", "a.webm"])
+def test_odd_sides(tmp_path, name):
+    codec, pixels = ("libvpx-vp9", "yuv420p") if name == "a.webm" else ("libx264", "yuv444p")
+    source = make(tmp_path / name, pictures(47, 65), codec=codec, pixels=pixels, sound=None)
+    assert_same_pictures(read(source)[0], read(convert(source))[0])
+
+
+def test_ten_bits_stay_ten_bits(tmp_path):
+    source = make(tmp_path / "a.mp4", pixels="yuv420p10le", sound=None)
+    dtypes = set()
+
+    def look(frames):
+        for frame in frames:
+            dtypes.add(frame.dtype)
+            yield frame
+
+    first, again = (read(path)[0] for path in (source, convert(source, look)))
+    assert dtypes == {np.dtype(np.uint16)} and again[0].format.name == "yuv420p10le"
+    assert_same_pictures(first, again, 1.0)
+
+
+def test_what_is_lost_is_said(tmp_path):
+    source = make(tmp_path / "a.mkv", codec="ffv1", pixels="yuv420p10le", sound=None)
+    assert video.convert(source, {tmp_path / "b.mkv": ALL}, same) == ""
+    assert video.convert(source, {tmp_path / "b.webm": ALL}, same) == "its 10 bits became 8"
+
+
+def test_other_containers_become_matroska(tmp_path):
+    source = make(tmp_path / "a.avi", codec="mpeg4", sound="libmp3lame", times=range(0, 10010, 1001))
+    target = convert(source)
+    (first, heard, _), (again, copied, facts) = read(source), read(target)
+    assert target.suffix == ".mkv" and facts["codec"] == "h264" and facts["audio"] == ["mp3float"]
+    assert_same_pictures(first, again)
+    assert copied == heard
+    np.testing.assert_allclose(seconds(again), seconds(first), atol=1e-3)
+
+
+def test_a_stream_without_times(tmp_path):
+    source = make(tmp_path / "a.h264", sound=None, times=range(0, 10010, 1001))
+    target = tmp_path / "b.mp4"
+    video.convert(source, {target: ALL}, same)
+    assert len(set(np.diff([f.pts for f in read(target)[0]]))) == 1 and len(read(target)[0]) == 10
+
+
+# ------------------------------------------------------------------------------------------------- what networks change
+
+
+def test_two_videos_of_one(tmp_path):
+    source = make(tmp_path / "a.mp4")
+    targets = {tmp_path / "light.mp4": slice(0, 3), tmp_path / "dark.mp4": slice(3, 6)}
+    video.convert(source, targets, lambda frames: (np.concatenate([f, f // 2], -1) for f in frames))
+    first, light, dark = (read(path) for path in (source, *targets))
+    assert_same_pictures(first[0], light[0])
+    assert np.abs(rgb(dark[0][5]) - rgb(first[0][5]) / 2).mean() < 2
+    assert light[1] == dark[1] == first[1]
+    assert seconds(dark[0]) == seconds(first[0])
+
+
+def test_frames_are_counted(tmp_path):
+    even = range(0, 10010, 1001)
+    assert video.count_frames(make(tmp_path / "a.mp4", times=even, sound=None)) == 10
+    assert video.count_frames(make(tmp_path / "a.mkv", times=even, sound=None)) == 10
+
+
+# -------------------------------------------------------------------------------------------------------------- refused
+
+
+def refused(source: Path, restore=same) -> str:
+    """The reason why a clip is not converted; nothing is left of it."""
+    folder = source.parent / "out"
+    with pytest.raises(VideoError) as error:
+        video.convert(source, {folder / "b.mp4": ALL}, restore)
+    assert not folder.exists() or not list(folder.iterdir())
+    message = str(error.value)
+    assert message.startswith(str(source)) and "\n" not in message
+    return message
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.mkv", "a.avi"])
+@pytest.mark.parametrize("share", [0.5, 0.8])
+def test_truncated(tmp_path, name, share):
+    rng = np.random.default_rng(0)
+    frames = [rng.integers(0, 256, (48, 64, 3), np.uint8) for _ in range(30)]
+    codec = "mpeg4" if name == "a.avi" else "libx264"
+    options = {"movflags": "faststart"} if name == "a.mp4" else {}
+    source = make(
+        tmp_path / name, frames, range(0, 30030, 1001), codec=codec, sound=None, options=options, bit_rate=2_000_000
+    )
+    source.write_bytes(source.read_bytes()[: int(source.stat().st_size * share)])
+    assert "truncated" in refused(source)
+
+
+def test_no_header(tmp_path):
+    source = make(tmp_path / "a.mp4")
+    source.write_bytes(source.read_bytes()[:-1000])  # where the table of all frames is
+    assert "truncated or broken" in refused(source)
+
+
+def test_what_is_no_video(tmp_path):
+    (tmp_path / "a.mp4").write_text("text")
+    assert "no video" in refused(tmp_path / "a.mp4")
+    assert "no such file" in refused(tmp_path / "none.mp4")
+    with av.open(str(tmp_path / "sound.mp4"), "w") as out:
+        audio = out.add_stream("aac", 48000)
+        frame = av.AudioFrame.from_ndarray(np.zeros((2, 960), np.float32), "fltp", "stereo")
+        frame.sample_rate = 48000
+        out.mux([*audio.encode(frame), *audio.encode(None)])
+    assert "no pictures" in refused(tmp_path / "sound.mp4")
+
+
+def test_a_failing_network_leaves_nothing(tmp_path):
+    source = make(tmp_path / "a.mp4")
+
+    def fail(frames):
+        yield next(iter(frames))
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        video.convert(source, {tmp_path / "out" / "b.mp4": ALL}, fail)
+    assert not list((tmp_path / "out").iterdir())
+
+
+def test_without_the_encoder(tmp_path, monkeypatch):
+    source = make(tmp_path / "a.mp4")
+    monkeypatch.setattr(av, "codecs_available", {"mpeg4"})
+    with pytest.raises(VideoError, match="no encoder libx264; one of `pip install av` has"):
+        video.convert(source, {tmp_path / "b.mp4": ALL}, same)

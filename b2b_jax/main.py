@@ -4,10 +4,12 @@ Finished stages are skipped, unfinished ones go on where they stopped, given wei
 """
 
 import difflib
+import errno
 import importlib.util
 import json
 import os
 import re
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -15,18 +17,20 @@ from typing import NamedTuple
 
 import jax
 import numpy as np
-from absl import flags
+from absl import flags, logging
 from ml_collections import ConfigDict, config_flags
 
 from b2b_jax.data import blur
 from b2b_jax.errors import UserError
 from b2b_jax.evaluation import evaluate, summary
-from b2b_jax.files import read_json, write_json
+from b2b_jax.files import lock, read_json, remove_drafts, write_json
 from b2b_jax.images import ImageError
-from b2b_jax.training import loop, stages
+from b2b_jax.training import loop, signals, stages
+from b2b_jax.training.checkpoint import CheckpointError
 from b2b_jax.training.run import Run
 
 USAGE = "Usage: python -m b2b_jax.main --config configs/NAME.py[:VARIANT] [--workdir DIR] [--config.KEY=VALUE …]"
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "The run's configuration: configs/NAME.py or NAME.py:VARIANT.")
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; by default runs/NAME or runs/NAME_VARIANT.")
@@ -66,30 +70,46 @@ STAGES = {
 
 
 def main() -> int:
-    """Runs the command line; returns the exit code: 0 done, 2 a user's mistake, 128 + n stopped by signal n."""
+    """Runs the command line; returns the exit code.
+
+    0 done, 1 a fault of ours, of the disk or of the run, 2 a user's mistake, 128 + n stopped by signal n.
+    """
     if {"-h", "--help"} & set(sys.argv):
         print(f"{__doc__}\n{USAGE}\n\nStages: {', '.join(STAGES)}. Every KEY, its unit and reason: configs/default.py.")
         return 0
+    logging.set_verbosity(logging.FATAL)  # Orbax tells with a traceback what is an error of ours in one line
     try:
         run = parse()
-        run_stages(run)
+        with signals.watch(signals.leave), lock(run.workdir):
+            run_stages(run)
     except (UserError, ImageError) as error:
         print(error, file=sys.stderr)
         return 2
-    except loop.Diverged as error:
+    except (loop.Diverged, CheckpointError) as error:
         print(error, file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
-        return 130
+    except OSError as error:
+        if error.errno not in NO_ROOM:
+            raise
+        print(no_room(error, run.workdir), file=sys.stderr)
+        return 1
     except loop.Stopped as stop:
         print("Stopped; the same command goes on from here.", file=sys.stderr)
         return stop.code
     return 0
 
 
+def no_room(error: OSError, workdir: Path) -> str:
+    """What to say when a file other than a checkpoint could not be written."""
+    free = shutil.disk_usage(workdir).free
+    where = error.filename or workdir
+    return f"Could not write {where}: {error.strerror}; {free:,} bytes are free there. Make room and start again"
+
+
 def run_stages(run: Run) -> None:
     """The stages of the config, in order."""
     refuse_changes(run)
+    remove_drafts(run.workdir)
     pending = [name for name in stage_names(run.config) if not STAGES[name].finished(run)]
     check(run, pending)
     record(run)
@@ -169,12 +189,16 @@ def check(run: Run, pending: list[str]) -> None:
         raise UserError("\n".join(dict.fromkeys(problems)))
 
 
+LEAST = dict.fromkeys(("log_every", "evaluate_every", "checkpoint_every", "keep", "bad_steps"), 1)
+LEAST |= dict.fromkeys(("keep_every", "keep_best"), 0)
+
+
 def check_values(config: ConfigDict) -> None:
     """UserError for values that no run can use, whatever its stages."""
     stages.check_choice("compute_dtype", config.compute_dtype, ("auto", "float32", "bfloat16"))
-    for key in ("log_every", "evaluate_every", "checkpoint_every", "keep"):
-        if config.loop[key] < 1:
-            raise UserError(f"loop.{key} is {config.loop[key]}; it must be at least 1")
+    for key, least in LEAST.items():
+        if config.loop[key] < least:
+            raise UserError(f"loop.{key} is {config.loop[key]}; it must be at least {least}")
     for key in ("known_kernel", "unknown_kernel"):
         try:
             blur.draw(np.random.default_rng(0), config.data.scenes[key].to_dict())

@@ -60,13 +60,25 @@ def _extent(record: Record, size: int) -> tuple[int, int]:
     return height, width
 
 
+@dataclasses.dataclass(frozen=True)
+class Named(grain.transforms.RandomMap):
+    """Another transform, after which the record still has its name."""
+
+    transform: grain.transforms.RandomMap
+
+    def random_map(self, record: Record, rng: np.random.Generator) -> Record:
+        return self.transform.random_map(record, rng) | {"name": record["name"]}
+
+
 def stream(source: Source, transform: grain.transforms.RandomMap, seed: int) -> grain.MapDataset:
     """Endless shuffled elements of `source` under `transform`; every epoch has an order and crops of its own."""
-    return grain.MapDataset.source(source).seed(seed).shuffle().repeat().random_map(transform)
+    return grain.MapDataset.source(source).seed(seed).shuffle().repeat().random_map(Named(transform))
 
 
 def batches(streams: Sequence[grain.MapDataset], batch: int, process: int, processes: int) -> grain.MapDataset:
-    """The batches of steps 0, 1, 2, … of one process: {key: (batch / processes, h, w, 3)}.
+    """The batches of steps 0, 1, 2, … of one process: {key: (n, h, w, 3)}, n = batch / processes.
+
+    Under "name" stand the names of the photos, (n, len(streams)).
 
     Args:
         streams: of elements that are dicts of images; a batch has the keys of all of them.
@@ -74,12 +86,17 @@ def batches(streams: Sequence[grain.MapDataset], batch: int, process: int, proce
         process, processes: this process's index, and how many there are.
     """
     joined = ZipMapDataset([s[:ENDLESS].batch(batch // processes) for s in streams])
-    return joined.map(lambda parts: {k: v for part in parts for k, v in part.items()})[process::processes]
+    return joined.map(_join)[process::processes]
+
+
+def _join(parts: Sequence[Batch]) -> Batch:
+    names = np.stack([part["name"] for part in parts], axis=1)
+    return {k: v for part in parts for k, v in part.items()} | {"name": names}
 
 
 def rename(stream: grain.MapDataset, old: str, new: str) -> grain.MapDataset:
-    """Only the image `old` of each element, under the key `new`."""
-    return stream.map(lambda element: {new: element[old]})
+    """Only the image `old` of each element, under the key `new`, and the name."""
+    return stream.map(lambda element: {new: element[old], "name": element["name"]})
 
 
 def iterate(dataset: grain.MapDataset, start: int, stop: int, threads: int, prefetch: int) -> Iterator[Batch]:

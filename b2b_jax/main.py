@@ -3,6 +3,7 @@
 Finished stages are skipped, unfinished ones go on where they stopped, given weights are loaded.
 """
 
+import contextlib
 import difflib
 import errno
 import importlib.util
@@ -20,6 +21,7 @@ import numpy as np
 from absl import flags, logging
 from ml_collections import ConfigDict, config_flags
 
+from b2b_jax import sharding
 from b2b_jax.data import blur
 from b2b_jax.errors import UserError
 from b2b_jax.evaluation import evaluate, summary
@@ -34,6 +36,10 @@ NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "The run's configuration: configs/NAME.py or NAME.py:VARIANT.")
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; by default runs/NAME or runs/NAME_VARIANT.")
+COORDINATOR = flags.DEFINE_string("coordinator", None, "HOST:PORT of the first of several processes.")
+NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "How many processes run together.")
+PROCESS_ID = flags.DEFINE_integer("process_id", None, "Which of them this is, from 0.")
+HEARTBEAT = flags.DEFINE_integer("heartbeat", 100, "Seconds of silence after which a process counts as dead.")
 
 
 class Stage(NamedTuple):
@@ -42,6 +48,7 @@ class Stage(NamedTuple):
     finished: Callable[[Run], bool]
     inputs: Callable[[Run], list[Callable[[], object]]]  # opened before anything is compiled; each may raise UserError
     run: Callable[[Run], None]
+    together: bool  # all processes run it, not only the first
 
 
 STAGES = {
@@ -49,6 +56,7 @@ STAGES = {
         finished=lambda run: run.trained("deblurrer"),
         inputs=lambda run: [lambda: run.known, lambda: stages.check_deblurrer(run)],
         run=stages.train_deblurrer,
+        together=True,
     ),
     "translator": Stage(
         finished=lambda run: run.trained("translator"),
@@ -59,13 +67,20 @@ STAGES = {
             lambda: stages.check_translator(run),
         ],
         run=stages.train_translator,
+        together=True,
     ),
     "evaluation": Stage(
         finished=evaluate.finished,
         inputs=lambda run: [lambda: run.unknown, lambda: evaluate.check(run)],
         run=evaluate.evaluate,
+        together=True,  # only to train what it compares with
     ),
-    "report": Stage(finished=lambda run: False, inputs=lambda run: [], run=summary.write_report),
+    "report": Stage(
+        finished=lambda run: False,
+        inputs=lambda run: [],
+        run=summary.write_report,
+        together=False,
+    ),
 }
 
 
@@ -80,7 +95,9 @@ def main() -> int:
     logging.set_verbosity(logging.FATAL)  # Orbax tells with a traceback what is an error of ours in one line
     try:
         run = parse()
-        with signals.watch(signals.leave), lock(run.workdir):
+        sharding.start(COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value, HEARTBEAT.value)
+        with signals.watch(signals.leave), contextlib.ExitStack() as stack:
+            sharding.first_alone("lock", lambda: stack.enter_context(lock(run.workdir)))
             run_stages(run)
     except (UserError, ImageError) as error:
         print(error, file=sys.stderr)
@@ -108,17 +125,27 @@ def no_room(error: OSError, workdir: Path) -> str:
 
 def run_stages(run: Run) -> None:
     """The stages of the config, in order."""
-    refuse_changes(run)
-    remove_drafts(run.workdir)
     pending = [name for name in stage_names(run.config) if not STAGES[name].finished(run)]
-    check(run, pending)
-    record(run)
+    sharding.wait_for_all("every process knows what is pending")
+    sharding.first_alone("prepare", lambda: prepare(run, pending))
+    if not sharding.is_first():
+        check(run, pending)
     enable_compilation_cache()
     for name in stage_names(run.config):
         if name in pending:
-            STAGES[name].run(run)
-        else:
+            if STAGES[name].together or sharding.is_first():
+                STAGES[name].run(run)
+            sharding.wait_for_all(f"{name} is done")
+        elif sharding.is_first():
             print(f"{name}: done before, skipped")
+
+
+def prepare(run: Run, pending: list[str]) -> None:
+    """Looks at everything before anything is written or compiled, then records the configuration."""
+    refuse_changes(run)
+    remove_drafts(run.workdir)
+    check(run, pending)
+    record(run)
 
 
 # ---------------------------------------------------------------------------------------------------- before the stages

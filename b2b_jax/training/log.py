@@ -55,9 +55,14 @@ class Log:
 
 
 class NoLog:
-    """The log of a process that writes none: the first one does."""
+    """The log of a process that is not the first: only the names of its own photos, in images.PROCESS.jsonl."""
 
     productive = rate = seconds = 0.0
+
+    def __init__(self, folder: Path, step: int, process: int):
+        """Opens it to go on after `step`."""
+        self._images = folder / f"images.{process}.jsonl"
+        _shorten(self._images, step)
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
         """Writes nothing."""
@@ -66,7 +71,9 @@ class NoLog:
         """Writes nothing."""
 
     def names(self, step: int, names: Sequence[str]) -> None:
-        """Writes nothing."""
+        """Appends the names of this process's part of a step's photos."""
+        self._images.parent.mkdir(parents=True, exist_ok=True)
+        _append(self._images, {"step": step, "names": list(names)})
 
     def close(self) -> None:
         """Nothing is open."""

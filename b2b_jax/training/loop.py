@@ -70,7 +70,8 @@ def train(task: Task, dataset: grain.MapDataset, folder: Path, config: ConfigDic
         step, state, frozen, key = compiled(task, mesh, config.seed)
         state = checkpoints.restore(state) or state
         done = int(state.step)
-        log = Log(folder, done, config.loop.wandb) if sharding.is_first() else NoLog()
+        process = jax.process_index()
+        log = NoLog(folder, done, process) if process else Log(folder, done, config.loop.wandb)
         with contextlib.closing(Reporter(task, folder, config.loop, log, state, start)) as report:
             behind = deque()
             for batch in pipeline.iterate(dataset, done, task.steps, config.data.threads, config.data.prefetch):

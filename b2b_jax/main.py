@@ -8,6 +8,7 @@ import difflib
 import errno
 import importlib.util
 import json
+import logging as standard_logging
 import os
 import re
 import shutil
@@ -91,8 +92,9 @@ def main() -> int:
     """
     if {"-h", "--help"} & set(sys.argv):
         print(f"{__doc__}\n{USAGE}\n\nStages: {', '.join(STAGES)}. Every KEY, its unit and reason: configs/default.py.")
+        print("Several processes: --coordinator HOST:PORT --num_processes N --process_id I. See docs/scaling.md.")
         return 0
-    logging.set_verbosity(logging.FATAL)  # Orbax tells with a traceback what is an error of ours in one line
+    silence()
     try:
         run = parse()
         sharding.start(COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value, HEARTBEAT.value)
@@ -113,7 +115,20 @@ def main() -> int:
     except loop.Stopped as stop:
         print("Stopped; the same command goes on from here.", file=sys.stderr)
         return stop.code
+    except KeyboardInterrupt:  # before signals are watched
+        return 130
     return 0
+
+
+def silence() -> None:
+    """Keeps back the tracebacks in which Orbax tells of a failed save: the error that it also raises becomes one line.
+
+    Besides it logs them, and TensorStore calls back into an event loop that is closed by then.
+    """
+    logging.set_verbosity(logging.FATAL)
+    standard_logging.getLogger("asyncio").setLevel(standard_logging.CRITICAL)
+    show = sys.unraisablehook
+    sys.unraisablehook = lambda event: None if "Event loop is closed" in str(event.exc_value) else show(event)
 
 
 def no_room(error: OSError, workdir: Path) -> str:

@@ -106,9 +106,9 @@ class Run:
         batch = len(first[max(first)])
         return [(first[step] + second.get(step, []))[:batch] for step in sorted(first)]
 
-    def values(self, stage: str) -> dict[str, np.ndarray]:
-        """The arrays of the last checkpoint by their path."""
-        path = self.stage(stage) / "checkpoints" / str(self.steps(stage)[0]) / "state"
+    def values(self, stage: str, step: int | None = None) -> dict[str, np.ndarray]:
+        """The arrays of a checkpoint, by default the last, by their path."""
+        path = self.stage(stage) / "checkpoints" / str(step or self.steps(stage)[0]) / "state"
         with ocp.PyTreeCheckpointer() as reader:
             tree = reader.metadata(path.absolute()).item_metadata.tree
             wanted = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), tree)

@@ -308,19 +308,28 @@ def torture_nan(bench: Bench) -> Iterator[Row]:
 
 def torture_processes(bench: Bench) -> Iterator[Row]:
     """One process of 8 devices, two of 4, one of 1; one of two killed, one of two told to stop; 1, 2, 1 processes."""
-    batch = "translator.batch=8"
-    alone = bench.one("alone", "translator", batch, "translator.steps=20")
+    settings = ("translator.batch=8", "translator.steps=20", "loop.checkpoint_every=1", "loop.keep=20")
+    alone, eight, two = (bench.one(name, "translator", *settings) for name in ("alone", "eight", "two"))
     yield equal("1 × 1 device: exit code", 0, alone.complete())
-    eight = bench.one("eight", "translator", batch, "translator.steps=20")
     flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=8"}
     yield equal("1 × 8 devices: exit code", 0, eight.complete(environment=flags))
-    yield from near("1 × 8 devices against 1 × 1, after 20 steps", eight, alone)
-    two = bench.one("two", "translator", batch, "translator.steps=20")
     yield equal("2 × 4 devices: exit codes", [0, 0], [two.finish(process) for process in start_two(two)])
-    yield from near("2 × 4 devices against 1 × 1, after 20 steps", two, alone)
+    for name, run in (("1 × 8 devices against 1 × 1", eight), ("2 × 4 devices against 1 × 1", two)):
+        yield from gradients(name, run, alone)
+        yield from near(f"{name}, after 20 steps", run, alone)
     if not bench.short:
         yield from one_dies(bench, two)
         yield from stop_and_change(bench, alone)
+
+
+def gradients(what: str, run: Run, other: Run) -> Iterator[Row]:
+    """The gradients of step 1, which Adam's first moments then are, scaled: all of a network as one vector."""
+    found, wanted = run.values("translator", 1), other.values("translator", 1)
+    for network in ("generator", "discriminator"):
+        moments = [name for name in wanted if name.startswith(f"opt_state/{network}/") and "/mu/" in name]
+        x, y = (np.concatenate([values[name].ravel() for name in moments]) for values in (found, wanted))
+        error = np.linalg.norm(x - y) / np.linalg.norm(y)
+        yield Row(f"{what}: gradient of step 1, {network}: difference / norm", "≤ 1e-6", f"{error:.1e}", error <= 1e-6)
 
 
 def near(what: str, run: Run, other: Run) -> Iterator[Row]:
@@ -328,15 +337,21 @@ def near(what: str, run: Run, other: Run) -> Iterator[Row]:
     yield equal(f"{what}: photos in order", True, run.names("translator") == other.names("translator"))
     found, wanted = run.values("translator"), other.values("translator")
     errors = {k: np.linalg.norm(found[k] - x) / max(np.linalg.norm(x), 1e-12) for k, x in wanted.items() if x.ndim}
-    worst = max(errors, key=errors.get)
-    yield Row(f"{what}: largest relative difference", "≤ 1e-5", f"{errors[worst]:.1e} ({worst})", errors[worst] <= 1e-5)
+    for kind in ("params", "ema", "opt_state"):
+        worst = max((name for name in errors if name.startswith(kind)), key=errors.get)
+        yield Row(
+            f"{what}: {kind}, worst array: difference / norm",
+            "≤ 1e-5",
+            f"{errors[worst]:.1e} ({worst})",
+            errors[worst] <= 1e-5,
+        )
 
 
 def one_dies(bench: Bench, whole: Run) -> Iterator[Row]:
     """Kill -9 of either of two processes: the other ends in time, and the next start goes on exactly."""
     for victim in (0, 1):
         run = bench.one(f"widowed-{victim}", "translator", "translator.batch=8", "translator.steps=20")
-        pair = start_two(run, heartbeat=10)
+        pair = start_two(run)
         wait(pair[0], lambda run=run: run.steps("translator"))
         kill(pair[victim])
         begin = time.monotonic()

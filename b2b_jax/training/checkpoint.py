@@ -113,7 +113,7 @@ class Checkpoints:
         except Exception as error:  # whatever Orbax, its storage or the file system raise
             free, reason = shutil.disk_usage(self._folder).free, " ".join(str(error).split())
             raise CheckpointError(
-                f"Could not save step {self._saving} in {self._folder}: {reason[-200:]}. "  # its end is the system's
+                f"Could not save step {self._saving} in {self._folder}: … {reason[-200:]}. "  # its end is the system's
                 f"It takes {self._bytes:,} bytes; {free:,} are free there. Earlier checkpoints are as they were: "
                 "make room and give the same command again"
             ) from error

@@ -73,7 +73,7 @@ def train(task: Task, dataset: grain.MapDataset, folder: Path, config: ConfigDic
         process = jax.process_index()
         log = NoLog(folder, done, process) if process else Log(folder, done, config.loop.wandb)
         with contextlib.closing(Reporter(task, folder, config.loop, log, state, start)) as report:
-            behind = deque()
+            behind, stopped = deque(), 0
             for batch in pipeline.iterate(dataset, done, task.steps, config.data.threads, config.data.prefetch):
                 names = batch.pop("name").ravel().tolist()
                 state, metrics, notice = step(state, frozen, sharding.to_devices(batch, mesh), key, flag(stop, mesh))
@@ -87,8 +87,11 @@ def train(task: Task, dataset: grain.MapDataset, folder: Path, config: ConfigDic
                     with report.pause():
                         checkpoints.save(state, done, scores)
                 if stopped:
-                    raise Stopped(128 + stopped)
-            report.summary(done)
+                    break
+            if done == task.steps:
+                report.summary(done)
+        if stopped:
+            raise Stopped(128 + stopped)
     return sharding.local(state)
 
 
@@ -211,17 +214,18 @@ class Reporter:
         }
 
     def _rate(self, done: int) -> float:
-        if done == self._first:
+        if done <= self._first:
             return self._log.rate
         return (done - self._first) * self._task.batch / max(time.monotonic() - self._steady, 1e-9)
 
     def summary(self, done: int) -> None:
-        """Writes and prints summary.json: steps, seconds, goodput, the rate of this start; nothing if it made no step.
+        """Writes and prints summary.json: steps, seconds, goodput, the rate of this start. Once, for a finished stage.
 
         Goodput is the share of the seconds of all starts that went into steps that count: not into compiling, loading,
         validating, saving, nor into steps that were lost and made again.
         """
-        if done < self._first or not sharding.is_first():
+        path = self._folder / "summary.json"
+        if not sharding.is_first() or (done < self._first and path.exists()):
             return
         times = self._times()
         summary = {
@@ -230,7 +234,7 @@ class Reporter:
             "images_per_second": round(self._rate(done), 2),
             "goodput": round(times["productive"] / times["seconds"], 4),
         }
-        write_json(self._folder / "summary.json", summary)
+        write_json(path, summary)
         self._bar.write(f"{self._task.name}: goodput {summary['goodput']:.1%} of {summary['seconds']:.0f} s")
 
     def close(self) -> None:

@@ -3,36 +3,47 @@
 Finished stages are skipped, unfinished ones go on where they stopped, given weights are loaded.
 """
 
+import contextlib
 import difflib
+import errno
 import importlib.util
 import json
+import logging as standard_logging
 import re
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from absl import flags
+from absl import flags, logging
 from ml_collections import ConfigDict, config_flags
 
+from b2b_jax import sharding
 from b2b_jax.data import blur, domains, survey
 from b2b_jax.data.camera import RESPONSES
 from b2b_jax.data.degradation import DEGRADATIONS
 from b2b_jax.data.synthetic import FRAME_KINDS
 from b2b_jax.errors import UserError
 from b2b_jax.evaluation import evaluate, summary
-from b2b_jax.files import read_json, write_json
+from b2b_jax.files import lock, read_json, remove_drafts, write_json
 from b2b_jax.images import ImageError
 from b2b_jax.inference.pipeline import enable_compilation_cache
-from b2b_jax.training import loop
+from b2b_jax.training import loop, signals
+from b2b_jax.training.checkpoint import CheckpointError
 from b2b_jax.training.run import Run
 from b2b_jax.training.stages import blur_extractor, common, deblurrer, translator
 
 USAGE = "Usage: python -m b2b_jax.main --config configs/NAME.py[:VARIANT] [--workdir DIR] [--config.KEY=VALUE …]"
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "The run's configuration: configs/NAME.py or NAME.py:VARIANT.")
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; by default runs/NAME or runs/NAME_VARIANT.")
+COORDINATOR = flags.DEFINE_string("coordinator", None, "HOST:PORT of the first of several processes.")
+NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "How many processes run together.")
+PROCESS_ID = flags.DEFINE_integer("process_id", None, "Which of them this is, from 0.")
+HEARTBEAT = flags.DEFINE_integer("heartbeat", 100, "Seconds of silence after which a process counts as dead.")
 
 
 class Stage(NamedTuple):
@@ -41,6 +52,7 @@ class Stage(NamedTuple):
     finished: Callable[[Run], bool]
     inputs: Callable[[Run], list[Callable[[], object]]]  # opened before anything is compiled; each may raise UserError
     run: Callable[[Run], None]
+    together: bool  # all processes run it, not only the first
     needed: Callable[[Run], bool] = lambda run: True  # False when no other stage of the run will use it
 
 
@@ -49,11 +61,13 @@ STAGES = {
         finished=lambda run: run.trained("deblurrer"),
         inputs=lambda run: [lambda: run.known, lambda: deblurrer.check(run)],
         run=deblurrer.train,
+        together=True,
     ),
     "blur_extractor": Stage(
         finished=lambda run: run.trained("blur_extractor"),
         inputs=lambda run: [lambda: run.known, lambda: blur_extractor.check(run)],
         run=blur_extractor.train,
+        together=True,
         needed=blur_extractor.needed,
     ),
     "translator": Stage(
@@ -65,51 +79,100 @@ STAGES = {
             lambda: translator.check(run),
         ],
         run=translator.train,
+        together=True,
     ),
     "evaluation": Stage(
         finished=evaluate.finished,
         inputs=lambda run: [lambda: run.unknown, lambda: evaluate.check(run)],
         run=evaluate.evaluate,
+        together=True,  # only to train what it compares with
     ),
-    "report": Stage(finished=lambda run: False, inputs=lambda run: [], run=summary.write_report),
+    "report": Stage(
+        finished=lambda run: False,
+        inputs=lambda run: [],
+        run=summary.write_report,
+        together=False,
+    ),
 }
 
 
 def main() -> int:
-    """Runs the command line; returns the exit code: 0 done, 2 a user's mistake, 128 + n stopped by signal n."""
+    """Runs the command line; returns the exit code.
+
+    0 done, 1 a fault of ours, of the disk or of the run, 2 a user's mistake, 128 + n stopped by signal n.
+    """
     if {"-h", "--help"} & set(sys.argv):
         print(f"{__doc__}\n{USAGE}\n\nStages: {', '.join(STAGES)}. Every KEY, its unit and reason: configs/default.py.")
+        print("Several processes: --coordinator HOST:PORT --num_processes N --process_id I. See docs/scaling.md.")
         return 0
+    silence()
     try:
         run = parse()
-        run_stages(run)
+        sharding.start(COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value, HEARTBEAT.value)
+        with signals.watch(signals.leave), contextlib.ExitStack() as stack:
+            sharding.first_alone("lock", lambda: stack.enter_context(lock(run.workdir)))
+            run_stages(run)
     except (UserError, ImageError) as error:
         print(error, file=sys.stderr)
         return 2
-    except loop.Diverged as error:
+    except (loop.Diverged, CheckpointError) as error:
         print(error, file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
-        return 130
+    except OSError as error:
+        if error.errno not in NO_ROOM:
+            raise
+        print(no_room(error, run.workdir), file=sys.stderr)
+        return 1
     except loop.Stopped as stop:
         print("Stopped; the same command goes on from here.", file=sys.stderr)
         return stop.code
+    except KeyboardInterrupt:  # before signals are watched
+        return 130
     return 0
+
+
+def silence() -> None:
+    """Keeps back the tracebacks in which Orbax tells of a failed save: the error that it also raises becomes one line.
+
+    Besides it logs them, and TensorStore calls back into an event loop that is closed by then.
+    """
+    logging.set_verbosity(logging.FATAL)
+    standard_logging.getLogger("asyncio").setLevel(standard_logging.CRITICAL)
+    show = sys.unraisablehook
+    sys.unraisablehook = lambda event: None if "Event loop is closed" in str(event.exc_value) else show(event)
+
+
+def no_room(error: OSError, workdir: Path) -> str:
+    """What to say when a file other than a checkpoint could not be written."""
+    free = shutil.disk_usage(workdir).free
+    where = error.filename or workdir
+    return f"Could not write {where}: {error.strerror}; {free:,} bytes are free there. Make room and start again"
 
 
 def run_stages(run: Run) -> None:
     """The stages of the config, in order."""
-    refuse_changes(run)
     named = [name for name in stage_names(run.config) if STAGES[name].needed(run)]
     pending = [name for name in named if not STAGES[name].finished(run)]
-    check(run, pending)
-    record(run)
+    sharding.wait_for_all("every process knows what is pending")
+    sharding.first_alone("prepare", lambda: prepare(run, pending))
+    if not sharding.is_first():
+        check(run, pending)
     enable_compilation_cache()
     for name in named:
         if name in pending:
-            STAGES[name].run(run)
-        else:
+            if STAGES[name].together or sharding.is_first():
+                STAGES[name].run(run)
+            sharding.wait_for_all(f"{name} is done")
+        elif sharding.is_first():
             print(f"{name}: done before, skipped")
+
+
+def prepare(run: Run, pending: list[str]) -> None:
+    """Looks at everything before anything is written or compiled, then records the configuration."""
+    refuse_changes(run)
+    remove_drafts(run.workdir)
+    check(run, pending)
+    record(run)
 
 
 # ---------------------------------------------------------------------------------------------------- before the stages
@@ -180,6 +243,10 @@ def check(run: Run, pending: list[str]) -> None:
         raise UserError("\n".join(dict.fromkeys(problems)))
 
 
+LEAST = dict.fromkeys(("log_every", "evaluate_every", "checkpoint_every", "keep", "bad_steps"), 1)
+LEAST |= dict.fromkeys(("keep_every", "keep_best"), 0)
+
+
 def check_values(config: ConfigDict) -> None:
     """UserError for values that no run can use, whatever its stages."""
     common.check_choice("compute_dtype", config.compute_dtype, ("auto", "float32", "bfloat16"))
@@ -190,9 +257,9 @@ def check_values(config: ConfigDict) -> None:
         raise UserError(f"data.split_ratio is {config.data.split_ratio}; it must be between 0 and 1")
     if config.data.degradation.frames < 1:
         raise UserError(f"data.degradation.frames is {config.data.degradation.frames}; it must be at least 1")
-    for key in ("log_every", "evaluate_every", "checkpoint_every", "keep"):
-        if config.loop[key] < 1:
-            raise UserError(f"loop.{key} is {config.loop[key]}; it must be at least 1")
+    for key, least in LEAST.items():
+        if config.loop[key] < least:
+            raise UserError(f"loop.{key} is {config.loop[key]}; it must be at least {least}")
     for key in ("known_kernel", "unknown_kernel"):
         try:
             blur.draw(np.random.default_rng(0), config.data.scenes[key].to_dict())

@@ -1,8 +1,23 @@
-"""Devices: one mesh axis `data` over all of them; batches are split along it, weights are copies on each."""
+"""Devices and processes: one mesh axis `data` over all devices; batches are split along it, weights are copies on each.
+
+Several processes (one per host, as a rule) run the same program on the same steps. Only the first writes files; what
+it alone knows reaches the others through JAX's coordination service, which `start` joins.
+"""
+
+import importlib.util
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
+from jax._src import distributed  # the service's client; JAX offers no public way to its barriers and texts
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from b2b_jax.errors import UserError
+
+PATIENCE = 30 * 24 * 3600 * 1000  # ms that processes wait for one that evaluates; a dead one is found by its heartbeat
 
 
 def make_mesh() -> Mesh:
@@ -23,3 +38,79 @@ def split(mesh: Mesh) -> NamedSharding:
 def to_devices(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
     """Joins the processes' local batches (n / processes, ...) into global arrays (n, ...), split over the devices."""
     return {k: jax.make_array_from_process_local_data(split(mesh), v) for k, v in batch.items()}
+
+
+def copies(tree: Any, mesh: Mesh) -> Any:
+    """Puts a copy of each array, which every process has, on every device."""
+    return jax.tree.map(lambda x: jax.make_array_from_process_local_data(replicated(mesh), np.asarray(x)), tree)
+
+
+def local(tree: Any) -> Any:
+    """This process's copy of replicated arrays, on its first device: for what it computes alone. Nothing is copied."""
+    return jax.tree.map(lambda x: x.addressable_data(0), tree)
+
+
+# ----------------------------------------------------------------------------------------------------------- processes
+
+
+def start(coordinator: str | None, processes: int | None, process: int | None, heartbeat: int) -> None:
+    """Joins the other processes of the run, before anything touches a device.
+
+    Args:
+      coordinator: "host:port" of the first process, or None: what SLURM, Open MPI or Cloud TPU say, else one process.
+      processes, process: how many there are, and the index of this one; given together with the coordinator.
+      heartbeat: seconds of silence after which a process counts as dead and the others end, too.
+
+    Raises:
+      UserError: some of the three are given and some are not, or they do not fit each other.
+    """
+    given = {"coordinator": coordinator, "num_processes": processes, "process_id": process}
+    missing = [name for name, value in given.items() if value is None]
+    options = {"heartbeat_timeout_seconds": heartbeat}
+    if len(missing) == 3:
+        if several(os.environ):
+            jax.distributed.initialize(**options)
+    elif missing:
+        raise UserError(f"--{missing[0]} is not given; --coordinator, --num_processes and --process_id go together")
+    elif not 0 <= process < processes or ":" not in coordinator:
+        raise UserError(
+            f"--process_id {process} of {processes} at {coordinator}: wanted 0 to N - 1, of N, at HOST:PORT"
+        )
+    else:
+        jax.distributed.initialize(*given.values(), cluster_detection_method="deactivate", **options)
+
+
+def several(environment: Mapping[str, str]) -> bool:
+    """True when a launcher that JAX knows started this process as one of several, or this is a Cloud TPU machine."""
+    slurm = "SLURM_PROCID" in environment and "SLURM_STEP_NODELIST" in environment
+    tasks = environment.get("SLURM_NTASKS") if slurm else environment.get("OMPI_COMM_WORLD_SIZE")
+    chips = any(Path(path).exists() for path in ("/dev/accel0", "/dev/vfio/0"))
+    return int(tasks or 1) > 1 or (chips and importlib.util.find_spec("libtpu") is not None)
+
+
+def is_first() -> bool:
+    """True in the one process that writes files."""
+    return jax.process_index() == 0
+
+
+def wait_for_all(name: str) -> None:
+    """Returns once every process has come here; the names of places that are passed again may be equal."""
+    if jax.process_count() > 1:
+        distributed.global_state.client.wait_at_barrier(name, PATIENCE)
+
+
+def first_alone(name: str, action: Callable[[], object]) -> None:
+    """Runs `action` in the first process while the others wait; its UserError is raised in all. Once per `name`."""
+    if jax.process_count() == 1:
+        action()
+    elif is_first():
+        outcome = ""
+        try:
+            action()
+        except UserError as error:
+            outcome = str(error)
+            raise
+        finally:
+            distributed.global_state.client.key_value_set(f"b2b_jax/{name}", outcome or "done")
+    elif (outcome := distributed.global_state.client.blocking_key_value_get(f"b2b_jax/{name}", PATIENCE)) != "done":
+        raise UserError(outcome)

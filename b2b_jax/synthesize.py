@@ -79,6 +79,7 @@ def synthesize(run: Run, count: int) -> Iterator[tuple[np.ndarray, np.ndarray | 
     for index, photos in enumerate(
         pipeline.iterate(pipeline.batches(streams, batch, 0, 1), 0, -(-count // batch), 2, 2)
     ):
+        photos.pop("name")
         sharp = photos.pop("sharp", photos.get("unknown_sharp"))
         blurry = images.to_uint8(make(frozen, photos, jax.random.fold_in(key, index)))
         for i in range(min(batch, count - index * batch)):

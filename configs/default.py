@@ -263,9 +263,12 @@ def loop() -> ConfigDict:
             "log_every": 100,
             "evaluate_every": 5_000,
             "checkpoint_every": 5_000,
-            "keep": 3,  # newest checkpoints kept
+            "keep": 3,  # newest checkpoints kept: two in reserve, should the newest be damaged
+            "keep_every": 100_000,  # steps; checkpoints of its multiples stay, to go back to (ten in the paper's 1M)
+            "keep_best": 1,  # checkpoints of the highest validation PSNR kept: the last need not be the best
             "sample_images": 4,  # photos in a grid under samples/
-            "bad_steps": 20,  # so many non-finite steps between two logs stop the run
+            "bad_steps": 20,  # so many non-finite steps in a row stop the run: one is bad luck, twenty are a fault
+            "log_images": False,  # write the names of the photos of every step to images.jsonl
             "wandb": "",  # Weights & Biases project; "" = off
         }
     )

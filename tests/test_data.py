@@ -149,7 +149,7 @@ def test_the_images_of_a_pair_are_cut_alike():
     elements = pipeline.stream(source, pipeline.Crop(5), 0)
     for index in range(6):
         element = elements[index]
-        assert element.keys() == {"blurry", "sharp"}
+        assert element.keys() == {"blurry", "sharp", "name"}
         np.testing.assert_array_equal(element["sharp"], element["blurry"] + np.uint8(100))
 
 
@@ -192,8 +192,15 @@ def test_the_batches_of_two_processes_join_to_the_batch_of_one(step):
     whole = pipeline.batches(two_streams(), 4, 0, 1)[step]
     parts = [pipeline.batches(two_streams(), 4, process, 2)[step] for process in range(2)]
     for key, photos in whole.items():
-        assert photos.shape == (4, 4, 4, 3) and parts[0][key].shape == (2, 4, 4, 3)
+        assert photos.shape == ((4, 2) if key == "name" else (4, 4, 4, 3)) and len(parts[0][key]) == 2
         np.testing.assert_array_equal(np.concatenate([part[key] for part in parts]), photos)
+
+
+def test_a_batch_names_the_photos_of_every_stream():
+    batch = pipeline.batches(two_streams(), 4, 0, 1)[5]
+    for column, key in enumerate(("unknown_blur", "known_blur")):
+        wanted = [f"labelled/{number:05d}" for number in numbers(batch, key)]
+        assert batch["name"][:, column].tolist() == wanted
 
 
 @pytest.mark.parametrize("threads", [0, 1, 2])
@@ -313,8 +320,8 @@ def test_the_known_blur_is_made_of_what_its_source_names(tmp_path):
         for supply in domains.KNOWN_BLUR[source](config, known, unknown):
             stream = pipeline.rename(pipeline.stream(supply.source, supply.crop(crop), 0), supply.names)
             for i in range(count):
-                for key, image in stream[i].items():
-                    found.setdefault(key, []).append(int(image[0, 0, 0]))
+                for key in supply.names.values():
+                    found.setdefault(key, []).append(int(stream[i][key][0, 0, 0]))
         return found
 
     camera = [int(unknown.sharp[i]["image"][0, 0, 0]) for i in range(2)]

@@ -185,11 +185,12 @@ def test_a_finite_step_is_kept():
 def test_one_number_that_is_not_finite_leaves_every_network_as_it_was(name, bad):
     old = step(small_state(), GOOD)
     new = step(old, GOOD | {name: GOOD[name].at[..., 1].set(bad)})
-    assert (new.step, new.skipped) == (2, 1)
+    assert (new.step, new.skipped, new.bad_in_row) == (2, 1, 1)
     for kept in ("params", "opt_state", "ema"):
         jax.tree.map(np.testing.assert_array_equal, getattr(new, kept), getattr(old, kept))
+    assert step(new, GOOD | {name: GOOD[name] * bad}).bad_in_row == 2
     again = step(new, GOOD)
-    assert (again.step, again.skipped) == (3, 1)
+    assert (again.step, again.skipped, again.bad_in_row) == (3, 1, 0)
     assert not np.array_equal(again.params["a"]["w"], old.params["a"]["w"])
 
 

@@ -84,15 +84,27 @@ def _images(record: Record) -> Batch:
     return {k: v for k, v in record.items() if k != "name"}
 
 
+@dataclasses.dataclass(frozen=True)
+class Named(grain.transforms.RandomMap):
+    """Another transform, after which the record still has its name."""
+
+    transform: Transform
+
+    def random_map(self, record: Record, rng: np.random.Generator) -> Record:
+        return self.transform.random_map(record, rng) | {"name": record["name"]}
+
+
 def stream(source: Source, transform: Transform, seed: int) -> grain.MapDataset:
     """Endless shuffled elements of `source` under `transform`; every epoch has an order and crops of its own."""
     if isinstance(source, Skipping):
         source = source.at_least(transform.extent)
-    return grain.MapDataset.source(source).seed(seed).shuffle().repeat().random_map(transform)
+    return grain.MapDataset.source(source).seed(seed).shuffle().repeat().random_map(Named(transform))
 
 
 def batches(streams: Sequence[grain.MapDataset], batch: int, process: int, processes: int) -> grain.MapDataset:
-    """The batches of steps 0, 1, 2, … of one process: {key: (batch / processes, h, w, 3)}.
+    """The batches of steps 0, 1, 2, … of one process: {key: (n, h, w, 3)}, n = batch / processes.
+
+    Under "name" stand the names of the photos, (n, len(streams)).
 
     Args:
         streams: of elements that are dicts of images; a batch has the keys of all of them.
@@ -100,12 +112,17 @@ def batches(streams: Sequence[grain.MapDataset], batch: int, process: int, proce
         process, processes: this process's index, and how many there are.
     """
     joined = ZipMapDataset([s[:ENDLESS].batch(batch // processes) for s in streams])
-    return joined.map(lambda parts: {k: v for part in parts for k, v in part.items()})[process::processes]
+    return joined.map(_join)[process::processes]
+
+
+def _join(parts: Sequence[Batch]) -> Batch:
+    names = np.stack([part["name"] for part in parts], axis=1)
+    return {k: v for part in parts for k, v in part.items()} | {"name": names}
 
 
 def rename(stream: grain.MapDataset, names: Mapping[str, str]) -> grain.MapDataset:
-    """Only the images of `names`, from old key to new."""
-    return stream.map(lambda element: {new: element[old] for old, new in names.items()})
+    """Only the images of `names`, from old key to new, and the name."""
+    return stream.map(lambda element: {new: element[old] for old, new in names.items()} | {"name": element["name"]})
 
 
 def iterate(dataset: grain.MapDataset, start: int, stop: int, threads: int, prefetch: int) -> Iterator[Batch]:

@@ -21,7 +21,7 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
-from b2b_jax import images, metrics
+from b2b_jax import images, metrics, sharding
 from b2b_jax.data import domains, pipeline
 from b2b_jax.data.sources import Source
 from b2b_jax.errors import UserError
@@ -56,14 +56,16 @@ class Scores:
 def evaluate(run: Run) -> None:
     """Scores the run's system on its test sets and writes results.json, evaluation/images.csv and the examples.
 
-    Without truth to score against, only the examples are written.
+    Without truth to score against, only the examples are written. Of several processes only the first scores.
     """
     start = time.monotonic()
-    shutil.rmtree(run.workdir / "evaluation", ignore_errors=True)
     if run.config.evaluation.paired:
         train_paired(run)
     if run.config.evaluation.true_kernels:
         train_true_kernels(run)
+    if not sharding.is_first():
+        return
+    shutil.rmtree(run.workdir / "evaluation", ignore_errors=True)
     restore = {name: inference.runner(run.network(name)) for name in ("deblurrer", "translator")}
     sets, scores, notes = test_sets(run), {}, {}
     for name, source in sets.items():

@@ -1,30 +1,35 @@
 """The training loop, the only one: batches in, a pure step, reports and checkpoints out."""
 
 import contextlib
-import signal
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import grain
 import jax
+import jax.numpy as jnp
 import numpy as np
 from clu.parameter_overview import count_parameters
+from jax.sharding import Mesh
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
 from b2b_jax import sharding
 from b2b_jax.data import pipeline
 from b2b_jax.files import write_json
+from b2b_jax.training import signals
 from b2b_jax.training.checkpoint import Checkpoints
-from b2b_jax.training.log import Log
+from b2b_jax.training.log import Log, NoLog
 from b2b_jax.training.state import State
 
 Array = jax.Array
+Scores = dict[str, float]
 # A program that runs once. On a CPU its hundreds of random kernels take a minute to compile well, seconds to compile.
 QUICK_COMPILATION = {"cpu": {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}}
+LAG = 2  # steps that the accelerator may be behind the host
 
 
 @dataclass(frozen=True)
@@ -37,7 +42,7 @@ class Task:
     init: Callable[[Array], State]  # key -> state
     step: Callable[[State, Mapping, Mapping, Array], tuple[State, dict[str, Array]]]  # (state, frozen, batch, key)
     frozen: Mapping[str, Any]  # weights of frozen networks, by name
-    evaluate: Callable[[State], tuple[dict[str, float], np.ndarray]]  # state -> scores, picture (h, w, 3) uint8
+    evaluate: Callable[[State], tuple[Scores, np.ndarray]]  # state -> scores, picture (h, w, 3) uint8
 
 
 class Stopped(Exception):
@@ -49,125 +54,190 @@ class Stopped(Exception):
 
 
 class Diverged(Exception):
-    """Too many steps gave values that are not finite."""
+    """Too many steps in a row gave values that are not finite."""
 
 
 def train(task: Task, dataset: grain.MapDataset, folder: Path, config: ConfigDict) -> State:
     """Trains `task` on `dataset` (one batch per step) to its last step and returns the final state.
 
     Goes on from the newest checkpoint in `folder`, and writes there: checkpoints/, metrics.jsonl, TensorBoard events,
-    samples/, and at the end summary.json. Raises Stopped after SIGTERM or Ctrl-C, with the running step saved.
+    samples/, and at the end summary.json. Raises Stopped after SIGTERM or Ctrl-C, with the running step saved; Diverged
+    after too many bad steps; CheckpointError when a checkpoint cannot be written, or none of those there be read.
     """
-    mesh = sharding.make_mesh()
-    copies, parts = sharding.replicated(mesh), sharding.split(mesh)
-    key = jax.device_put(jax.random.key(config.seed), copies)
-    step = jax.jit(
-        task.step, in_shardings=(copies, copies, parts, copies), out_shardings=(copies, copies), donate_argnums=0
-    )
-    state = jax.jit(task.init, out_shardings=copies, compiler_options=QUICK_COMPILATION.get(jax.default_backend()))(key)
-    frozen = jax.device_put(task.frozen, copies)
-    sizes = [f"{name} {count_parameters(params):,} parameters" for name, params in state.params.items()]
-    print(f"{task.name}: {', '.join(sizes)}, on {jax.device_count()} {jax.devices()[0].device_kind} device(s)")
-    with Checkpoints(folder / "checkpoints", config.loop.keep) as checkpoints, stop_signals() as stop:
+    start, stop = time.monotonic(), signals.Stop()
+    with signals.watch(stop), Checkpoints(folder / "checkpoints", config.loop) as checkpoints:
+        mesh = sharding.make_mesh()
+        step, state, frozen, key = compiled(task, mesh, config.seed)
         state = checkpoints.restore(state) or state
         done = int(state.step)
-        with contextlib.closing(Reporter(task, folder, config.loop, state)) as report:
+        process = jax.process_index()
+        log = NoLog(folder, done, process) if process else Log(folder, done, config.loop.wandb)
+        with contextlib.closing(Reporter(task, folder, config.loop, log, state, start)) as report:
+            behind, stopped = deque(), 0
             for batch in pipeline.iterate(dataset, done, task.steps, config.data.threads, config.data.prefetch):
-                state, metrics = step(state, frozen, sharding.to_devices(batch, mesh), key)
+                names = batch.pop("name").ravel().tolist()
+                state, metrics, notice = step(state, frozen, sharding.to_devices(batch, mesh), key, flag(stop, mesh))
                 done += 1
                 last = done == task.steps
-                report.step(done, state, metrics, last)
-                signal_number = stop()
-                if last or signal_number or done % config.loop.checkpoint_every == 0:
-                    checkpoints.save(state, done)
-                if signal_number:
-                    raise Stopped(128 + signal_number)
-            report.summary(done)
-    return state
+                behind.append(Outcome(done, names, metrics, notice))
+                stopped = judge(behind, 0 if last else LAG, config.loop.bad_steps, task.name)
+                stop.ready = True
+                scores = report.step(done, state, metrics, names, last)
+                if last or stopped or done % config.loop.checkpoint_every == 0:
+                    with report.pause():
+                        checkpoints.save(state, done, scores)
+                if stopped:
+                    break
+            if done == task.steps:
+                report.summary(done)
+        if stopped:
+            raise Stopped(128 + stopped)
+    return sharding.local(state)
+
+
+def compiled(task: Task, mesh: Mesh, seed: int) -> tuple[Callable, State, Mapping, Array]:
+    """The jitted step, a fresh state, the frozen weights and the key, laid out on the devices."""
+    copies, parts = sharding.replicated(mesh), sharding.split(mesh)
+    key = jax.jit(lambda: jax.random.key(seed), out_shardings=copies)()
+    options = QUICK_COMPILATION.get(jax.default_backend())
+    state = jax.jit(task.init, out_shardings=copies, compiler_options=options)(key)
+
+    def body(state: State, frozen: Mapping, batch: Mapping, key: Array, flags: Array) -> tuple[State, dict, dict]:
+        new, metrics = task.step(state, frozen, batch, key)
+        return new, metrics, {"bad": new.bad_in_row, "signal": jnp.max(flags)}
+
+    step = jax.jit(body, in_shardings=(copies, copies, parts, copies, parts), out_shardings=copies, donate_argnums=0)
+    sizes = [f"{name} {count_parameters(params):,} parameters" for name, params in state.params.items()]
+    if sharding.is_first():
+        print(f"{task.name}: {', '.join(sizes)}, on {jax.device_count()} {jax.devices()[0].device_kind} device(s)")
+    return step, state, sharding.copies(task.frozen, mesh), key
+
+
+# ------------------------------------------------------------------------------------------------ what steps tell later
+
+
+class Outcome(NamedTuple):
+    """A step that was started, and what will be known of it when the accelerator has done it."""
+
+    step: int
+    names: Sequence[str]  # of its photos, in this process
+    metrics: Mapping[str, Array]
+    notice: Mapping[str, Array]  # "bad": steps in a row, up to it, that were not finite; "signal": 0 or a number
+
+
+def flag(stop: signals.Stop, mesh: Mesh) -> Array:
+    """The signal that this process caught, for every device of it: so all processes learn of it at the same step."""
+    numbers = np.full(jax.local_device_count(), stop.number, np.int32)
+    return sharding.to_devices({"signal": numbers}, mesh)["signal"]
+
+
+def judge(behind: deque[Outcome], lag: int, bad_steps: int, name: str) -> int:
+    """Looks at all but the last `lag` outcomes; returns the signal after which to stop, 0 for none.
+
+    Raises Diverged after `bad_steps` steps in a row that were not finite.
+    """
+    number = 0
+    while len(behind) > lag:
+        outcome = behind.popleft()
+        number = max(number, int(outcome.notice["signal"]))
+        if int(outcome.notice["bad"]) >= bad_steps:
+            losses = ", ".join(f"{k} {float(v):.4g}" for k, v in jax.device_get(outcome.metrics).items())
+            raise Diverged(
+                f"{name}: {bad_steps} steps in a row up to step {outcome.step} were not finite ({losses}) on "
+                f"{', '.join(outcome.names)}; look at these photos, or lower the learning rate"
+            )
+    return number
 
 
 class Reporter:
     """Progress bar, log, validation: all that looks at a run and changes nothing in it."""
 
-    def __init__(self, task: Task, folder: Path, config: ConfigDict, state: State):
-        self._task, self._folder, self._config = task, folder, config
-        done, self._skipped = int(state.step), int(state.skipped)
-        self._log = Log(folder, done, config.wandb)
-        self._bar = tqdm(total=task.steps, initial=done, desc=task.name, unit="step", dynamic_ncols=True)
-        self._start = self._steady = time.monotonic()
+    def __init__(self, task: Task, folder: Path, config: ConfigDict, log: Log | NoLog, state: State, start: float):
+        self._task, self._folder, self._config, self._log = task, folder, config, log
+        done, shown = int(state.step), sharding.is_first()
+        bar = {"desc": task.name, "unit": "step", "dynamic_ncols": True, "disable": not shown}
+        self._bar = tqdm(total=task.steps, initial=done, **bar)
+        self._start = start
+        self._steady = time.monotonic()  # productive since; moved on by all that is not
         self._first = done + 1  # the step that compiles; rates are measured after it
         self._shown: dict[str, str] = {}
 
-    def step(self, done: int, state: State, metrics: Mapping[str, Array], last: bool) -> None:
-        """Called after every step; waits for the accelerator only when there is something to report."""
+    def step(self, done: int, state: State, metrics: Mapping[str, Array], names: Sequence[str], last: bool) -> Scores:
+        """Called after every step; waits for the accelerator only when there is something to report.
+
+        Returns the scores of the validation, {} when it was not its turn.
+        """
         self._bar.update()
         if done == self._first:
             jax.block_until_ready(metrics)
             self._steady = time.monotonic()
+        if self._config.log_images:
+            self._log.names(done, names)
         if last or done % self._config.log_every == 0:
             self._report(done, state, metrics)
         if last or done % self._config.evaluate_every == 0:
-            self._validate(done, state)
+            return self._validate(done, state)
+        return {}
 
     def _report(self, done: int, state: State, metrics: Mapping[str, Array]) -> None:
         values = {k: float(v) for k, v in jax.device_get(metrics).items()}
-        skipped = int(state.skipped)
-        if skipped - self._skipped >= min(self._config.bad_steps, self._config.log_every):
-            raise Diverged(
-                f"{self._task.name}: {skipped - self._skipped} of {self._config.log_every} steps were not finite "
-                f"at step {done} (losses: {values}); lower the learning rate, or look at the newest photos"
-            )
-        self._skipped = skipped
         rate = self._rate(done)
         self._show(loss=f"{values.get('loss', values.get('loss_g')):.4f}", **{"images/s": f"{rate:.1f}"})
-        times = {"images_per_second": rate, "seconds": self._seconds(), "skipped": skipped}
-        self._log.scalars(done, values | times)
+        counts = {"images_per_second": rate, "skipped": int(state.skipped)}
+        self._log.scalars(done, values | counts | self._times())
 
-    def _validate(self, done: int, state: State) -> None:
-        start = time.monotonic()
-        scores, picture = self._task.evaluate(state)
-        self._steady += time.monotonic() - start  # which is no training
+    def _validate(self, done: int, state: State) -> Scores:
+        with self.pause():
+            scores, picture = self._task.evaluate(sharding.local(state))
         self._show(**{k: f"{v:.2f}" for k, v in scores.items() if k.endswith("psnr")})
-        self._log.scalars(done, scores | {"seconds": self._seconds()})
+        self._log.scalars(done, scores | self._times())
         self._log.picture(done, picture)
+        return scores
 
     def _show(self, **values: str) -> None:
         self._shown |= values
         self._bar.set_postfix(self._shown)
 
-    def _seconds(self) -> float:
-        return self._log.seconds + time.monotonic() - self._start
+    @contextlib.contextmanager
+    def pause(self) -> Iterator[None]:
+        """Takes the time of the block out of what counts as training."""
+        begin = time.monotonic()
+        yield
+        self._steady += time.monotonic() - begin
+
+    def _times(self) -> dict[str, float]:
+        """Seconds of all starts, and those spent on the steps that the run consists of now."""
+        now = time.monotonic()
+        return {
+            "seconds": self._log.seconds + now - self._start,
+            "productive": self._log.productive + now - self._steady,
+        }
 
     def _rate(self, done: int) -> float:
+        if done <= self._first:
+            return self._log.rate
         return (done - self._first) * self._task.batch / max(time.monotonic() - self._steady, 1e-9)
 
     def summary(self, done: int) -> None:
-        """Writes summary.json: steps, seconds of all starts, the rate of this one; nothing if it made no step."""
-        if done <= self._first:
+        """Writes and prints summary.json: steps, seconds, goodput, the rate of this start. Once, for a finished stage.
+
+        Goodput is the share of the seconds of all starts that went into steps that count: not into compiling, loading,
+        validating, saving, nor into steps that were lost and made again.
+        """
+        path = self._folder / "summary.json"
+        if not sharding.is_first() or (done < self._first and path.exists()):
             return
-        summary = {"steps": done, "seconds": round(self._seconds(), 1), "images_per_second": round(self._rate(done), 2)}
-        write_json(self._folder / "summary.json", summary)
+        times = self._times()
+        summary = {
+            "steps": done,
+            "seconds": round(times["seconds"], 1),
+            "images_per_second": round(self._rate(done), 2),
+            "goodput": round(times["productive"] / times["seconds"], 4),
+        }
+        write_json(path, summary)
+        self._bar.write(f"{self._task.name}: goodput {summary['goodput']:.1%} of {summary['seconds']:.0f} s")
 
     def close(self) -> None:
         """Closes the bar and the log."""
         self._bar.close()
         self._log.close()
-
-
-@contextlib.contextmanager
-def stop_signals() -> Iterator[Callable[[], int]]:
-    """Catches the first SIGTERM or Ctrl-C; yields a function that returns its number, 0 before. A second one kills."""
-    caught = 0
-
-    def catch(number: int, frame: Any) -> None:
-        nonlocal caught
-        caught = number
-        for name, handler in previous.items():
-            signal.signal(name, handler)
-
-    previous = {name: signal.signal(name, catch) for name in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield lambda: caught
-    finally:
-        for name, handler in previous.items():
-            signal.signal(name, handler)

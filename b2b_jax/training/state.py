@@ -18,6 +18,7 @@ class State:
 
     step: jax.Array  # int32: steps done, which is also the index of the next batch
     skipped: jax.Array  # int32: steps whose result was not finite and was thrown away
+    bad_in_row: jax.Array  # int32: how many of these were the last ones
     params: dict[str, Params]
     opt_state: dict[str, Any]
     ema: dict[str, Params]  # moving averages; empty when the config asks for none
@@ -28,6 +29,7 @@ def create(params: dict[str, Params], optimizers: Optimizers, averaged: tuple[st
     return State(
         step=jnp.zeros((), jnp.int32),
         skipped=jnp.zeros((), jnp.int32),
+        bad_in_row=jnp.zeros((), jnp.int32),
         params=params,
         opt_state={name: optimizers[name].init(params[name]) for name in params},
         # A copy: a donated state must not hold the same buffer twice.
@@ -61,4 +63,5 @@ def keep_finite(new: State, old: State) -> State:
     # read: that program takes minutes to compile on a CPU.
     finite = jnp.all(jnp.stack(jax.lax.optimization_barrier(flags)))
     kept = jax.lax.cond(finite, lambda new, old: new, lambda new, old: old, new, old)
-    return kept.replace(step=new.step, skipped=old.skipped + jnp.where(finite, 0, 1))
+    bad = jnp.where(finite, 0, 1)
+    return kept.replace(step=new.step, skipped=old.skipped + bad, bad_in_row=(old.bad_in_row + 1) * bad)

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from b2b_jax import sharding
 from b2b_jax.data import pipeline
 from b2b_jax.data.sources import check_sizes
 from b2b_jax.errors import UserError
@@ -44,9 +45,10 @@ def train(run: Run) -> None:
         evaluate=evaluate,
     )
     state = loop.train(task, common.batches(run, [pairs], config.batch), folder, run.config)
-    scores, _ = evaluate(state)
-    print("blur_extractor: " + ", ".join(f"{name} {score:.2f} dB" for name, score in scores.items()))
-    write_json(folder / "scores.json", scores)
+    if sharding.is_first():
+        scores, _ = evaluate(state)
+        print("blur_extractor: " + ", ".join(f"{name} {score:.2f} dB" for name, score in scores.items()))
+        write_json(folder / "scores.json", scores)
     common.export(folder, config.network, best_params(state, "blur_extractor"))
 
 

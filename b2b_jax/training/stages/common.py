@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from b2b_jax import images, metrics, models, weights
+from b2b_jax import images, metrics, models, sharding, weights
 from b2b_jax.data import pipeline
 from b2b_jax.errors import UserError
 from b2b_jax.files import read_json
@@ -38,7 +38,8 @@ def stream_seed(seed: int, number: int) -> int:
 def export(folder: Path, hyper: ConfigDict, variables) -> None:
     """Writes a stage's weights: the mark that it is finished, and what every later stage loads."""
     hyper = hyper.to_dict()
-    weights.save(folder / WEIGHTS, hyper.pop("name"), hyper, jax.device_get(variables))
+    if sharding.is_first():
+        weights.save(folder / WEIGHTS, hyper.pop("name"), hyper, jax.device_get(variables))
 
 
 def load_vgg(run: Run, kind: str, path: Path, instead: str) -> Network:

@@ -1,0 +1,66 @@
+"""SIGTERM and Ctrl-C, noticed at once, even while the main thread is inside a compiler.
+
+Python runs its signal handlers in the main thread between two of its instructions, so not while XLA compiles, which can
+take minutes. Its wake-up descriptor is written at once; a thread reads it.
+"""
+
+import contextlib
+import os
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Callable, Iterator
+
+NUMBERS = (signal.SIGTERM, signal.SIGINT)
+
+
+@contextlib.contextmanager
+def watch(react: Callable[[int], None]) -> Iterator[None]:
+    """Calls react(number), in a thread of its own, for every SIGTERM and Ctrl-C while the block runs."""
+    receiver, sender = socket.socketpair()
+    sender.setblocking(False)
+    outer = signal.set_wakeup_fd(sender.fileno(), warn_on_full_buffer=False)
+    previous = {number: signal.signal(number, lambda number, frame: None) for number in NUMBERS}
+    threading.Thread(target=_listen, args=(receiver, react), name="signals", daemon=True).start()
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+        signal.set_wakeup_fd(outer)
+        sender.close()
+
+
+def _listen(receiver: socket.socket, react: Callable[[int], None]) -> None:
+    with receiver:
+        while caught := receiver.recv(64):
+            for number in caught:
+                if number in NUMBERS:
+                    react(number)
+
+
+def leave(number: int) -> None:
+    """Ends the process at once with the signal's exit code, as safely as `kill -9`: whatever was being saved is not."""
+    print(f"\nStopped by {signal.Signals(number).name}.", file=sys.stderr, flush=True)
+    os._exit(128 + number)
+
+
+class Stop:
+    """What the training loop does at a signal: it goes on to the end of the step and its save, which `number` asks for.
+
+    Before the first step of a start there is nothing to save, so the process ends at once; so it does at a second
+    Ctrl-C. A second SIGTERM changes nothing: schedulers send several, and a SIGKILL when they are out of patience.
+    """
+
+    def __init__(self):
+        self.number = 0  # of the first signal; 0: go on
+        self.ready = False  # a step of this start is done
+
+    def __call__(self, number: int) -> None:
+        """Takes note of a signal."""
+        if not self.ready or (self.number and number == signal.SIGINT):
+            leave(number)
+        if not self.number:
+            self.number = number
+            print("\nSaving, then stopping; a Ctrl-C more stops at once.", file=sys.stderr, flush=True)

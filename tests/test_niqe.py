@@ -124,15 +124,14 @@ def test_wrong_images_are_explained(ours):
 
 def test_the_tool_fits_a_folder_and_explains_what_it_cannot_use(tmp_path, capsys):
     folder = tmp_path / "photos"
-    for i, picture in enumerate((data.astronaut(), data.coffee(), data.chelsea(), data.rocket())):
-        images.write(folder / f"{i}.png", picture)
+    images.write(folder / "0.png", data.astronaut()[:384, :384])
     assert fit_niqe.main([str(folder), str(tmp_path / "few.npz")]) == 2
     assert "sharp blocks of 96 pixels, wanted 37 at least" in capsys.readouterr().err
-    for name in ("grass.png", "gravel.png"):
-        images.write(folder / name, images.read(fit_niqe.bundled(name)))
+    for name in ("brick.png", "grass.png", "gravel.png"):
+        images.write(folder / name, images.read(fit_niqe.bundled(name))[:384, :384])
     assert fit_niqe.main([str(folder), str(tmp_path / "some.npz")]) == 0
     fitted = niqe.load(tmp_path / "some.npz")
-    assert fitted.source == "6 photos of photos"
+    assert fitted.source == "4 photos of photos"
     rows = np.concatenate([niqe._sharp_blocks(images.read(path)) for path in images.find(folder)])
     np.testing.assert_allclose(fitted.mean, rows.mean(axis=0))
     assert fit_niqe.main([str(folder), str(tmp_path / "some.mat")]) == 2

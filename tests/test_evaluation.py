@@ -12,7 +12,7 @@ from b2b_jax import images
 from b2b_jax.data.sources import ArraySource
 from b2b_jax.errors import UserError
 from b2b_jax.evaluation import evaluate, examples, filters, photographs, summary
-from b2b_jax.evaluation.scoring import Clock, Scores
+from b2b_jax.evaluation.scoring import Clock, Scores, Sheet
 from b2b_jax.training.run import WEIGHTS, Run
 from configs import demo
 
@@ -207,17 +207,58 @@ def test_an_example_is_of_the_photo_that_was_scored(tmp_path):
 
 def a_table(**rows):
     values = {row: {"psnr": x, "psnr_error": 0.1, "ssim": 0.5, "ssim_error": 0.01} for row, x in rows.items()}
-    return {"dataset": "REDS", "images": 3, "rows": values, "notes": {}}
+    return {"dataset": "REDS", "images": 3, "rows": values, "notes": {}, "protocol_text": "RGB"}
 
 
 def test_table_says_the_gain_over_the_deblurrer_for_the_rows_that_are_there():
-    results = {"protocol": "RGB"}
-    table = summary.table(a_table(input=20.0, deblurrer=21.0, blur2blur=23.5), results)
+    table = summary.table(a_table(input=20.0, deblurrer=21.0, blur2blur=23.5))
     assert [row[-1] for row in table.rows] == ["-1.00", "+0.00", "+2.50"]
     assert table.rows[2][1:3] == ["23.50 ± 0.10", "0.500 ± 0.010"]
     assert table.highlight == 2 and "filter" not in table.note
-    noted = summary.table(a_table(deblurrer=21.0, blur2blur=23.5) | {"notes": {"fixed_filter": "F"}}, results)
-    assert noted.highlight == 1 and noted.note.endswith("Best fixed filter: F.")
+    noted = summary.table(a_table(deblurrer=21.0, blur2blur=23.5) | {"notes": {"fixed_filter": "F"}})
+    assert noted.highlight == 1 and noted.note.endswith("RGB. Best fixed filter: F.")
+
+
+def test_table_has_a_column_for_every_metric_and_gaps_where_there_is_no_value():
+    one = a_table(deblurrer=21.0, blur2blur=23.5)
+    one["rows"]["blur2blur"] |= {"niqe": 4.321, "niqe_error": 0.05, "gain": 2.5, "gain_error": 0.04}
+    table = summary.table(one)
+    assert table.columns[3] == "NIQE" and [row[3] for row in table.rows] == ["", "4.32 ± 0.05"]
+    assert table.rows[1][-1] == "+2.50 ± 0.04"
+
+
+def test_the_scatter_pairs_every_image_with_itself(run):
+    sheet = Sheet(run.workdir / "evaluation" / "images.csv", ["psnr", "ssim"])
+    for dataset, offset in (("one", 0), ("two", 7)):
+        values = {"deblurrer": [20.0, 21.0], "blur2blur": [21.0 + offset, 20.5]}
+        scores = {row: {"psnr": psnr, "ssim": [0.5, 0.5]} for row, psnr in values.items()}
+        sheet.append(dataset, ["a", "b"], scores, [100.0, 900.0])
+    (scatter,) = summary.scatters(run, "one")
+    assert scatter.points == [(100.0, 1.0, "a"), (900.0, -0.5, "b")] and scatter.note.startswith("1 of 2 images gain")
+    assert summary.scatters(run, "three") == []
+
+
+def test_large_examples_show_their_middle(tmp_path):
+    versions = {"input": np.zeros((1, 800, 1000, 3), np.float32), "sharp": np.ones((1, 800, 1000, 3), np.float32)}
+    versions["input"][:, 40, 140] = 1
+    examples.save(tmp_path, "set 1", versions, {"input": "20 dB"}, "largest gain")
+    examples.save(tmp_path, "other 1", {"input": versions["input"][:, :30, :30]}, {})
+    first, second = summary.examples(tmp_path, ["set"])
+    assert first.title == "set 1, the middle of 1000 × 800 px" and first.kind == "largest gain"
+    assert first.images["blurry input"].shape == (720, 720, 3) and first.images["blurry input"][0, 0, 0] == 255
+    assert first.captions == {"blurry input": "20 dB"} and second.title == "other 1"
+
+
+def test_times_tell_every_stage(run):
+    (run.workdir / "translator").mkdir()
+    done = {"steps": 600, "seconds": 3725.0, "images_per_second": 119.13}
+    (run.workdir / "translator" / "summary.json").write_text(json.dumps(done))
+    spent = {"seconds": 50.0, "scored": 100, "timing": {"networks": 40.0, "metrics": 10.0}}
+    table, bar = summary.times(run, {"evaluation": spent})
+    assert table.rows[0] == ["translator", "600 steps", "1 h 2 min", "119.1"]
+    assert table.rows[1] == ["evaluation", "100 images, every row", "50 s", "2.00"]
+    assert bar.parts == spent["timing"] and summary.times(run, {})[0].rows == table.rows[:1]
+    assert [summary.duration(s) for s in (59.4, 60, 3599.6)] == ["59 s", "1 min 0 s", "1 h 0 min"]
 
 
 def test_summary_line_tells_both_gains():

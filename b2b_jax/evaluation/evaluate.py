@@ -35,6 +35,8 @@ FILTER_IMAGES, FILTER_CROP = 24, 256  # photos, and pixels of their centres, on 
 # Keys that leave the scores of an unfinished evaluation as they are.
 PASSIVE = {"batch", "megapixels", "examples", "extremes", "images", "validation_images", "validation_crop", "converter"}
 
+TIMING = ("seconds", "timing", "scored", "device")
+
 
 def evaluate(run: Run) -> None:
     """Scores the run's system on its test sets and writes results.json, evaluation/images.csv and the examples.
@@ -242,20 +244,25 @@ def keep_or_clear(folder: Path, now: dict) -> None:
 def write_results(run: Run, sets: list[dict], clock: Clock, seconds: float) -> None:
     """results.json: the first test set at the top, the others under `other_sets`."""
     nothing = {"dataset": None, "images": 0, "rows": {}, "notes": {}, "protocol": None, "protocol_text": ""}
+    before = (read_json(run.workdir / "results.json") or {}).get("evaluation", {})
     results = {
         **(sets[0] if sets else nothing),
         "other_sets": sets[1:],
         "train": {stage: read_summary(run.workdir / stage) for stage in ("deblurrer", "translator")},
         "evaluation": {
-            "seconds": round(seconds, 1),
-            "timing": {part: round(spent, 2) for part, spent in clock.seconds.items()},
-            "scored": clock.images,  # images in this start; those scored before it took no time
-            "device": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
+            **(timing(clock, seconds) if clock.images or not before else {key: before[key] for key in TIMING}),
             "settings": as_json(run.config.evaluation),
             "weights": digests(run),
         },
     }
     write_json(run.workdir / "results.json", results)
+
+
+def timing(clock: Clock, seconds: float) -> dict:
+    """Where the time went; `scored` counts the images of this start, not those that a killed one had scored."""
+    spent = {part: round(spent, 2) for part, spent in clock.seconds.items()}
+    device = f"{jax.device_count()} x {jax.devices()[0].device_kind}"
+    return dict(zip(TIMING, (round(seconds, 1), spent, clock.images, device), strict=True))
 
 
 def finished(run: Run) -> bool:

@@ -215,6 +215,7 @@ def evaluation() -> ConfigDict:
             "paired": False,  # also train a deblurrer on the camera's own pairs, the upper bound (doubles the time)
             "photographs": False,  # also score scikit-image's photographs under scenes.unknown_kernel
             "examples": 6,  # before/after pictures in the report, evenly spread over the set
+            "ablation": "",  # the cell of configs/ablations.py that this run is, for tools/make_tables.py
             "extremes": 2,  # and those of the largest and of the smallest gain, as many of each
         }
     )

@@ -33,7 +33,10 @@ from b2b_jax.training.stages import fit_deblurrer, read_summary
 
 FILTER_IMAGES, FILTER_CROP = 24, 256  # photos, and pixels of their centres, on which the fixed filter is chosen
 # Keys that leave the scores of an unfinished evaluation as they are.
-PASSIVE = {"batch", "megapixels", "examples", "extremes", "images", "validation_images", "validation_crop", "converter"}
+PASSIVE = {
+    *("images", "batch", "megapixels", "examples", "extremes", "ablation", "converter"),
+    *("validation_images", "validation_crop"),
+}
 
 TIMING = ("seconds", "timing", "scored", "device")
 

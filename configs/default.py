@@ -217,5 +217,22 @@ def evaluation() -> ConfigDict:
             "examples": 6,  # before/after pictures in the report, evenly spread over the set
             "ablation": "",  # the cell of configs/ablations.py that this run is, for tools/make_tables.py
             "extremes": 2,  # and those of the largest and of the smallest gain, as many of each
+            "converter": converter(),
+        }
+    )
+
+
+def converter() -> ConfigDict:
+    """The converter check (paper, table 6): which share of translated photos is taken for the known blur."""
+    return ConfigDict(
+        {
+            "enabled": False,  # trains a classifier of known against unknown blur
+            "width": 64,  # channels of ResNet-18's first stage
+            "input": "rgb",  # rgb | gradient: colour and content drown the cue of a small blur
+            "steps": 5_000,
+            "batch": 32,  # images of each kind
+            "crop": 256,  # pixels, of training and of the photos that are judged
+            "learning_rate": 1e-3,  # of Adam; then a cosine to 1e-6
+            "images": 512,  # that are judged; 0 = all
         }
     )

@@ -124,7 +124,9 @@ def test_results_hold_the_first_set_on_top_and_are_finished_until_something_chan
     assert not evaluate.finished(run)
     spent = Clock()
     spent.seconds["networks"], spent.images = 1.234, 2
-    evaluate.write_results(run, [a_result() | {"notes": {"niqe": "x"}}, a_result() | {"dataset": "two"}], spent, 1.26)
+    evaluate.write_results(
+        run, [a_result() | {"notes": {"niqe": "x"}}, a_result() | {"dataset": "two"}], spent, 1.26, {}
+    )
     results = json.loads((run.workdir / "results.json").read_text())
     assert results["dataset"] == "one" and results["images"] == 2 and results["rows"]["input"]["psnr"] == 21.0
     assert [other["dataset"] for other in results["other_sets"]] == ["two"]

@@ -23,7 +23,7 @@ from b2b_jax import metrics, niqe
 from b2b_jax.data import domains, pipeline
 from b2b_jax.data.sources import Source
 from b2b_jax.errors import UserError
-from b2b_jax.evaluation import examples, filters, lpips, protocols
+from b2b_jax.evaluation import converter, examples, filters, lpips, protocols
 from b2b_jax.evaluation.photographs import LARGEST_TILE, clock, tiles
 from b2b_jax.evaluation.scoring import Clock, Method, Reduced, Scores, Setup, Sheet, score
 from b2b_jax.files import read_json, write_json
@@ -58,7 +58,8 @@ def evaluate(run: Run) -> None:
         examples.show(folder / "examples", restore, "clock_motion (a real blur)", clock())
     if not results:
         show_photos(run, restore, folder / "examples")
-    write_results(run, results, setup.clock, time.monotonic() - start)
+    judged = converter.judge(run, restore["translator"]) if run.config.evaluation.converter.enabled else {}
+    write_results(run, results, setup.clock, time.monotonic() - start, judged)
 
 
 def evaluate_set(run: Run, restore: Mapping[str, Callable], name: str, source: Source, setup: Setup) -> dict:
@@ -91,6 +92,8 @@ def check(run: Run) -> None:
         raise UserError(f"evaluation.photographs needs data.scenes.size of at most {LARGEST_TILE}, or set it to False")
     protocols.choose(settings.protocol, run.config.data.unknown)
     open_extras(run)
+    if settings.converter.enabled:
+        converter.check(run)
 
 
 def test_sets(run: Run) -> dict[str, Source]:
@@ -244,13 +247,14 @@ def keep_or_clear(folder: Path, now: dict) -> None:
     write_json(folder / "inputs.json", now)
 
 
-def write_results(run: Run, sets: list[dict], clock: Clock, seconds: float) -> None:
+def write_results(run: Run, sets: list[dict], clock: Clock, seconds: float, judged: dict) -> None:
     """results.json: the first test set at the top, the others under `other_sets`."""
     nothing = {"dataset": None, "images": 0, "rows": {}, "notes": {}, "protocol": None, "protocol_text": ""}
     before = (read_json(run.workdir / "results.json") or {}).get("evaluation", {})
     results = {
         **(sets[0] if sets else nothing),
         "other_sets": sets[1:],
+        "converter": judged,
         "train": {stage: read_summary(run.workdir / stage) for stage in ("deblurrer", "translator")},
         "evaluation": {
             **(timing(clock, seconds) if clock.images or not before else {key: before[key] for key in TIMING}),

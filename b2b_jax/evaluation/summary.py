@@ -47,6 +47,11 @@ METRICS = {  # title and decimals
     "lpips": ("LPIPS", 3),
 }
 NOTES = {"fixed_filter": "Best fixed filter", "niqe": "NIQE", "lpips": "LPIPS"}
+CONVERTER = {
+    "input": "camera's photos y",
+    "converted": "translated G(y)",
+    "known": "photos of the known blur",
+}
 STAGES = ("deblurrer", "blur_extractor", "translator", "paired")
 CURVES = {  # title, label, the keys of metrics.jsonl, logarithmic
     "loss": ("Loss", ("loss",), False),
@@ -69,7 +74,7 @@ def write_report(run: Run) -> None:
         summary=summary_line(results),
         headline=headline(results),
         facts=facts(run, results),
-        tables=[table(one) for one in sets],
+        tables=[*map(table, sets), *converter_table(results)],
         examples=[example for example in found if not example.kind],
         extremes=[example for example in found if example.kind],
         scatters=[gains for one in sets for gains in scatters(run, one["dataset"])],
@@ -139,6 +144,19 @@ def table(one: dict) -> Table:
     note = ". ".join([f"{one['images']} images, mean ± standard error", one["protocol_text"], *notes]) + "."
     columns = ["", *(METRICS[metric][0] for metric in shown), "gain over the deblurrer, dB"]
     return Table(one["dataset"], note, columns, rows, list(one["rows"]).index("blur2blur"))
+
+
+def converter_table(results: dict) -> list[Table]:
+    """The converter check, if it was made."""
+    judged = results.get("converter", {})
+    rows = [[CONVERTER[row], *(f"{v[key]:.1%}" for key in ("acc1", "acc2"))] for row, v in judged.items()]
+    note = (
+        "Photos that are taken for the known blur, by the translator's discriminator and by a ResNet-18 trained apart."
+    )
+    columns = ["", "by the discriminator (Acc1)", "by the classifier (Acc2)"]
+    return (
+        [Table("Does the translator translate?", note, columns, rows, list(judged).index("converted"))] if rows else []
+    )
 
 
 def cell(values: dict, metric: str) -> str:

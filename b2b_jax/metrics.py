@@ -1,8 +1,13 @@
-"""PSNR and SSIM as published deblurring tables report them.
+"""PSNR and SSIM in the variants that published deblurring tables report, each under a name of its own.
 
 SSIM: Wang, Bovik, Sheikh and Simoncelli, "Image quality assessment: from error visibility to structural similarity",
-IEEE TIP 2004. `ssim` is the usual one (BasicSR, MATLAB); `ssim_3d` is what the evaluation scripts of NAFNet, Restormer
-and Blur2Blur compute: it mixes the colour channels and gives much higher numbers. Never compare one with the other.
+IEEE TIP 2004. Never compare one variant with another:
+
+    ssim            11x11 Gaussian, per channel, valid part: BasicSR, MATLAB, Restormer's tables
+    ssim_y          the same on luma
+    ssim_y_edges    on luma, with replicated borders: NAFNet's copy of BasicSR
+    ssim_3d         11x11x11 Gaussian that mixes the colour channels, much higher: scripts of NAFNet and Blur2Blur
+    ssim_uniform    uniform 7x7 window and sample covariance: scikit-image's default
 
 Images are NHWC in [0, 1]; scores are float32 (n,), one per image. All is jitted, once per shape.
 Tables are scored on images of 8 bits: pass network outputs through `round8` first.
@@ -18,6 +23,7 @@ from b2b_jax.images import luma
 
 _K = np.exp(-(np.arange(-5, 6) ** 2) / (2 * 1.5**2))
 WINDOW = tuple((_K / _K.sum()).tolist())  # 11 taps, sigma 1.5 (Wang et al., section III.C)
+UNIFORM = (1 / 7,) * 7  # scikit-image's
 C1, C2 = 0.01**2, 0.03**2  # Wang et al., section III.B, with L = 1
 
 
@@ -51,6 +57,14 @@ def psnr_y(x: jax.Array, y: jax.Array, crop_border: int = 0) -> jax.Array:
     return psnr(luma(x)[..., None], luma(y)[..., None], crop_border)
 
 
+@jax.jit
+def psnr_masked(x: jax.Array, y: jax.Array, mask: jax.Array) -> jax.Array:
+    """`psnr` over the pixels where `mask` (n, h, w, 1) is 1, as RealBlur scores what an alignment left."""
+    x, y = _pair(x, y, 0)
+    error = jnp.sum(mask * (x - y) ** 2, axis=(1, 2, 3)) / (x.shape[-1] * jnp.sum(mask, axis=(1, 2, 3)))
+    return -10 * jnp.log10(error)
+
+
 @partial(jax.jit, static_argnames="crop_border")
 def ssim(x: jax.Array, y: jax.Array, crop_border: int = 0) -> jax.Array:
     """Structural similarity per channel, averaged over channels and the windows that lie inside the image.
@@ -66,8 +80,37 @@ def ssim(x: jax.Array, y: jax.Array, crop_border: int = 0) -> jax.Array:
     Raises:
       ValueError: as for `psnr`, or the images are smaller than the window.
     """
-    x, y = _pair(x, y, crop_border, smallest=len(WINDOW))
-    return _similarity(_blur(_blur(_moments(x, y), 3), 4))
+    return jnp.mean(_ssim_map(x, y, crop_border, WINDOW), axis=(1, 2, 3))
+
+
+@partial(jax.jit, static_argnames="crop_border")
+def ssim_y(x: jax.Array, y: jax.Array, crop_border: int = 0) -> jax.Array:
+    """`ssim` of the luma of RGB images (n, h, w, 3)."""
+    return ssim(luma(x)[..., None], luma(y)[..., None], crop_border)
+
+
+@partial(jax.jit, static_argnames="crop_border")
+def ssim_y_edges(x: jax.Array, y: jax.Array, crop_border: int = 0) -> jax.Array:
+    """`ssim_y` over the whole map, the borders of the (cropped) luma replicated under the window."""
+    x, y = _pair(luma(x)[..., None], luma(y)[..., None], crop_border)
+    pads = [(0, 0), (5, 5), (5, 5), (0, 0)]
+    return ssim(jnp.pad(x, pads, mode="edge"), jnp.pad(y, pads, mode="edge"))
+
+
+@partial(jax.jit, static_argnames="crop_border")
+def ssim_uniform(x: jax.Array, y: jax.Array, crop_border: int = 0) -> jax.Array:
+    """scikit-image's `structural_similarity` as it comes: uniform 7 x 7 window, sample covariance, per channel.
+
+    Args, returns, raises: as for `ssim`, the window being 7 x 7.
+    """
+    return jnp.mean(_ssim_map(x, y, crop_border, UNIFORM, correction=49 / 48), axis=(1, 2, 3))
+
+
+@jax.jit
+def ssim_masked(x: jax.Array, y: jax.Array, mask: jax.Array) -> jax.Array:
+    """`ssim` over the windows whose centre has `mask` (n, h, w, 1) 1, as RealBlur scores what an alignment left."""
+    similar, inside = _ssim_map(x, y, 0, WINDOW), jnp.moveaxis(mask, -1, 1)[:, :, 5:-5, 5:-5]
+    return jnp.sum(inside * similar, axis=(1, 2, 3)) / (x.shape[-1] * jnp.sum(inside, axis=(1, 2, 3)))
 
 
 @partial(jax.jit, static_argnames="crop_border")
@@ -82,8 +125,8 @@ def ssim_3d(x: jax.Array, y: jax.Array, crop_border: int = 0) -> jax.Array:
     maps = _moments(x, y)
     for axis in (2, 3, 4):
         pads = [(5, 5) if i == axis else (0, 0) for i in range(maps.ndim)]
-        maps = _blur(jnp.pad(maps, pads, mode="edge"), axis)
-    return _similarity(maps)
+        maps = _blur(jnp.pad(maps, pads, mode="edge"), axis, WINDOW)
+    return jnp.mean(_similarity(maps), axis=(1, 2, 3))
 
 
 def _pair(x: jax.Array, y: jax.Array, crop_border: int, smallest: int = 1) -> tuple[jax.Array, jax.Array]:
@@ -106,19 +149,25 @@ def _moments(x: jax.Array, y: jax.Array) -> jax.Array:
     return jnp.stack([x, y, x * x, y * y, x * y])
 
 
-def _blur(maps: jax.Array, axis: int) -> jax.Array:
-    """The Gaussian window along one axis, valid part, as 11 shifted sums.
+def _ssim_map(x: jax.Array, y: jax.Array, crop_border: int, window: tuple, correction: float = 1.0) -> jax.Array:
+    """(n, c, h', w'): the similarity of the windows inside the image. `correction` makes covariances unbiased."""
+    x, y = _pair(x, y, crop_border, smallest=len(window))
+    return _similarity(_blur(_blur(_moments(x, y), 3, window), 4, window), correction)
+
+
+def _blur(maps: jax.Array, axis: int, window: tuple) -> jax.Array:
+    """The window along one axis, valid part, as shifted sums.
 
     Far faster on CPU than a depthwise convolution, and exact on accelerators, where one would round to TF32.
     """
-    size = maps.shape[axis] - len(WINDOW) + 1
-    return sum(k * jax.lax.slice_in_dim(maps, i, i + size, axis=axis) for i, k in enumerate(WINDOW))
+    size = maps.shape[axis] - len(window) + 1
+    return sum(k * jax.lax.slice_in_dim(maps, i, i + size, axis=axis) for i, k in enumerate(window))
 
 
-def _similarity(maps: jax.Array) -> jax.Array:
-    """Equation 13 of Wang et al. from the five averages, then the mean over each image."""
+def _similarity(maps: jax.Array, correction: float = 1.0) -> jax.Array:
+    """Equation 13 of Wang et al. from the five averages."""
     x, y, xx, yy, xy = maps
     mx, my = x + 0.5, y + 0.5
-    structure = (2 * (xy - x * y) + C2) / (xx - x * x + yy - y * y + C2)
+    structure = (2 * correction * (xy - x * y) + C2) / (correction * (xx - x * x + yy - y * y) + C2)
     luminance = (2 * mx * my + C1) / (mx * mx + my * my + C1)
-    return jnp.mean(luminance * structure, axis=(1, 2, 3))
+    return luminance * structure

@@ -279,14 +279,44 @@ def evaluation() -> ConfigDict:
     return ConfigDict(
         {
             "images": 0,  # of the test set; 0 = all
+            "protocol": "auto",  # auto (the dataset's own) | standard | luma | nafnet | blur2blur | skimage | realblur
+            "metrics": ("psnr", "ssim"),  # also psnr_y | ssim_y | ssim_3d | ssim_uniform | niqe | lpips
+            "niqe_parameters": "",  # BasicSR's .npz or MATLAB's .mat; "" = fitted to scikit-image's photographs
+            "lpips": ConfigDict(
+                {
+                    "vgg": "weights/vgg16.safetensors",  # converted torchvision weights
+                    "lin": "weights/lpips_vgg.pth",  # the authors' linear layers, weights/v0.1/vgg.pth
+                }
+            ),
             "validation_images": 32,  # scored during training; those of a published dataset come from its test part
             "validation_crop": 256,  # pixels, centre crop of a validation photo
-            "batch": 8,
+            "batch": 8,  # photos of one size that go through a network at once
+            "megapixels": 8.0,  # in such a batch, unless it is a single photo: bounds the memory
+            "save_images": False,  # all results as PNG, under evaluation/images/<set>/<row>/
             "fixed_filter": False,  # also score the best of a family of fixed filters, chosen with the truth
             "oracle": False,  # also score the deblurrer on truly known-blurred images (generated blur only)
             "paired": False,  # also train a deblurrer on the camera's own pairs, the upper bound (doubles the time)
             "true_kernels": False,  # also train a translator towards the true known kernels (generated blur only)
             "photographs": False,  # also score scikit-image's photographs under scenes.unknown_kernel
-            "examples": 6,  # before/after pictures in the report
+            "examples": 6,  # before/after pictures in the report, evenly spread over the set
+            "ablation": "",  # the cell of configs/ablations.py that this run is, for tools/make_tables.py
+            "extremes": 2,  # and those of the largest and of the smallest gain, as many of each
+            "converter": converter(),
+        }
+    )
+
+
+def converter() -> ConfigDict:
+    """The converter check (paper, table 6): which share of translated photos is taken for the known blur."""
+    return ConfigDict(
+        {
+            "enabled": False,  # trains a classifier of known against unknown blur
+            "width": 64,  # channels of ResNet-18's first stage
+            "input": "rgb",  # rgb | gradient: colour and content drown the cue of a small blur
+            "steps": 5_000,
+            "batch": 32,  # images of each kind
+            "crop": 256,  # pixels, of training and of the photos that are judged
+            "learning_rate": 1e-3,  # of Adam; then a cosine to 1e-6
+            "images": 512,  # that are judged; 0 = all
         }
     )

@@ -1,16 +1,18 @@
 """The evaluation: the fixed filter that is found, real photographs, the order and number of the scores, the tables."""
 
-import csv
 import json
-import os
-from types import SimpleNamespace
+import re
 
 import numpy as np
 import pytest
+import test_scoring as scoring_tests
 from scipy import ndimage
 
+from b2b_jax import images
 from b2b_jax.data.sources import ArraySource
-from b2b_jax.evaluation import evaluate, filters, photographs, summary
+from b2b_jax.errors import UserError
+from b2b_jax.evaluation import evaluate, examples, filters, photographs, summary
+from b2b_jax.evaluation.scoring import Clock, Scores, Sheet
 from b2b_jax.training.run import WEIGHTS, Run
 from configs import demo
 
@@ -95,67 +97,6 @@ def test_the_clock_is_grey():
     assert clock.ndim == 3 and clock.dtype == np.uint8 and (clock == clock[..., :1]).all()
 
 
-# -------------------------------------------------------------------------------------------------------------- scoring
-
-
-class Sized:
-    """Five records, the fourth of another size; grey levels tell which."""
-
-    def __len__(self):
-        return 5
-
-    def __getitem__(self, index):
-        side = 24 if index == 3 else 16
-        image = np.full((side, 16, 3), 51 * index, np.uint8)
-        return {"blurry": image, "sharp": image, "name": f"{index}"}
-
-
-def test_groups_fill_batches_and_split_by_size():
-    found = list(evaluate.groups(Sized(), 2))
-    assert [names for names, _ in found] == [["0", "1"], ["2"], ["3"], ["4"]]
-    assert [photos["sharp"].shape for _, photos in found] == [(2, s, 16, 3) for s in (16, 16, 24, 16)]
-    levels = [(photos["blurry"][:, 0, 0, 0] * 5).round().tolist() for _, photos in found]
-    assert levels == [[0, 1], [2, 2], [3, 3], [4, 4]]
-
-
-def test_groups_stop_at_the_count():
-    assert [names for names, _ in evaluate.groups(Sized(), 2, 3)] == [["0", "1"], ["2"]]
-    assert [names for names, _ in evaluate.groups(Sized(), 3, 3)] == [["0", "1", "2"]]
-
-
-def noisy_source(count):
-    rng = np.random.default_rng(1)
-    sharp = rng.integers(60, 190, (count, 16, 16, 3)).astype(np.uint8)
-    # Every photo is off by its own constant, so that its PSNR tells which photo it is.
-    blurry = sharp + 4 * np.arange(1, count + 1, dtype=np.uint8)[:, None, None, None]
-    return ArraySource("photo", blurry=blurry, sharp=sharp)
-
-
-def test_scores_stand_in_the_order_of_the_names_without_the_filling():
-    methods = {"input": lambda p: p["blurry"], "half": lambda p: (p["blurry"] + p["sharp"]) / 2}
-    scores = evaluate.score("set", noisy_source(3), methods, SimpleNamespace(images=0, batch=2))
-    assert scores.names == ["photo/00000", "photo/00001", "photo/00002"]
-    offsets = 4.0 * np.arange(1, 4)
-    np.testing.assert_allclose(scores.values["input"]["psnr"], 20 * np.log10(255 / offsets), atol=1e-3)
-    np.testing.assert_allclose(scores.values["half"]["psnr"], 20 * np.log10(510 / offsets), atol=1e-3)
-    assert [len(v) for row in scores.values.values() for v in row.values()] == [3] * 4
-    assert all(0 < a < 1 for a in scores.values["input"]["ssim"])
-
-
-def test_images_limits_the_scored_photos():
-    methods = {"input": lambda p: p["blurry"]}
-    scores = evaluate.score("set", noisy_source(3), methods, SimpleNamespace(images=2, batch=2))
-    assert scores.names == ["photo/00000", "photo/00001"]
-
-
-def test_rows_are_mean_and_standard_error():
-    values = np.random.default_rng(0).normal(30, 2, 7)
-    rows = evaluate.Scores([], {"input": {"psnr": values.tolist()}, "blur2blur": {"psnr": [31.5]}}).rows()
-    error = np.sqrt(((values - values.mean()) ** 2).sum() / 6 / 7)
-    assert rows["input"] == pytest.approx({"psnr": values.mean(), "psnr_error": error})
-    assert rows["blur2blur"] == {"psnr": 31.5, "psnr_error": 0.0}
-
-
 def test_the_filter_is_chosen_with_the_first_photos():
     photos = np.random.default_rng(3).integers(0, 256, (20, 24, 24, 3)).astype(np.uint8)
     truth = horizontal_box(photos.astype(np.float32)).round().astype(np.uint8)
@@ -168,39 +109,99 @@ def test_the_filter_is_chosen_with_the_first_photos():
 
 
 def a_result():
-    return evaluate.Scores(["x/0", "x/1"], {"input": {"psnr": [20.0, 22.0], "ssim": [0.5, 0.7]}})
-
-
-def test_csv_has_a_line_per_set_image_and_row(tmp_path):
-    evaluate.write_csv(tmp_path / "images.csv", {"one": a_result(), "two": a_result()})
-    rows = list(csv.reader((tmp_path / "images.csv").open()))
-    assert rows[0] == ["dataset", "image", "row", "psnr", "ssim"] and len(rows) == 5
-    assert rows[2] == ["one", "x/1", "input", "22.0000", "0.70000"]
+    values = {"psnr": [20.0, 22.0], "ssim": [0.5, 0.7]}
+    return {**evaluate.entry("one", Scores(["x/0", "x/1"], {"input": values}), {}), "protocol": "standard"}
 
 
 def write_weights(run):
     for stage in ("deblurrer", "translator"):
         (run.workdir / stage).mkdir(exist_ok=True)
-        (run.workdir / stage / WEIGHTS).write_bytes(b"")
+        (run.workdir / stage / WEIGHTS).write_bytes(stage.encode())
 
 
 def test_results_hold_the_first_set_on_top_and_are_finished_until_something_changes(run):
     write_weights(run)
     assert not evaluate.finished(run)
+    spent = Clock()
+    spent.seconds["networks"], spent.images = 1.234, 2
     evaluate.write_results(
-        run, {"one": a_result(), "two": a_result()}, {"one": {"fixed_filter": "plus"}, "two": {}}, 1.26
+        run, [a_result() | {"notes": {"niqe": "x"}}, a_result() | {"dataset": "two"}], spent, 1.26, {}
     )
     results = json.loads((run.workdir / "results.json").read_text())
     assert results["dataset"] == "one" and results["images"] == 2 and results["rows"]["input"]["psnr"] == 21.0
     assert [other["dataset"] for other in results["other_sets"]] == ["two"]
-    assert results["notes"] == {"fixed_filter": "plus"} and results["evaluation"]["seconds"] == 1.3
+    assert results["notes"] == {"niqe": "x"} and results["protocol"] == "standard"
+    assert results["evaluation"]["seconds"] == 1.3 and results["evaluation"]["timing"]["networks"] == 1.23
     assert evaluate.finished(run)
     run.config.evaluation.images = 5
     assert not evaluate.finished(run)
     run.config.evaluation.images = 0
-    later = (run.workdir / "results.json").stat().st_mtime + 5
-    os.utime(run.workdir / "translator" / WEIGHTS, (later, later))
+    assert evaluate.finished(run)
+    (run.workdir / "translator" / WEIGHTS).write_bytes(b"another")
     assert not evaluate.finished(run)
+
+
+def test_scores_are_kept_for_equal_inputs_only(run):
+    write_weights(run)
+    folder = run.workdir / "evaluation"
+    evaluate.keep_or_clear(folder, evaluate.inputs(run))
+    (folder / "images.csv").write_text("scores")
+    run.config.evaluation.examples += 1
+    evaluate.keep_or_clear(folder, evaluate.inputs(run))
+    assert (folder / "images.csv").is_file()
+    run.config.evaluation.protocol = "luma"
+    evaluate.keep_or_clear(folder, evaluate.inputs(run))
+    assert not (folder / "images.csv").exists()
+    (folder / "images.csv").write_text("scores")
+    (run.workdir / "translator" / WEIGHTS).write_bytes(b"another")
+    evaluate.keep_or_clear(folder, evaluate.inputs(run))
+    assert not (folder / "images.csv").exists()
+
+
+@pytest.mark.parametrize(
+    "key, value, told",
+    [
+        ("protocol", "best", "evaluation.protocol is 'best'; it can be auto, standard"),
+        ("metrics", ("psnr,fid",), "evaluation.metrics names 'fid'"),
+        ("metrics", ("lpips",), "No weights at weights/vgg16.safetensors"),
+        ("niqe_parameters", "no.npz", "evaluation.niqe_parameters: "),
+    ],
+)
+def test_mistakes_in_the_settings_are_told_before_anything_runs(run, key, value, told):
+    run.config.evaluation.metrics = ("niqe",)
+    run.config.evaluation[key] = value
+    with pytest.raises(UserError, match=re.escape(told)):
+        evaluate.check(run)
+
+
+def test_the_remembered_filter(tmp_path):
+    assert evaluate.remembered_filter(tmp_path / "scenes.json") is None
+    evaluate.write_json(tmp_path / "scenes.json", {"fixed_filter": "plus, 5 px"})
+    assert evaluate.remembered_filter(tmp_path / "scenes.json").name == "plus, 5 px"
+
+
+# ------------------------------------------------------------------------------------------------------------- examples
+
+
+def test_examples_are_spread_and_extreme():
+    gains = [0.5, 3.0, -1.0, 0.2, 0.1, 0.0, 0.3]
+    values = {"deblurrer": {"psnr": [20.0] * 7}, "blur2blur": {"psnr": [20 + gain for gain in gains]}}
+    scores = Scores([str(i) for i in range(7)], values)
+    chosen = examples.choose(scores, spread=3, extremes=1)
+    assert chosen == {1: "largest gain, +3.00 dB", 2: "smallest gain, -1.00 dB", 0: "", 3: "", 6: ""}
+    assert examples.choose(Scores(["a"], {k: {"psnr": v["psnr"][:1]} for k, v in values.items()}), 6, 2) == {0: ""}
+
+
+def test_an_example_is_of_the_photo_that_was_scored(tmp_path):
+    source = scoring_tests.noisy_source(5)
+    methods = {row: lambda p: p["blurry"] for row in ("input", "deblurrer", "blur2blur")}
+    scores = scoring_tests.scored(tmp_path, source, methods)
+    examples.write(tmp_path / "examples", "set", source, methods, lambda x: 1 - x, scores, {3: "largest gain"})
+    folder = tmp_path / "examples" / "set-3"
+    np.testing.assert_array_equal(images.read(folder / "input.png"), source[3]["blurry"])
+    np.testing.assert_array_equal(images.read(folder / "translated.png"), 255 - source[3]["blurry"])
+    record = json.loads((folder / "example.json").read_text())
+    assert record["kind"] == "largest gain" and record["captions"]["input"] == f"{20 * np.log10(255 / 16):.2f} dB"
 
 
 # --------------------------------------------------------------------------------------------------------------- report
@@ -208,17 +209,58 @@ def test_results_hold_the_first_set_on_top_and_are_finished_until_something_chan
 
 def a_table(**rows):
     values = {row: {"psnr": x, "psnr_error": 0.1, "ssim": 0.5, "ssim_error": 0.01} for row, x in rows.items()}
-    return {"dataset": "REDS", "images": 3, "rows": values, "notes": {}}
+    return {"dataset": "REDS", "images": 3, "rows": values, "notes": {}, "protocol_text": "RGB"}
 
 
 def test_table_says_the_gain_over_the_deblurrer_for_the_rows_that_are_there():
-    results = {"protocol": "RGB"}
-    table = summary.table(a_table(input=20.0, deblurrer=21.0, blur2blur=23.5), results)
+    table = summary.table(a_table(input=20.0, deblurrer=21.0, blur2blur=23.5))
     assert [row[-1] for row in table.rows] == ["-1.00", "+0.00", "+2.50"]
     assert table.rows[2][1:3] == ["23.50 ± 0.10", "0.500 ± 0.010"]
     assert table.highlight == 2 and "filter" not in table.note
-    noted = summary.table(a_table(deblurrer=21.0, blur2blur=23.5) | {"notes": {"fixed_filter": "F"}}, results)
-    assert noted.highlight == 1 and noted.note.endswith("Best fixed filter: F.")
+    noted = summary.table(a_table(deblurrer=21.0, blur2blur=23.5) | {"notes": {"fixed_filter": "F"}})
+    assert noted.highlight == 1 and noted.note.endswith("RGB. Best fixed filter: F.")
+
+
+def test_table_has_a_column_for_every_metric_and_gaps_where_there_is_no_value():
+    one = a_table(deblurrer=21.0, blur2blur=23.5)
+    one["rows"]["blur2blur"] |= {"niqe": 4.321, "niqe_error": 0.05, "gain": 2.5, "gain_error": 0.04}
+    table = summary.table(one)
+    assert table.columns[3] == "NIQE" and [row[3] for row in table.rows] == ["", "4.32 ± 0.05"]
+    assert table.rows[1][-1] == "+2.50 ± 0.04"
+
+
+def test_the_scatter_pairs_every_image_with_itself(run):
+    sheet = Sheet(run.workdir / "evaluation" / "images.csv", ["psnr", "ssim"])
+    for dataset, offset in (("one", 0), ("two", 7)):
+        values = {"deblurrer": [20.0, 21.0], "blur2blur": [21.0 + offset, 20.5]}
+        scores = {row: {"psnr": psnr, "ssim": [0.5, 0.5]} for row, psnr in values.items()}
+        sheet.append(dataset, ["a", "b"], scores, [100.0, 900.0])
+    (scatter,) = summary.scatters(run, "one")
+    assert scatter.points == [(100.0, 1.0, "a"), (900.0, -0.5, "b")] and scatter.note.startswith("1 of 2 images gain")
+    assert summary.scatters(run, "three") == []
+
+
+def test_large_examples_show_their_middle(tmp_path):
+    versions = {"input": np.zeros((1, 800, 1000, 3), np.float32), "sharp": np.ones((1, 800, 1000, 3), np.float32)}
+    versions["input"][:, 40, 140] = 1
+    examples.save(tmp_path, "set 1", versions, {"input": "20 dB"}, "largest gain")
+    examples.save(tmp_path, "other 1", {"input": versions["input"][:, :30, :30]}, {})
+    first, second = summary.examples(tmp_path, ["set"])
+    assert first.title == "set 1, the middle of 1000 × 800 px" and first.kind == "largest gain"
+    assert first.images["blurry input"].shape == (720, 720, 3) and first.images["blurry input"][0, 0, 0] == 255
+    assert first.captions == {"blurry input": "20 dB"} and second.title == "other 1"
+
+
+def test_times_tell_every_stage(run):
+    (run.workdir / "translator").mkdir()
+    done = {"steps": 600, "seconds": 3725.0, "images_per_second": 119.13}
+    (run.workdir / "translator" / "summary.json").write_text(json.dumps(done))
+    spent = {"seconds": 50.0, "scored": 100, "timing": {"networks": 40.0, "metrics": 10.0}}
+    table, bar = summary.times(run, {"evaluation": spent})
+    assert table.rows[0] == ["translator", "600 steps", "1 h 2 min", "119.1"]
+    assert table.rows[1] == ["evaluation", "100 images, every row", "50 s", "2.00"]
+    assert bar.parts == spent["timing"] and summary.times(run, {})[0].rows == table.rows[:1]
+    assert [summary.duration(s) for s in (59.4, 60, 3599.6)] == ["59 s", "1 min 0 s", "1 h 0 min"]
 
 
 def test_summary_line_tells_both_gains():

@@ -16,6 +16,7 @@ from configs import default
 
 ROOT = Path(__file__).parents[1]
 VARIANTS = {
+    "ablations": ["ratio,0.7", "generator,mimo_unet_plus,rsblur", "size,0.5,demo"],
     "camera": [""],
     "default": [""],
     "deblurrers": [

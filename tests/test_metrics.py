@@ -16,7 +16,13 @@ REFERENCE = Path(__file__).parent / "data" / "reference" / "metrics"
 SCORES = {
     metrics.psnr: {"basicsr_psnr_rgb_crop{}": 1e-4, "restormer_utils_psnr_crop{}": 1e-4},
     metrics.psnr_y: {"basicsr_psnr_y_crop{}": 1e-4, "basicsr_upstream_psnr_y_crop{}": 1e-4},
-    metrics.ssim: {"basicsr_upstream_ssim_rgb_crop{}": 1e-5, "restormer_utils_ssim_crop{}": 1e-5},
+    metrics.ssim: {
+        "basicsr_upstream_ssim_rgb_crop{}": 1e-5,
+        "restormer_utils_ssim_crop{}": 1e-5,
+        "nafnet_ssim_rgb_ssim3d_false_crop{}": 1e-5,
+    },
+    metrics.ssim_y: {"basicsr_upstream_ssim_y_crop{}": 1e-5},
+    metrics.ssim_y_edges: {"nafnet_ssim_y_crop{}": 1e-5},
     metrics.ssim_3d: {"nafnet_ssim3d_rgb_crop{}": 1e-5, "nafnet_ssim3d_rgb_crop{}_float32": 1e-4},
 }
 
@@ -32,12 +38,28 @@ def pair(k: int) -> tuple[np.ndarray, np.ndarray]:
         return tuple(images.to_float(arrays[f"{name}{k}"])[None] for name in ("gt", "im"))
 
 
-@pytest.mark.parametrize("k, crop", [(0, 0), (1, 0), (2, 0), (2, 4)])
+@pytest.mark.parametrize("k, crop", [(0, 0), (0, 4), (1, 0), (1, 4), (2, 0), (2, 4)])
 @pytest.mark.parametrize("score", SCORES)
 def test_scores_equal_the_published_ones(score, k, crop):
     got = float(score(*pair(k), crop_border=crop)[0])
     for key, tolerance in SCORES[score].items():
         assert got == pytest.approx(expected()[f"pair{k}"][key.format(crop)], abs=tolerance), key
+
+
+WHOLE = {  # of the whole image only
+    "blur2blur_psnr": (metrics.psnr, 1e-4),
+    "mimo_psnr_data_range1": (metrics.psnr, 1e-4),
+    "blur2blur_ssim": (metrics.ssim_3d, 1e-5),
+    "skimage_ssim_gaussian": (metrics.ssim, 1e-5),
+    "skimage_ssim_win7_channel_axis_uint8": (metrics.ssim_uniform, 1e-5),
+}
+
+
+@pytest.mark.parametrize("k", range(3))
+@pytest.mark.parametrize("key", WHOLE)
+def test_scores_of_whole_images_equal_the_published_ones(key, k):
+    score, tolerance = WHOLE[key]
+    assert float(score(*pair(k))[0]) == pytest.approx(expected()[f"pair{k}"][key], abs=tolerance)
 
 
 def test_the_protocol_of_blur2blur():
@@ -47,9 +69,26 @@ def test_the_protocol_of_blur2blur():
     assert float(metrics.ssim_3d(x, y)[0]) == pytest.approx(expected()["protocol"]["blur2blur_ssim"], abs=1e-5)
 
 
-def test_ssim_of_luma():
-    x, y = (images.luma(image)[..., None] for image in pair(1))
-    assert float(metrics.ssim(x, y)[0]) == pytest.approx(expected()["pair1"]["basicsr_upstream_ssim_y_crop0"], abs=1e-5)
+@pytest.mark.parametrize("score, masked", [(metrics.psnr, metrics.psnr_masked), (metrics.ssim, metrics.ssim_masked)])
+def test_masked_scores(score, masked):
+    """A full mask changes nothing; what lies outside a mask does not count."""
+    x, y = (image[:, :64, :64] for image in pair(0))
+    full = np.ones((1, 64, 64, 1), np.float32)
+    assert float(masked(x, y, full)[0]) == pytest.approx(float(score(x, y)[0]), rel=1e-5)
+    inside = full.copy()
+    inside[:, :30] = 0
+    spoilt = y.copy()
+    spoilt[:, :20] = 0  # more than half a window above the mask
+    assert float(masked(x, spoilt, inside)[0]) == pytest.approx(float(masked(x, y, inside)[0]), rel=1e-5)
+    assert float(score(x, spoilt)[0]) < float(score(x, y)[0]) - 1e-2
+
+
+def test_masked_psnr_is_that_of_the_part_inside():
+    x, y = (image[:, :64, :64] for image in pair(0))
+    mask = np.zeros((1, 64, 64, 1), np.float32)
+    mask[:, 10:40, 20:50] = 1
+    wanted = float(metrics.psnr(x[:, 10:40, 20:50], y[:, 10:40, 20:50])[0])
+    assert float(metrics.psnr_masked(x, y, mask)[0]) == pytest.approx(wanted, abs=1e-4)
 
 
 @pytest.mark.parametrize("photo", [data.astronaut, data.coffee, data.chelsea])
@@ -59,6 +98,8 @@ def test_ssim_equals_scikit_image(photo):
     options = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False, "data_range": 1.0}
     wanted = structural_similarity(x.astype(float), y.astype(float), channel_axis=-1, **options)
     assert float(metrics.ssim(x[None], y[None])[0]) == pytest.approx(wanted, abs=1e-5)
+    wanted = structural_similarity(x.astype(float), y.astype(float), channel_axis=-1, data_range=1.0)
+    assert float(metrics.ssim_uniform(x[None], y[None])[0]) == pytest.approx(wanted, abs=1e-5)
 
 
 @pytest.mark.parametrize("score", [metrics.psnr, metrics.psnr_y, metrics.ssim, metrics.ssim_3d])

@@ -1,56 +1,47 @@
-"""The evaluation stage: every row of the table, on every test set, image by image.
-
-PSNR and SSIM are those of the field: RGB, whole image, results rounded to 8 bits; SSIM with an 11x11 Gaussian per
-channel (Wang et al. 2004). Rows:
+"""The evaluation stage: every row of the table, on every test set, image by image. Rows:
 
     input         the blurry photo                 deblurrer   D_K(y), the frozen deblurrer alone
     fixed_filter  the best of a family, see filters.py         blur2blur   D_K(G(y))
     true_kernels  D_K(G'(y)), G' trained towards the true known kernels instead of what the blur extractor makes
     paired        a deblurrer trained on the camera's own pairs: the upper bound
     oracle        D_K on the same photo with a truly known blur
+
+How they are scored stands in protocols.py. A killed evaluation goes on where it stopped, as long as its weights and
+settings are the same.
 """
 
-import csv
+import hashlib
+import json
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import jax
 import numpy as np
-from tqdm import tqdm
 
-from b2b_jax import images, metrics, sharding
+from b2b_jax import metrics, niqe, sharding
 from b2b_jax.data import domains, pipeline
 from b2b_jax.data.sources import Source
 from b2b_jax.errors import UserError
-from b2b_jax.evaluation import filters
+from b2b_jax.evaluation import converter, examples, filters, lpips, protocols
 from b2b_jax.evaluation.photographs import LARGEST_TILE, clock, tiles
+from b2b_jax.evaluation.scoring import Clock, Method, Reduced, Scores, Setup, Sheet, score
 from b2b_jax.files import read_json, write_json
 from b2b_jax.inference import pipeline as inference
 from b2b_jax.training.run import WEIGHTS, Run, centre_crops, load
 from b2b_jax.training.stages import deblurrer, translator
 from b2b_jax.training.stages.common import read_summary
 
-PROTOCOL = "RGB, whole image, 8-bit rounded; PSNR peak 255; SSIM 11x11 Gaussian, sigma 1.5, per channel, valid part"
 TRAINED = ("deblurrer", "blur_extractor", "translator")
 FILTER_IMAGES, FILTER_CROP = 24, 256  # photos, and pixels of their centres, on which the fixed filter is chosen
+# Keys that leave the scores of an unfinished evaluation as they are.
+PASSIVE = {
+    *("images", "batch", "megapixels", "examples", "extremes", "ablation", "converter"),
+    *("validation_images", "validation_crop"),
+}
 
-Photos = Mapping[str, np.ndarray]  # float32 images (n, h, w, 3) under "blurry", "sharp", maybe "known_blurry"
-Method = Callable[[Photos], np.ndarray]
-
-
-@dataclass
-class Scores:
-    """Per-image values of one test set: values[row][metric] is a list in the order of `names`."""
-
-    names: list[str]
-    values: dict[str, dict[str, list[float]]]
-
-    def rows(self) -> dict[str, dict[str, float]]:
-        """Mean and standard error of every row, the entries of results.json."""
-        return {row: _summary(values) for row, values in self.values.items()}
+TIMING = ("seconds", "timing", "scored", "device")
 
 
 def evaluate(run: Run) -> None:
@@ -58,39 +49,60 @@ def evaluate(run: Run) -> None:
 
     Without truth to score against, only the examples are written. Of several processes only the first scores.
     """
-    start = time.monotonic()
+    start, folder = time.monotonic(), run.workdir / "evaluation"
     if run.config.evaluation.paired:
         train_paired(run)
     if run.config.evaluation.true_kernels:
         train_true_kernels(run)
     if not sharding.is_first():
         return
-    shutil.rmtree(run.workdir / "evaluation", ignore_errors=True)
+    keep_or_clear(folder, inputs(run))
     restore = {name: inference.runner(run.network(name)) for name in ("deblurrer", "translator")}
-    sets, scores, notes = test_sets(run), {}, {}
-    for name, source in sets.items():
-        methods, notes[name] = make_methods(run, restore, source)
-        scores[name] = score(name, source, methods, run.config.evaluation)
-        write_examples(run, name, source, methods, restore["translator"], scores[name])
+    setup, results = make_setup(run, folder), []
+    for name, source in test_sets(run).items():
+        results.append(evaluate_set(run, restore, name, source, setup))
     if run.config.evaluation.photographs:
-        show(run, restore, "clock_motion (a real blur)", clock())
-    if not scores:
-        print("evaluation: no scores, for want of truth (--config.data.test_blur=DIR --config.data.test_sharp=DIR)")
-        for index in range(min(run.config.evaluation.examples, len(run.unknown.blur))):
-            record = run.unknown.blur[index]
-            show(run, restore, f"{index} {Path(record['name']).stem}", record["image"])
-    write_csv(run.workdir / "evaluation" / "images.csv", scores)
-    write_results(run, scores, notes, time.monotonic() - start)
+        examples.show(folder / "examples", restore, "clock_motion (a real blur)", clock())
+    if not results:
+        show_photos(run, restore, folder / "examples")
+    judged = converter.judge(run, restore["translator"]) if run.config.evaluation.converter.enabled else {}
+    write_results(run, results, setup.clock, time.monotonic() - start, judged)
+
+
+def evaluate_set(run: Run, restore: Mapping[str, Callable], name: str, source: Source, setup: Setup) -> dict:
+    """Scores one test set and saves its examples; returns its entry of results.json."""
+    settings = run.config.evaluation
+    label, protocol = protocols.choose(settings.protocol, name)
+    source = Reduced(source, protocol.short_side) if protocol.short_side else source
+    with setup.clock.part("choosing"):
+        methods, notes = make_methods(run, restore, source, setup.sheet.path.parent / f"{name}.json")
+    extras = open_extras(run)
+    measure = protocols.make_measure(protocol, {key: scorer for key, (scorer, _) in extras.items()})
+    scores = score(name, source, methods, measure, setup)
+    chosen = examples.choose(scores, settings.examples, settings.extremes)
+    examples.write(setup.sheet.path.parent / "examples", name, source, methods, restore["translator"], scores, chosen)
+    notes |= {key: note for key, (_, note) in extras.items() if note}
+    return entry(name, scores, notes) | {"protocol": label, "protocol_text": protocol.text}
+
+
+def entry(name: str, scores: Scores, notes: Mapping[str, str]) -> dict:
+    """A test set's part of results.json."""
+    return {"dataset": name, "images": len(scores.names), "rows": scores.rows(), "notes": dict(notes)}
 
 
 def check(run: Run) -> None:
     """UserError when the photos cannot give what the config asks to evaluate."""
-    if run.config.evaluation.paired and (run.unknown.pairs is None or run.unknown.validation is None):
+    settings = run.config.evaluation
+    if settings.paired and (run.unknown.pairs is None or run.unknown.validation is None):
         raise UserError("evaluation.paired needs the camera's own pairs; this dataset has none, set it to False")
-    if run.config.evaluation.true_kernels and run.config.data.unknown != "scenes":
+    if settings.true_kernels and run.config.data.unknown != "scenes":
         raise UserError("evaluation.true_kernels needs generated blur (data.unknown=scenes); set it to False")
-    if run.config.evaluation.photographs and run.config.data.scenes.size > LARGEST_TILE:
+    if settings.photographs and run.config.data.scenes.size > LARGEST_TILE:
         raise UserError(f"evaluation.photographs needs data.scenes.size of at most {LARGEST_TILE}, or set it to False")
+    protocols.choose(settings.protocol, run.config.data.unknown)
+    open_extras(run)
+    if settings.converter.enabled:
+        converter.check(run)
 
 
 def test_sets(run: Run) -> dict[str, Source]:
@@ -118,18 +130,29 @@ def train_true_kernels(run: Run) -> None:
         translator.fit(run, folder, "synthetic")
 
 
+def show_photos(run: Run, restore: Mapping[str, Callable], folder: Path) -> None:
+    """The first photos of a camera that has no truth, as examples."""
+    print("evaluation: no scores, for want of truth (--config.data.test_blur=DIR --config.data.test_sharp=DIR)")
+    for index in range(min(run.config.evaluation.examples, len(run.unknown.blur))):
+        record = run.unknown.blur[index]
+        examples.show(folder, restore, f"{index} {Path(record['name']).stem}", record["image"])
+
+
 # -------------------------------------------------------------------------------------------------------------- methods
 
 
-def make_methods(run: Run, restore: Mapping[str, Callable], source: Source) -> tuple[dict[str, Method], dict[str, str]]:
-    """The rows of the table, in its order, and what a row needs said."""
+def make_methods(
+    run: Run, restore: Mapping[str, Callable], source: Source, memory: Path
+) -> tuple[dict[str, Method], dict[str, str]]:
+    """The rows of the table, in its order, and what a row needs said. `memory` keeps the filter that was chosen."""
     notes = {}
     deblur, translate = restore["deblurrer"], restore["translator"]
     methods = {"input": lambda p: p["blurry"], "deblurrer": lambda p: deblur(p["blurry"])}
     if run.config.evaluation.fixed_filter:
-        best = choose_filter(deblur, source, run.config.evaluation.batch)
+        best = remembered_filter(memory) or choose_filter(deblur, source, run.config.evaluation.batch)
+        write_json(memory, {"fixed_filter": best.name})
         notes["fixed_filter"] = best.name
-        methods["fixed_filter"] = lambda p: best.after(np.asarray(deblur(best.before(p["blurry"]))))
+        methods["fixed_filter"] = lambda p: best.after(np.asarray(deblur(best.before(np.asarray(p["blurry"])))))
     methods["blur2blur"] = lambda p: deblur(translate(p["blurry"]))
     if run.config.evaluation.true_kernels:
         ideal = inference.runner(load(run.workdir / "true_kernels" / WEIGHTS, run.dtype))
@@ -140,6 +163,12 @@ def make_methods(run: Run, restore: Mapping[str, Callable], source: Source) -> t
     if run.config.evaluation.oracle and "known_blurry" in source[0]:
         methods["oracle"] = lambda p: deblur(p["known_blurry"])
     return methods, notes
+
+
+def remembered_filter(memory: Path) -> filters.Filter | None:
+    """The filter that an unfinished evaluation had chosen."""
+    name = (read_json(memory) or {}).get("fixed_filter")
+    return next((one for one in filters.family() if one.name == name), None)
 
 
 def choose_filter(deblur: Callable, source: Source, batch: int) -> filters.Filter:
@@ -156,119 +185,116 @@ def choose_filter(deblur: Callable, source: Source, batch: int) -> filters.Filte
 # -------------------------------------------------------------------------------------------------------------- scoring
 
 
-def score(name: str, source: Source, methods: Mapping[str, Method], settings) -> Scores:
-    """PSNR and SSIM of every method on the first `settings.images` photos of `source` (0 = all)."""
-    count = min(settings.images or len(source), len(source))
-    scores = Scores([], {row: {"psnr": [], "ssim": []} for row in methods})
-    with tqdm(total=count, desc=f"evaluation: {name}", unit="image", dynamic_ncols=True) as bar:
-        for names, photos in groups(source, settings.batch, count):
-            for row, method in methods.items():
-                restored = metrics.round8(method(photos))
-                for metric, function in (("psnr", metrics.psnr), ("ssim", metrics.ssim)):
-                    values = np.asarray(function(restored, photos["sharp"]))[: len(names)]
-                    scores.values[row][metric] += values.astype(float).tolist()
-            scores.names += names
-            bar.update(len(names))
-    return scores
+def metric_names(run: Run) -> list[str]:
+    """PSNR, SSIM and what `evaluation.metrics` adds, which the command line may give with commas."""
+    names = [name.strip() for item in run.config.evaluation.metrics for name in item.split(",")]
+    for name in names:
+        if name not in protocols.METRICS:
+            raise UserError(f"evaluation.metrics names {name!r}; it can have {', '.join(protocols.METRICS)}")
+    return [name for name in protocols.METRICS if name in ("psnr", "ssim", *names)]
 
 
-def groups(source: Source, batch: int, count: int | None = None) -> Iterator[tuple[list[str], Photos]]:
-    """Batches of consecutive records of one size: their names, and their images as floats.
-
-    A batch that ends early repeats its last image up to `batch`, so that one program serves a whole test set; the names
-    say how many images count.
-    """
-    records = []
-    for index in range(len(source) if count is None else count):
-        record = source[index]
-        if records and (len(records) == batch or record["sharp"].shape != records[0]["sharp"].shape):
-            yield _group(records, batch)
-            records = []
-        records.append(record)
-    yield _group(records, batch)
-
-
-def _group(records: list[dict], batch: int) -> tuple[list[str], Photos]:
-    filled = records + records[-1:] * (batch - len(records))
-    keys = [key for key in records[0] if key != "name"]
-    return [r["name"] for r in records], {k: images.to_float(np.stack([r[k] for r in filled])) for k in keys}
+def open_extras(run: Run) -> dict[str, tuple[protocols.Score, str]]:
+    """The scorers beyond PSNR and SSIM, by metric, and what must be said of them."""
+    settings, extras = run.config.evaluation, {}
+    for name in metric_names(run)[2:]:
+        if name == "niqe":
+            parameters = open_niqe(settings.niqe_parameters)
+            extras[name] = protocols.natural(parameters), f"lower is better; parameters fitted to {parameters.source}"
+        elif name == "lpips":
+            opened = lpips.open_weights(Path(settings.lpips.vgg), Path(settings.lpips.lin))
+            extras[name] = lpips.scorer(opened), "lower is better; VGG16, version 0.1"
+        else:
+            extras[name] = protocols.EXTRAS[name], ""
+    return extras
 
 
-def _summary(values: Mapping[str, list[float]]) -> dict[str, float]:
-    summary = {}
-    for metric, numbers in values.items():
-        summary[metric] = float(np.mean(numbers))
-        summary[f"{metric}_error"] = float(np.std(numbers, ddof=1) / np.sqrt(len(numbers))) if len(numbers) > 1 else 0.0
-    return summary
+def open_niqe(path: str) -> niqe.Parameters:
+    """The parameters that the config names, or those that come with the package; UserError when they cannot be read."""
+    try:
+        return niqe.load(path or niqe.DEFAULT)
+    except (ValueError, OSError) as error:
+        raise UserError(f"evaluation.niqe_parameters: {error}") from error
+
+
+def make_setup(run: Run, folder: Path) -> Setup:
+    """What all test sets of the evaluation share."""
+    settings = run.config.evaluation
+    return Setup(
+        sheet=Sheet(folder / "images.csv", metric_names(run)),
+        clock=Clock(),
+        images=settings.images,
+        batch=settings.batch,
+        megapixels=settings.megapixels,
+        threads=run.config.data.threads,
+        pictures=folder / "images" if settings.save_images else None,
+    )
 
 
 # -------------------------------------------------------------------------------------------------------------- writing
 
 
-def write_csv(path: Path, scores: Mapping[str, Scores]) -> None:
-    """One line per test set, image and row."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["dataset", "image", "row", "psnr", "ssim"])
-        for name, result in scores.items():
-            for row, values in result.values.items():
-                for image, psnr, ssim in zip(result.names, values["psnr"], values["ssim"], strict=True):
-                    writer.writerow([name, image, row, f"{psnr:.4f}", f"{ssim:.5f}"])
+def inputs(run: Run) -> dict:
+    """What the scores depend on: the settings, and the weights by their SHA-256."""
+    settings = {k: v for k, v in as_json(run.config.evaluation).items() if k not in PASSIVE}
+    return {"settings": settings, "weights": digests(run)}
 
 
-def write_results(run: Run, scores: Mapping[str, Scores], notes: dict, seconds: float) -> None:
+def digests(run: Run) -> dict[str, str]:
+    """SHA-256 of the weights that are there."""
+    paths = {stage: run.weights_path(stage) for stage in ("deblurrer", "translator")}
+    further = [stage for stage in ("paired", "true_kernels") if run.config.evaluation[stage]]
+    paths |= {stage: run.workdir / stage / WEIGHTS for stage in further}
+    found = {}
+    for stage, path in paths.items():
+        if path.is_file():
+            with path.open("rb") as file:
+                found[stage] = hashlib.file_digest(file, "sha256").hexdigest()
+    return found
+
+
+def as_json(settings) -> dict:
+    """A section of the configuration as JSON gives it back: tuples are lists."""
+    return json.loads(json.dumps(settings.to_dict()))
+
+
+def keep_or_clear(folder: Path, now: dict) -> None:
+    """Keeps the scores of an unfinished evaluation of the same inputs; clears the folder of any other."""
+    if read_json(folder / "inputs.json") != now:
+        shutil.rmtree(folder, ignore_errors=True)
+    shutil.rmtree(folder / "examples", ignore_errors=True)
+    write_json(folder / "inputs.json", now)
+
+
+def write_results(run: Run, sets: list[dict], clock: Clock, seconds: float, judged: dict) -> None:
     """results.json: the first test set at the top, the others under `other_sets`."""
-    nothing = {"dataset": None, "images": 0, "rows": {}, "notes": {}}
-    sets = [{"dataset": n, "images": len(s.names), "rows": s.rows(), "notes": notes[n]} for n, s in scores.items()]
+    nothing = {"dataset": None, "images": 0, "rows": {}, "notes": {}, "protocol": None, "protocol_text": ""}
+    before = (read_json(run.workdir / "results.json") or {}).get("evaluation", {})
     results = {
         **(sets[0] if sets else nothing),
-        "protocol": PROTOCOL,
         "other_sets": sets[1:],
+        "converter": judged,
         "train": {stage: read_summary(run.workdir / stage) for stage in TRAINED if (run.workdir / stage).is_dir()},
         "blur_extractor": read_json(run.workdir / "blur_extractor" / "scores.json"),
-        "evaluation": {"seconds": round(seconds, 1), "settings": run.config.evaluation.to_dict()},
+        "evaluation": {
+            **(timing(clock, seconds) if clock.images or not before else {key: before[key] for key in TIMING}),
+            "settings": as_json(run.config.evaluation),
+            "weights": digests(run),
+        },
     }
     write_json(run.workdir / "results.json", results)
 
 
+def timing(clock: Clock, seconds: float) -> dict:
+    """Where the time went; `scored` counts the images of this start, not those that a killed one had scored."""
+    spent = {part: round(spent, 2) for part, spent in clock.seconds.items()}
+    device = f"{jax.device_count()} x {jax.devices()[0].device_kind}"
+    return dict(zip(TIMING, (round(seconds, 1), spent, clock.images, device), strict=True))
+
+
 def finished(run: Run) -> bool:
     """True when results.json holds what the config asks for, scored with the weights that are there now."""
-    path = run.workdir / "results.json"
-    if not path.is_file():
-        return False
-    inputs = [run.weights_path(stage) for stage in ("deblurrer", "translator")]
-    if any(not p.is_file() or p.stat().st_mtime > path.stat().st_mtime for p in inputs):
-        return False
-    results = read_json(path)
-    return bool(results) and results["evaluation"]["settings"] == run.config.evaluation.to_dict()
-
-
-def write_examples(
-    run: Run, dataset: str, source: Source, methods: Mapping[str, Method], translate: Callable, scores: Scores
-) -> None:
-    """Saves photos evenly spread over the set, in all their versions, under evaluation/examples/."""
-    count = min(run.config.evaluation.examples, len(scores.names))
-    for index in np.linspace(0, len(scores.names) - 1, count).astype(int):
-        _, photos = _group([source[index]], 1)
-        versions = {row: method(photos) for row, method in methods.items()}
-        versions |= {"translated": translate(photos["blurry"]), "sharp": photos["sharp"]}
-        captions = {row: f"{values['psnr'][index]:.2f} dB" for row, values in scores.values.items()}
-        save_example(run, f"{dataset} {index}", versions, captions)
-
-
-def show(run: Run, restore: Mapping[str, Callable], title: str, photo: np.ndarray) -> None:
-    """Saves the versions of a uint8 photo (h, w, 3) that has no truth."""
-    blurry = images.to_float(photo)[None]
-    translated = restore["translator"](blurry)
-    versions = {"input": blurry, "deblurrer": restore["deblurrer"](blurry), "translated": translated}
-    save_example(run, title, versions | {"blur2blur": restore["deblurrer"](translated)}, {})
-
-
-def save_example(run: Run, title: str, versions: Mapping[str, np.ndarray], captions: Mapping[str, str]) -> None:
-    """One folder per example: a PNG per version (1, h, w, 3), and example.json with the title and the captions."""
-    folder = run.workdir / "evaluation" / "examples" / title.split(" (")[0].replace(" ", "-")
-    for label, version in jax.device_get(dict(versions)).items():
-        images.write(folder / f"{label}.png", images.to_uint8(version[0]))
-    record = {"title": title, "labels": list(versions), "captions": dict(captions)}
-    write_json(folder / "example.json", record)
+    done = (read_json(run.workdir / "results.json") or {}).get("evaluation", {})
+    weights = digests(run)
+    trained = {"deblurrer", "translator"} <= weights.keys()
+    return trained and (done.get("weights"), done.get("settings")) == (weights, as_json(run.config.evaluation))

@@ -1,15 +1,18 @@
 """The report stage: gathers what a run left in its folder and writes report/index.html."""
 
+import csv
 import json
 import platform
 from importlib.metadata import version
 from pathlib import Path
 
 import jax
+import numpy as np
 
 from b2b_jax import __version__, images
 from b2b_jax.evaluation import report
-from b2b_jax.evaluation.report import Curve, Example, Report, Table
+from b2b_jax.evaluation.charts import Curve, Scatter
+from b2b_jax.evaluation.report import Bar, Example, Report, Table
 from b2b_jax.files import read_json
 from b2b_jax.training import log
 from b2b_jax.training.run import Run
@@ -23,8 +26,34 @@ ROWS = {
     "paired": "deblurrer trained on the camera's own pairs (upper bound)",
     "oracle": "deblurrer on truly known blur (oracle)",
 }
-# The first and the last are those that the slider compares.
-ORDER = ("input", "translated", "deblurrer", "fixed_filter", "true_kernels", "paired", "oracle", "sharp", "blur2blur")
+# The first and the last are those that the slider compares at the start.
+LABELS = {
+    "input": "blurry input",
+    "translated": "translated G(y)",
+    "deblurrer": "deblurrer alone",
+    "fixed_filter": "fixed filter",
+    "true_kernels": "true kernels",
+    "paired": "trained on pairs",
+    "oracle": "oracle",
+    "sharp": "truth",
+    "blur2blur": "Blur2Blur",
+}
+METRICS = {  # title and decimals
+    "psnr": ("PSNR, dB", 2),
+    "ssim": ("SSIM", 3),
+    "psnr_y": ("PSNR of luma, dB", 2),
+    "ssim_y": ("SSIM of luma", 3),
+    "ssim_3d": ("SSIM, 3-D window", 3),
+    "ssim_uniform": ("SSIM, uniform window", 3),
+    "niqe": ("NIQE", 2),
+    "lpips": ("LPIPS", 3),
+}
+NOTES = {"fixed_filter": "Best fixed filter", "niqe": "NIQE", "lpips": "LPIPS"}
+CONVERTER = {
+    "input": "camera's photos y",
+    "converted": "translated G(y)",
+    "known": "photos of the known blur",
+}
 STAGES = ("deblurrer", "blur_extractor", "translator", "paired", "true_kernels")
 CURVES = {  # title, label, the keys of metrics.jsonl, logarithmic
     "loss": ("Loss", ("loss",), False),
@@ -33,19 +62,26 @@ CURVES = {  # title, label, the keys of metrics.jsonl, logarithmic
     "content": ("Content loss", ("g_content",), True),
     "auc": ("Discriminator's AUC, known against translated", ("d_auc",), False),
 }
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "grain", "orbax-checkpoint", "numpy")
+WINDOW = 720  # pixels: the most that the page shows of a photo's height and width, around its centre
 
 
 def write_report(run: Run) -> None:
     """Writes the page from results.json, the stages' logs and the examples, as far as they are there."""
     results = read_json(run.workdir / "results.json") or {}
     sets = [results, *results["other_sets"]] if results.get("rows") else []
+    found = examples(run.workdir / "evaluation" / "examples", [one["dataset"] for one in sets])
     page = Report(
         title=f"Blur2Blur: {run.workdir.name}",
         summary=summary_line(results),
+        headline=headline(results),
         facts=facts(run, results),
-        tables=[table(one, results) for one in sets],
-        examples=examples(run.workdir / "evaluation" / "examples"),
+        tables=[*map(table, sets), *converter_table(results)],
+        examples=[example for example in found if not example.kind],
+        extremes=[example for example in found if example.kind],
+        scatters=[gains for one in sets for gains in scatters(run, one["dataset"])],
         curves=[curve for stage in STAGES for curve in curves(run, stage)],
+        times=times(run, results),
         config_json=(run.workdir / "config.json").read_text(),
     )
     print(f"Report: {report.write(run.workdir / 'report', page)}")
@@ -62,42 +98,115 @@ def summary_line(results: dict) -> str:
     )
 
 
+def headline(results: dict) -> list[tuple[str, str]]:
+    """The figures that stand on top, of the first test set."""
+    if not results.get("rows"):
+        return []
+    best, base = results["rows"]["blur2blur"], results["rows"]["deblurrer"]
+    return [
+        ("dB over the deblurrer alone", f"{best['psnr'] - base['psnr']:+.2f}"),
+        (f"dB PSNR, from {base['psnr']:.2f}", f"{best['psnr']:.2f}"),
+        (f"SSIM, from {base['ssim']:.3f}", f"{best['ssim']:.3f}"),
+        (f"images of {results['dataset']}", f"{results['images']:,}"),
+    ]
+
+
 def facts(run: Run, results: dict) -> list[tuple[str, str]]:
-    """What was trained on what, how long, with which versions."""
-    data = run.config.data
-    camera = data.unknown_blur or data.unknown
-    found = [("Known blur", data.known), ("Camera", camera), ("Seed", str(run.config.seed))]
-    for stage, values in results.get("train", {}).items():
-        if values:
-            rate = f"{values['steps']:,} steps, {values['seconds']:.0f} s, {values['images_per_second']:.1f} images/s"
-            found.append((stage.capitalize(), rate))
+    """What was trained on what, and with which versions."""
+    data, config = run.config.data, run.config
+    own = data.unknown_blur and f"{data.unknown_blur} (blurry), {data.unknown_sharp} (sharp)"
+    known, camera = (
+        f"generated scenes under {kernel.to_dict()}" if name == "scenes" else name
+        for name, kernel in ((data.known, data.scenes.known_kernel), (own or data.unknown, data.scenes.unknown_kernel))
+    )
+    found = [("Known blur", known), ("Camera", camera), ("Seed", str(config.seed))]
+    for stage in ("deblurrer", "translator"):
+        network = (config.deblurrer.network if stage == "deblurrer" else config.translator.generator).to_dict()
+        name = network.pop("name")
+        settings = ", ".join(f"{key} {value}" for key, value in network.items())
+        given = f"; loaded from {config[stage].weights}" if config[stage].weights else ""
+        found.append((stage.capitalize(), f"{name} ({settings}){given}"))
+    for stage, digest in results.get("evaluation", {}).get("weights", {}).items():
+        found.append((f"SHA-256 of {stage}", digest))
     devices = f"{jax.device_count()} × {jax.devices()[0].device_kind} ({platform.machine()})"
-    versions = ", ".join([f"b2b_jax {__version__}", *(f"{name} {version(name)}" for name in ("jax", "flax"))])
-    return [*found, ("Device", devices), ("Versions", versions)]
+    versions = [f"b2b_jax {__version__}", f"Python {platform.python_version()}"]
+    versions += [f"{name} {version(name)}" for name in PACKAGES]
+    return [*found, ("Device", devices), ("Versions", ", ".join(versions))]
 
 
-def table(one: dict, results: dict) -> Table:
-    """One test set: PSNR and SSIM of every row, mean ± standard error, and the gain over the deblurrer alone."""
+def table(one: dict) -> Table:
+    """One test set: every row's scores, mean ± standard error, and the gain over the deblurrer alone."""
+    shown = [metric for metric in METRICS if any(metric in values for values in one["rows"].values())]
     base, rows = one["rows"]["deblurrer"]["psnr"], []
     for row, values in one["rows"].items():
-        psnr, ssim = (f"{values[m]:.{d}f} ± {values[f'{m}_error']:.{d}f}" for m, d in (("psnr", 2), ("ssim", 3)))
-        rows.append([ROWS[row], psnr, ssim, f"{values['psnr'] - base:+.2f}"])
-    note = f"{one['images']} images. {results['protocol']}."
-    if "fixed_filter" in one["notes"]:
-        note += f" Best fixed filter: {one['notes']['fixed_filter']}."
-    columns = ["", "PSNR, dB", "SSIM", "gain over the deblurrer, dB"]
+        gain = f"{values['psnr'] - base:+.2f}"
+        gain += f" ± {values['gain_error']:.2f}" if values.get("gain_error") else ""
+        rows.append([ROWS[row], *(cell(values, metric) for metric in shown), gain])
+    notes = [f"{NOTES[key]}: {text}" for key, text in one["notes"].items()]
+    note = ". ".join([f"{one['images']} images, mean ± standard error", one["protocol_text"], *notes]) + "."
+    columns = ["", *(METRICS[metric][0] for metric in shown), "gain over the deblurrer, dB"]
     return Table(one["dataset"], note, columns, rows, list(one["rows"]).index("blur2blur"))
 
 
-def examples(folder: Path) -> list[Example]:
-    """The saved examples, every version in the table's order."""
-    found = []
-    for path in sorted(folder.glob("*/example.json")):
+def converter_table(results: dict) -> list[Table]:
+    """The converter check, if it was made."""
+    judged = results.get("converter", {})
+    rows = [[CONVERTER[row], *(f"{v[key]:.1%}" for key in ("acc1", "acc2"))] for row, v in judged.items()]
+    note = (
+        "Photos that are taken for the known blur, by the translator's discriminator and by a ResNet-18 trained apart."
+    )
+    columns = ["", "by the discriminator (Acc1)", "by the classifier (Acc2)"]
+    return (
+        [Table("Does the translator translate?", note, columns, rows, list(judged).index("converted"))] if rows else []
+    )
+
+
+def cell(values: dict, metric: str) -> str:
+    """Mean ± standard error of one metric; empty when it could not be computed."""
+    digits = METRICS[metric][1]
+    return f"{values[metric]:.{digits}f} ± {values[f'{metric}_error']:.{digits}f}" if metric in values else ""
+
+
+def scatters(run: Run, dataset: str) -> list[Scatter]:
+    """Every image's gain over the deblurrer against how blurred it is; nothing without images.csv."""
+    path = run.workdir / "evaluation" / "images.csv"
+    lines = list(csv.DictReader(path.open(newline=""))) if path.is_file() else []
+    psnr = {row: {x["image"]: x for x in lines if x["row"] == row and x["dataset"] == dataset} for row in ROWS}
+    points = [
+        (float(line["laplacian"]), float(line["psnr"]) - float(psnr["deblurrer"][name]["psnr"]), name)
+        for name, line in psnr["blur2blur"].items()
+    ]
+    if not points:
+        return []
+    better = sum(gain > 0 for _, gain, _ in points)
+    note = f"{better} of {len(points)} images gain. A low variance means a strong blur, or a plain photo."
+    x_label = "variance of the Laplacian of y, grey levels²"
+    return [Scatter(f"{dataset}: gain of every image", x_label, "gain over the deblurrer, dB", points, note)]
+
+
+def examples(folder: Path, datasets: list[str]) -> list[Example]:
+    """The saved examples, every version in the table's order, those of `datasets` first; of large photos the middle."""
+    found, paths = [], sorted(folder.glob("*/example.json"), key=images.natural_key)
+    order = {
+        path: [*(path.parent.name.startswith(f"{name}-") for name in datasets), True].index(True) for path in paths
+    }
+    for path in sorted(paths, key=order.__getitem__):
         record = json.loads(path.read_text())
-        labels = [label for label in ORDER if label in record["labels"]]
-        pictures = {label: images.read(path.parent / f"{label}.png") for label in labels}
-        found.append(Example(record["title"], pictures, record["captions"]))
+        labels = [label for label in LABELS if label in record["labels"]]
+        pictures = {LABELS[label]: images.read(path.parent / f"{label}.png") for label in labels}
+        h, w = next(iter(pictures.values())).shape[:2]
+        part = f", the middle of {w} × {h} px" if max(h, w) > WINDOW else ""
+        captions = {LABELS[label]: text for label, text in record["captions"].items() if label in LABELS}
+        shown = {label: middle(picture) for label, picture in pictures.items()}
+        found.append(Example(record["title"] + part, shown, captions, record["kind"]))
     return found
+
+
+def middle(picture: np.ndarray) -> np.ndarray:
+    """At most WINDOW x WINDOW pixels around the centre."""
+    h, w = picture.shape[:2]
+    top, left = (max(0, (length - WINDOW) // 2) for length in (h, w))
+    return picture[top : top + WINDOW, left : left + WINDOW]
 
 
 def curves(run: Run, stage: str) -> list[Curve]:
@@ -109,3 +218,28 @@ def curves(run: Run, stage: str) -> list[Curve]:
         if series:
             found.append(Curve(f"{stage}: {label}", "step", label, series, log_y))
     return found
+
+
+def times(run: Run, results: dict) -> list[Table | Bar]:
+    """Seconds and images per second of every stage, and where the evaluation's time went."""
+    rows = []
+    for stage in STAGES:
+        done = read_json(run.workdir / stage / "summary.json")
+        if done:
+            rate = f"{done['images_per_second']:.1f}"
+            rows.append([stage, f"{done['steps']:,} steps", duration(done["seconds"]), rate])
+    spent = results.get("evaluation", {})
+    if spent.get("scored"):
+        rate = f"{spent['scored'] / spent['seconds']:.2f}"
+        rows.append(["evaluation", f"{spent['scored']:,} images, every row", duration(spent["seconds"]), rate])
+    found = [Table("Stages", "", ["", "work", "time", "images/s"], rows)] if rows else []
+    return found + ([Bar("Where the evaluation's time went", "s", spent["timing"])] if spent.get("scored") else [])
+
+
+def duration(seconds: float) -> str:
+    """51 s, 12 min 5 s, 3 h 20 min."""
+    seconds = round(seconds)
+    if seconds < 60:
+        return f"{seconds} s"
+    minutes, rest = divmod(seconds, 60)
+    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"

@@ -55,16 +55,25 @@ def batches(run: Run, source: str) -> grain.MapDataset:
     """Batches of `unknown_blur` and of what K is made from, each shuffled by its own seed, cycled at its own length."""
     camera = domains.Supply(run.unknown.blur, pipeline.Crop, {"image": "unknown_blur"})
     supplies = [camera, *domains.KNOWN_BLUR[source](run.config, run.known, run.unknown)]
-    return common.batches(run, streams(run, supplies), run.config.translator.batch)
+    crops = streams(run, supplies, run.config.translator.crop, SEED)
+    return common.batches(run, crops, run.config.translator.batch)
 
 
-def streams(run: Run, supplies: Sequence[domains.Supply], further: Mapping[str, str] = {}) -> list[grain.MapDataset]:
-    """Endless crops of every supply, under its own seed; `further` keeps more of a crop's images under new names."""
-    crop, seed = run.config.translator.crop, run.config.seed
+def streams(
+    run: Run,
+    supplies: Sequence[domains.Supply],
+    crop: int,
+    seed: int,
+    further: Mapping[str, str] = MappingProxyType({}),
+) -> list[grain.MapDataset]:
+    """Endless crops of every supply, shuffled under the seed numbers `seed`, `seed` + 1, …
+
+    `further` keeps more of a crop's images, under new names.
+    """
     return [
         pipeline.rename(
-            pipeline.stream(supply.source, supply.crop(crop), common.stream_seed(seed, SEED + i)),
-            {**supply.names, **further},
+            pipeline.stream(supply.source, supply.crop(crop), common.stream_seed(run.config.seed, seed + i)),
+            {**supply.names, **(further or {})},
         )
         for i, supply in enumerate(supplies)
     ]

@@ -1,0 +1,77 @@
+"""The pictures of an evaluation: photos in all their versions under evaluation/examples/, for the report.
+
+Of a scored set these are photos evenly spread over it, and those that gain and lose the most by the translator.
+Images are NHWC in [0, 1].
+"""
+
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from b2b_jax import images
+from b2b_jax.data.sources import Source
+from b2b_jax.evaluation.scoring import Batch, Method, Scores, read_ahead, to_devices
+from b2b_jax.files import write_json
+
+
+def choose(scores: Scores, spread: int, extremes: int) -> dict[int, str]:
+    """Positions in `scores.names`, and what they are examples of.
+
+    Args:
+      scores: of one set.
+      spread: photos evenly spread over the set.
+      extremes: photos with the largest gain in PSNR of blur2blur over the deblurrer, and as many with the smallest.
+    """
+    count = len(scores.names)
+    gain = np.subtract(scores.values["blur2blur"]["psnr"], scores.values["deblurrer"]["psnr"])
+    extremes, chosen = min(extremes, count // 2), {}
+    for kind, indices in (("largest gain", np.argsort(-gain)), ("smallest gain", np.argsort(gain))):
+        chosen |= {index: f"{kind}, {gain[index]:+.2f} dB" for index in indices[:extremes].tolist()}
+    for index in np.linspace(0, count - 1, min(spread, count)).astype(int).tolist():
+        chosen.setdefault(index, "")
+    return chosen
+
+
+def write(
+    folder: Path,
+    dataset: str,
+    source: Source,
+    methods: Mapping[str, Method],
+    translate: Callable,
+    scores: Scores,
+    chosen: Mapping[int, str],
+) -> None:
+    """Saves the chosen photos (positions in `scores.names`, and of what they are examples) in all their versions.
+
+    They go through the networks in batches of the size that they were scored in: those programs are compiled.
+    """
+    batches = [Batch([scores.places[position][0]], scores.places[position][1]) for position in chosen]
+    for (position, kind), (_, photos) in zip(chosen.items(), read_ahead(source, batches, threads=1), strict=True):
+        photos = to_devices(photos)
+        versions = {row: method(photos) for row, method in methods.items()}
+        versions |= {"translated": translate(photos["blurry"]), "sharp": photos["sharp"]}
+        captions = {row: f"{values['psnr'][position]:.2f} dB" for row, values in scores.values.items()}
+        save(folder, f"{dataset} {position}", versions, captions, kind)
+
+
+def show(folder: Path, restore: Mapping[str, Callable], title: str, photo: np.ndarray) -> None:
+    """Saves the versions of a uint8 photo (h, w, 3) that has no truth."""
+    blurry = images.to_float(photo)[None]
+    translated = restore["translator"](blurry)
+    versions = {"input": blurry, "deblurrer": restore["deblurrer"](blurry), "translated": translated}
+    save(folder, title, versions | {"blur2blur": restore["deblurrer"](translated)}, {})
+
+
+def save(
+    folder: Path, title: str, versions: Mapping[str, np.ndarray], captions: Mapping[str, str], kind: str = ""
+) -> None:
+    """One folder per example: a PNG per version (the first of n, h, w, 3), and example.json with title and captions."""
+    folder = folder / title.split(" (")[0].replace(" ", "-").replace("/", "-")
+    shutil.rmtree(folder, ignore_errors=True)
+    for label, version in versions.items():
+        images.write(folder / f"{label}.png", images.to_uint8(jax.device_get(version[0])))
+    record = {"title": title, "kind": kind, "labels": list(versions), "captions": dict(captions)}
+    write_json(folder / "example.json", record)

@@ -1,0 +1,215 @@
+"""The paper's tables from finished runs: 2 (methods x datasets), 3 (ratio), 4 (generators), 5 (size), 6 (converter).
+
+The paper's own value (Blur2Blur, CVPR 2024, as far as it is known here) stands beside each cell; what was not run is
+left empty. Several runs of one cell, of other seeds, are averaged. The rows of tables 3 to 5 are those of
+configs/ablations.py, and those that were run.
+"""
+
+import csv
+import io
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from b2b_jax.errors import UserError
+from b2b_jax.files import read_json
+
+Pair = tuple[float, float]  # PSNR in dB, SSIM; or two accuracies
+DATASETS = {"rb2v": "RB2V_Street", "reds": "REDS", "rsblur": "RSBlur", "gopro": "GoPro"}  # the paper's columns
+NETWORKS = {"nafnet": "NAFNet", "restormer": "Restormer"}
+METHODS = {
+    "deblurrer": "{}",
+    "fixed_filter": "best fixed filter + {}",
+    "blur2blur": "Blur2Blur + {}",
+    "paired": "{} on pairs",
+}
+ABLATIONS = {
+    "ratio": ("Table 3: share of blurry photos, Blur2Blur", ("0.4", "0.5", "0.6", "0.7", "0.8")),
+    "generator": ("Table 4: generators, Blur2Blur", ("mimo_unet", "mimo_unet_plus")),
+    "size": ("Table 5: share of the camera's photos, Blur2Blur", ("0.25", "0.5", "0.75", "1")),
+}
+PUBLISHED: dict[tuple[str, str], dict[str, Pair]] = {  # table 2, NAFNet
+    ("nafnet", "deblurrer"): {"rb2v": (24.78, 0.714), "reds": (25.80, 0.880), "rsblur": (26.33, 0.790)},
+    ("nafnet", "blur2blur"): {"rb2v": (26.98, 0.812), "reds": (28.11, 0.893), "rsblur": (29.00, 0.857)},
+}
+PUBLISHED_SPLIT = "0.6"  # the paper's B : S, so its main result is this row of table 3
+
+
+@dataclass(frozen=True)
+class Cell:
+    """Our values, of as many runs, and the paper's; either may be missing."""
+
+    ours: tuple[Pair, ...] = ()
+    paper: Pair | None = None
+
+    def mean(self) -> Pair | None:
+        """The mean over the runs."""
+        return tuple(float(x) for x in np.mean(self.ours, axis=0)) if self.ours else None
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A table: `cells[i][j]` of row i and column j; `digits` of a cell's two numbers."""
+
+    title: str
+    note: str
+    columns: list[str]
+    rows: list[str]
+    cells: list[list[Cell]]
+    digits: tuple[int, int] = (2, 3)
+
+
+@dataclass(frozen=True)
+class Result:
+    """A finished run: its folder, config.json and results.json."""
+
+    folder: Path
+    config: dict
+    results: dict
+
+    @property
+    def ablation(self) -> tuple[str, str]:
+        """Name and value of its cell; two empty texts for a run of table 2."""
+        name, _, value = self.config["evaluation"].get("ablation", "").partition(",")
+        return name, value
+
+    @property
+    def network(self) -> str:
+        """The deblurrer's name."""
+        return self.config["deblurrer"]["network"]["name"]
+
+    def score(self, row: str) -> Pair | None:
+        """PSNR and SSIM of a row of the run's first test set."""
+        values = self.results["rows"].get(row)
+        return values and (values["psnr"], values["ssim"])
+
+
+def read(folders: Iterable[Path]) -> list[Result]:
+    """The runs in the folders; UserError when one of them holds no finished run."""
+    found = []
+    for folder in folders:
+        config, results = read_json(folder / "config.json"), read_json(folder / "results.json")
+        if not config or not results or not results.get("rows"):
+            raise UserError(
+                f"{folder}: no finished run with scores (config.json and results.json); give folders of runs"
+            )
+        found.append(Result(folder, config, results))
+    return found
+
+
+def make(runs: Sequence[Result]) -> list[Grid]:
+    """The paper's tables, as far as runs fill them."""
+    others = sorted({run.results["dataset"] for run in runs} - set(DATASETS))
+    columns = DATASETS | {name: name for name in others}
+    grids = [methods(runs, columns)]
+    return [*grids, *(ablation(runs, columns, name) for name in ABLATIONS), converter(runs, columns)]
+
+
+def methods(runs: Sequence[Result], columns: dict[str, str]) -> Grid:
+    """Table 2, from the runs that are no ablation."""
+    runs = [run for run in runs if run.ablation == ("", "")]
+    labels, cells = [], []
+    for network in dict.fromkeys(["nafnet", *sorted(run.network for run in runs)]):
+        for row, label in METHODS.items():
+            mine = [run for run in runs if run.network == network]
+            labels.append(label.format(NETWORKS.get(network, network)))
+            paper = PUBLISHED.get((network, row), {})
+            cells.append(_line(mine, columns, lambda run, row=row: run.score(row), paper))
+    return Grid("Table 2: PSNR / SSIM", _protocols(runs), list(columns.values()), labels, cells)
+
+
+def ablation(runs: Sequence[Result], columns: dict[str, str], name: str) -> Grid:
+    """Table 3, 4 or 5."""
+    title, values = ABLATIONS[name]
+    runs = [run for run in runs if run.ablation[0] == name]
+    values = [*values, *sorted({run.ablation[1] for run in runs} - set(values))]
+    cells = []
+    for value in values:
+        mine = [run for run in runs if run.ablation[1] == value]
+        paper = PUBLISHED["nafnet", "blur2blur"] if (name, value) == ("ratio", PUBLISHED_SPLIT) else {}
+        cells.append(_line(mine, columns, lambda run: run.score("blur2blur"), paper))
+    return Grid(f"{title}: PSNR / SSIM", _protocols(runs), list(columns.values()), values, cells)
+
+
+def converter(runs: Sequence[Result], columns: dict[str, str]) -> Grid:
+    """Table 6: share taken for the known blur by the discriminator (Acc1) and by a separate classifier (Acc2)."""
+    runs = [run for run in runs if run.results.get("converter")]
+    rows = ("input", "converted")
+    cells = [_line(runs, columns, lambda run, row=row: _accuracies(run, row), {}) for row in rows]
+    note = "Per cent of photos taken for the known blur."
+    return Grid("Table 6: Acc1 / Acc2", note, list(columns.values()), [*rows], cells, (1, 1))
+
+
+def _accuracies(run: Result, row: str) -> Pair:
+    found = run.results["converter"][row]
+    return 100 * found["acc1"], 100 * found["acc2"]
+
+
+def _line(
+    runs: Sequence[Result], columns: Iterable[str], value: Callable[[Result], Pair | None], paper: dict[str, Pair]
+) -> list[Cell]:
+    """A row of cells: the runs' values by their dataset."""
+    found = [(run.results["dataset"], value(run)) for run in runs]
+    return [Cell(tuple(v for name, v in found if name == column and v), paper.get(column)) for column in columns]
+
+
+def _protocols(runs: Sequence[Result]) -> str:
+    """How the runs were scored, each way once."""
+    texts = dict.fromkeys(f"{run.results['protocol']}: {run.results['protocol_text']}" for run in runs)
+    ours = f" Ours: {'; '.join(texts)}." if texts else ""
+    return f"SSIM of one kind only can be compared; the script of the paper computes the one of 'nafnet'.{ours}"
+
+
+# -------------------------------------------------------------------------------------------------------------- formats
+
+
+def markdown(grid: Grid) -> str:
+    """A Markdown table with the paper's values in brackets."""
+    head = ["", *grid.columns]
+    lines = [head, ["---"] * len(head), *([row, *(_text(c, grid.digits) for c in line)] for row, line in _rows(grid))]
+    table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return "\n\n".join(filter(None, [f"**{grid.title}** (the paper's in brackets)", table, grid.note]))
+
+
+def latex(grid: Grid) -> str:
+    """A LaTeX tabular for booktabs, with the paper's values in brackets."""
+    body = [[row, *(_text(c, grid.digits) for c in line)] for row, line in _rows(grid)]
+    lines = [rf"{' & '.join(_escaped(text) for text in line)} \\" for line in [["", *grid.columns], *body]]
+    rules = [rf"\begin{{tabular}}{{l{'r' * len(grid.columns)}}}", r"\toprule", lines[0], r"\midrule", *lines[1:]]
+    return "\n".join(
+        [f"% {grid.title} (the paper's in brackets). {grid.note}", *rules, r"\bottomrule", r"\end{tabular}"]
+    )
+
+
+def comma_separated(grid: Grid) -> str:
+    """A line per cell: table, row, column, our two numbers, the number of runs, the paper's two numbers."""
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    first, second = (name.strip().split()[-1] for name in grid.title.rpartition(": ")[2].split("/"))
+    writer.writerow(["table", "row", "column", first, second, "runs", f"paper {first}", f"paper {second}"])
+    for row, line in _rows(grid):
+        for column, cell in zip(grid.columns, line, strict=True):
+            ours, paper = ([f"{x:.4f}" for x in pair] if pair else ["", ""] for pair in (cell.mean(), cell.paper))
+            writer.writerow([grid.title, row, column, *ours, len(cell.ours), *paper])
+    return stream.getvalue().rstrip("\n")
+
+
+FORMATS = {"markdown": markdown, "csv": comma_separated, "latex": latex}
+
+
+def _rows(grid: Grid) -> Iterable[tuple[str, list[Cell]]]:
+    return zip(grid.rows, grid.cells, strict=True)
+
+
+def _text(cell: Cell, digits: tuple[int, int]) -> str:
+    def text(pair: Pair | None) -> str:
+        return " / ".join(f"{x:.{d}f}" for x, d in zip(pair, digits, strict=True)) if pair else ""
+
+    runs = f" ({len(cell.ours)} runs)" if len(cell.ours) > 1 else ""
+    return " ".join(filter(None, [text(cell.mean()) + runs, f"[{text(cell.paper)}]" if cell.paper else ""]))
+
+
+def _escaped(text: str) -> str:
+    return "".join(f"\\{x}" if x in "&%$#_{}" else x for x in text)

@@ -1,0 +1,73 @@
+"""One cell of the paper's ablation tables (3: ratio, 4: generator, 5: size), on one of the datasets.
+
+    python -m b2b_jax.main --config configs/ablations.py:ratio,0.7             REDS, 70 % of its scenes blurry
+    python -m b2b_jax.main --config configs/ablations.py:generator,mimo_unet_plus,rsblur
+    python -m b2b_jax.main --config configs/ablations.py:size,0.5,demo         half of the demo's photos
+
+ratio: the share of the camera's photos that becomes unknown_blur, 0 to 1; the rest is unknown_sharp.
+generator: mimo_unet (8 residual blocks a stage) or mimo_unet_plus (20).
+size: the share of both piles that is used, 0 to 1; generated scenes only (demo).
+
+The third word is the dataset: reds (default), gopro, rsblur, rb2v or demo. tools/sweep.py runs a list of such commands,
+tools/make_tables.py prints the tables. Hours, hardware and expected scores: as in the dataset's own file. The demo's
+cells take about eight minutes each on two cores; none of the others has been run to its end here.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import demo, gopro, rb2v, reds, rsblur
+
+BASES = {"reds": reds, "gopro": gopro, "rsblur": rsblur, "rb2v": rb2v, "demo": demo}
+GENERATORS = {"mimo_unet": 8, "mimo_unet_plus": 20}  # residual blocks a stage
+
+
+def get_config(variant: str = "") -> ConfigDict:
+    """Returns the cell NAME,VALUE or NAME,VALUE,DATASET."""
+    name, value, base = (*variant.split(","), "reds")[:3] if variant.count(",") in (1, 2) else ("", "", "")
+    if name not in CELLS or base not in BASES:
+        wanted = f"NAME,VALUE[,DATASET] with NAME one of {', '.join(CELLS)}, DATASET one of {', '.join(BASES)}"
+        raise ValueError(f"configs/ablations.py has no cell {variant!r}; wanted {wanted}")
+    config = BASES[base].get_config()
+    CELLS[name](config, value)
+    config.evaluation.ablation = f"{name},{value}"
+    return config
+
+
+def ratio(config: ConfigDict, value: str) -> None:
+    """Table 3: B : S."""
+    share = between_0_and_1(value)
+    if config.data.unknown == "scenes":
+        total = config.data.scenes.blur + config.data.scenes.sharp
+        config.data.scenes.update(blur=round(share * total), sharp=total - round(share * total))
+    config.data.split_ratio = share
+
+
+def generator(config: ConfigDict, value: str) -> None:
+    """Table 4: the translator's network."""
+    if value not in GENERATORS:
+        raise ValueError(f"configs/ablations.py has no generator {value!r}; it has {', '.join(GENERATORS)}")
+    config.translator.generator.update(name="mimo_unet", num_res=GENERATORS[value])
+
+
+def size(config: ConfigDict, value: str) -> None:
+    """Table 5: how many photos of the camera there are."""
+    share = between_0_and_1(value)
+    if config.data.unknown != "scenes":
+        raise ValueError("configs/ablations.py can size generated scenes only: size,0.5,demo")
+    config.data.scenes.update(
+        blur=round(share * config.data.scenes.blur), sharp=round(share * config.data.scenes.sharp)
+    )
+
+
+def between_0_and_1(value: str) -> float:
+    """The number in `value`; ValueError when it is none, or outside (0, 1]."""
+    try:
+        number = float(value)
+    except ValueError:
+        number = 0.0
+    if not 0 < number <= 1:
+        raise ValueError(f"configs/ablations.py: got {value!r}, wanted a number above 0, at most 1")
+    return number
+
+
+CELLS = {"ratio": ratio, "generator": generator, "size": size}

@@ -1,0 +1,179 @@
+"""The paper's tables from runs, the ablations' configurations, and the sweep that runs them."""
+
+import csv
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from b2b_jax.errors import UserError
+from b2b_jax.evaluation import tables
+from configs import ablations, demo, reds
+
+ROOT = Path(__file__).parents[1]
+SWEEP = ROOT / "tools" / "sweep.py"
+
+
+def write_run(folder, dataset, psnr, network="nafnet", ablation="", **results):
+    folder.mkdir()
+    config = {"evaluation": {"ablation": ablation}, "deblurrer": {"network": {"name": network}}}
+    rows = {row: {"psnr": value, "ssim": value / 40} for row, value in psnr.items()}
+    (folder / "config.json").write_text(json.dumps(config))
+    found = {"dataset": dataset, "rows": rows, "protocol": "standard", "protocol_text": "RGB"}
+    (folder / "results.json").write_text(json.dumps(found | results))
+    return folder
+
+
+@pytest.fixture
+def folders(tmp_path):
+    accuracies = {"input": {"acc1": 0.1, "acc2": 0.2}, "converted": {"acc1": 0.9, "acc2": 0.85}}
+    return [
+        write_run(tmp_path / "a", "reds", {"deblurrer": 25.0, "blur2blur": 27.0}, converter=accuracies),
+        write_run(tmp_path / "b", "reds", {"deblurrer": 26.0, "blur2blur": 28.0}),
+        write_run(tmp_path / "c", "scenes", {"deblurrer": 20.0, "blur2blur": 22.0}, network="restormer"),
+        write_run(tmp_path / "d", "reds", {"deblurrer": 10.0, "blur2blur": 24.0}, ablation="ratio,0.7"),
+        write_run(tmp_path / "e", "reds", {"deblurrer": 10.0, "blur2blur": 23.0}, ablation="ratio,0.65"),
+    ]
+
+
+def line(text, start):
+    return next(line for line in text.splitlines() if line.startswith(start))
+
+
+def test_every_cell_has_our_value_and_the_papers(folders):
+    grids = tables.make(tables.read(folders))
+    assert [grid.title[:7] for grid in grids] == [f"Table {i}" for i in range(2, 7)]
+    methods, ratio = tables.markdown(grids[0]), tables.markdown(grids[1])
+    assert line(methods, "|  |") == "|  | RB2V_Street | REDS | RSBlur | GoPro | scenes |"
+    cells = line(methods, "| Blur2Blur + NAFNet |").split(" | ")
+    assert cells[1:3] == ["[26.98 / 0.812]", "27.50 / 0.688 (2 runs) [28.11 / 0.893]"] and cells[4:] == ["", " |"]
+    assert line(methods, "| Blur2Blur + Restormer |").endswith("|  |  |  |  | 22.00 / 0.550 |")
+    assert line(ratio, "| 0.7 |").split(" | ")[2] == "24.00 / 0.600"
+    assert line(ratio, "| 0.65 |").split(" | ")[2] == "23.00 / 0.575"
+    assert line(ratio, "| 0.6 |").split(" | ")[2] == "[28.11 / 0.893]"
+    assert line(tables.markdown(grids[4]), "| converted |").split(" | ")[2] == "90.0 / 85.0"
+
+
+def test_nothing_run_leaves_the_papers_values_alone():
+    grids = tables.make([])
+    assert sum(bool(cell.ours) for grid in grids for row in grid.cells for cell in row) == 0
+    assert sum(bool(cell.paper) for grid in grids for row in grid.cells for cell in row) == 6 + 3
+
+
+def test_the_formats_hold_the_same_numbers(folders):
+    grid = tables.make(tables.read(folders))[0]
+    rows = {(row["row"], row["column"]): row for row in csv.DictReader(tables.comma_separated(grid).splitlines())}
+    found = rows["Blur2Blur + NAFNet", "REDS"]
+    assert (found["PSNR"], found["SSIM"], found["runs"]) == ("27.5000", "0.6875", "2")
+    assert (found["paper PSNR"], found["paper SSIM"]) == ("28.1100", "0.8930")
+    assert rows["NAFNet", "GoPro"]["PSNR"] == "" and len(rows) == len(grid.rows) * len(grid.columns)
+    latex = tables.latex(grid)
+    assert r"RB2V\_Street" in latex and r"27.50 / 0.688 (2 runs) [28.11 / 0.893]" in latex
+    assert latex.count(r"\\") == 1 + len(grid.rows) and r"\begin{tabular}{lrrrrr}" in latex
+
+
+def test_the_command_line_prints_or_explains(folders, tmp_path):
+    command = [sys.executable, ROOT / "tools" / "make_tables.py"]
+    env = {"PYTHONPATH": str(ROOT), "PATH": ""}
+    done = subprocess.run([*command, *folders, "--format", "csv"], capture_output=True, text=True, env=env)
+    assert done.returncode == 0 and "Table 6: Acc1 / Acc2,converted,REDS,90.0000,85.0000,1,," in done.stdout
+    wrong = subprocess.run([*command, tmp_path], capture_output=True, text=True, env=env)
+    assert wrong.returncode == 2 and wrong.stderr.count("\n") == 1 and "no finished run" in wrong.stderr
+    with pytest.raises(UserError, match="no finished run"):
+        tables.read([tmp_path])
+
+
+# ------------------------------------------------------------------------------------------------------------ ablations
+
+
+def test_an_ablation_changes_its_key_and_says_so():
+    config = ablations.get_config("ratio,0.7")
+    assert (config.data.unknown, config.data.split_ratio) == ("reds", 0.7)
+    config.data.split_ratio, config.evaluation.ablation = 0.6, ""
+    assert config.to_dict() == reds.get_config().to_dict()
+    assert ablations.get_config("generator,mimo_unet_plus,rsblur").translator.generator.num_res == 20
+    scenes = ablations.get_config("ratio,0.75,demo").data.scenes
+    assert (scenes.blur, scenes.sharp) == (900, 300)
+    half, whole = ablations.get_config("size,0.5,demo").data.scenes, demo.get_config().data.scenes
+    assert (half.blur, half.sharp) == (whole.blur / 2, whole.sharp / 2)
+
+
+def test_the_rows_of_the_tables_are_cells_of_the_ablations():
+    assert set(tables.ABLATIONS) == set(ablations.CELLS)
+    for name, (_, values) in tables.ABLATIONS.items():
+        for value in values:
+            assert ablations.get_config(f"{name},{value},demo").evaluation.ablation == f"{name},{value}"
+
+
+@pytest.mark.parametrize(
+    "variant", ["", "ratio", "ratio,2", "ratio,x", "depth,1", "ratio,0.5,moon", "size,0.5", "generator,gan"]
+)
+def test_a_cell_that_is_none_is_told(variant):
+    with pytest.raises(ValueError, match=r"configs/ablations\.py"):
+        ablations.get_config(variant)
+
+
+# ---------------------------------------------------------------------------------------------------------------- sweep
+
+
+def append(path, text):
+    return f"{sys.executable} -c \"open('{path}', 'a').write('{text}')\""
+
+
+def start(file):
+    return subprocess.Popen([sys.executable, SWEEP, file], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def test_a_sweep_runs_what_is_left(tmp_path):
+    file, log = tmp_path / "cells.txt", tmp_path / "log"
+    lines = [
+        "# a comment",
+        append(log, "a"),
+        "",
+        f"{sys.executable} -c 'raise SystemExit(3)'",
+        "no-such-program",
+        append(log, "b"),
+    ]
+    file.write_text("\n".join(lines))
+    first = start(file)
+    output, errors = first.communicate(timeout=60)
+    assert first.returncode == 1 and log.read_text() == "ab" and "cannot be started" in errors
+    assert "exit code 3" in output and "2 of 4 done" in output and output.count("failed:") == 2
+    file.write_text("\n".join([lines[1], append(log, "c"), lines[5]]))
+    again = start(file)
+    output, _ = again.communicate(timeout=60)
+    assert again.returncode == 0 and log.read_text() == "abc" and output.count("done before") == 2
+
+
+def test_a_stopped_sweep_stops_its_command_and_goes_on_with_it(tmp_path):
+    file, log = tmp_path / "cells.txt", tmp_path / "log"
+    program = tmp_path / "program.py"
+    program.write_text(
+        "import pathlib, signal, sys, time\n"
+        f"log = pathlib.Path({str(log)!r})\n"
+        "signal.signal(signal.SIGTERM, lambda *_: (log.write_text('saved'), sys.exit(143)))\n"
+        "first = not log.exists()\n"
+        "log.write_text('started' if first else log.read_text() + ', resumed')\n"
+        "time.sleep(60 if first else 0)\n"
+    )
+    file.write_text(f"{sys.executable} {program}\n{append(log, ', next')}")
+    process = start(file)
+    while not log.exists():
+        time.sleep(0.02)
+    time.sleep(0.2)
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=60)
+    assert process.returncode == 143 and log.read_text() == "saved"
+    again = start(file)
+    again.communicate(timeout=60)
+    assert again.returncode == 0 and log.read_text() == "saved, resumed, next"
+
+
+def test_a_list_that_is_not_there_is_told(tmp_path):
+    process = start(tmp_path / "none.txt")
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 2 and errors.count("\n") == 1 and "cannot be read" in errors

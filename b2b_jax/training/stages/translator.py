@@ -64,7 +64,7 @@ def streams(
     supplies: Sequence[domains.Supply],
     crop: int,
     seed: int,
-    further: Mapping[str, str] = MappingProxyType({}),
+    further: Mapping[str, str] | None = None,
 ) -> list[grain.MapDataset]:
     """Endless crops of every supply, shuffled under the seed numbers `seed`, `seed` + 1, …
 

@@ -306,6 +306,12 @@ def test_truncated_16_bits_are_refused(tmp_path, name):
         photos.read(tmp_path / name)
 
 
+def test_what_a_format_cannot_hold_is_named(tmp_path):
+    with pytest.raises(ImageError, match=f"^{tmp_path / 'a.jpg'}: cannot be written .EXIF data is too long"):
+        photos.write(tmp_path / "a.jpg", Photo(RGB8, exif=bytes(70_000)))
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_failed_write_leaves_nothing(tmp_path, monkeypatch):
     monkeypatch.setattr(imagecodecs, "png_encode", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
     with pytest.raises(OSError, match="disk full"):

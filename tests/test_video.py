@@ -196,6 +196,21 @@ def test_subtitles_are_kept(tmp_path, name, codec):
     assert found[0] == found[1] and found[0][1] == "swe" and len(found[0][2]) == 1
 
 
+def test_sound_of_a_kind_that_nobody_knows_is_left_out_and_named(tmp_path):
+    source = tmp_path / "a.mp4"
+    with av.open(str(source), "w") as out:
+        stream = out.add_stream("libx264", 25, width=64, height=48)
+        sound = out.add_mux_stream("mpegh_3d_audio", rate=48000)
+        out.mux([p for frame in pictures(count=3) for p in stream.encode(av.VideoFrame.from_ndarray(frame))])
+        packet = av.Packet(bytes(40))
+        packet.pts = packet.dts = 0
+        packet.duration, packet.stream, packet.time_base = 1024, sound, Fraction(1, 48000)
+        out.mux([packet, *stream.encode(None)])
+    note = video.convert(source, {tmp_path / "b.mp4": ALL}, same)
+    assert note == "a stream of audio of unknown kind is left out"
+    assert len(read(tmp_path / "b.mp4")[0]) == 3
+
+
 # ----------------------------------------------------------------------------------------------------- sizes and depths
 
 

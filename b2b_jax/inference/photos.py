@@ -66,8 +66,8 @@ def read(path: str | os.PathLike) -> Photo:
 def write(path: str | os.PathLike, photo: Photo) -> None:
     """Writes a photo so that `path` holds the whole file or is untouched; its suffix, one of images.SAVE, says what.
 
-    16 bits are written to PNG and TIFF, and rounded to 8 for others. ImageError: the format holds no transparency;
-    OSError: the disk is full or the folder cannot be written.
+    16 bits are written to PNG and TIFF, and rounded to 8 for others. ImageError: the format cannot hold the photo's
+    transparency, size or EXIF data; OSError: the disk is full or the folder cannot be written.
     """
     path = Path(path)
     suffix, array = path.suffix.lower(), _array(photo)
@@ -79,7 +79,10 @@ def write(path: str | os.PathLike, photo: Photo) -> None:
         else:
             array = array if array.dtype == np.uint8 else images.to_uint8(images.to_float(array))
             kept = {"icc_profile": photo.profile or None} | ({"exif": photo.exif} if photo.exif else {})
-            Image.fromarray(array).save(part, **images.SAVE[suffix], **kept)
+            try:
+                Image.fromarray(array).save(part, **images.SAVE[suffix], **kept)
+            except ValueError as error:
+                raise ImageError(f"{path}: cannot be written ({error})") from error
 
 
 def turn(array: np.ndarray, orientation: int) -> np.ndarray:

@@ -77,7 +77,7 @@ class Writer:
         for name, value in self._colours.items():
             setattr(self._video.codec_context, name, value)
         self._video.set_display_matrix(_display_matrix(picture))
-        copied = (*reader.streams.audio, *reader.streams.subtitles)
+        copied = [stream for stream in (*reader.streams.audio, *reader.streams.subtitles) if self._known(stream)]
         self._copies = {stream.index: self._copy_of(stream) for stream in copied}
         self._durations: dict[int, int] = {}
 
@@ -122,6 +122,12 @@ class Writer:
         for packet in self._video.encode(frame):
             packet.duration = self._durations.pop(packet.pts)
             self._container.mux(packet)
+
+    def _known(self, stream: av.stream.Stream) -> bool:
+        """False, with a note, for a stream of a kind that FFmpeg does not know and so cannot copy."""
+        if stream.codec_context is None:
+            self.note = "; ".join(filter(None, [self.note, f"a stream of {stream.type} of unknown kind is left out"]))
+        return stream.codec_context is not None
 
     def _copy_of(self, stream: av.stream.Stream) -> av.stream.Stream:
         try:

@@ -247,6 +247,8 @@ def test_orientation(tmp_path, orientation):
     deep = tmp_path / "deep.tif"
     tifffile.imwrite(deep, RGB16, photometric="rgb", extratags=[(274, "H", 1, orientation, True)])
     np.testing.assert_array_equal(there_and_back(deep).pixels, photos.turn(RGB16, orientation))
+    Image.fromarray(ALPHA16.astype(np.int32)).save(tmp_path / "i.tif", exif=exif(orientation))
+    np.testing.assert_array_equal(there_and_back(tmp_path / "i.tif").pixels[..., 0], photos.turn(ALPHA16, orientation))
     Image.fromarray(RGB8).save(tmp_path / "b.tif", exif=exif(orientation), icc_profile=SRGB)
     np.testing.assert_array_equal(there_and_back(tmp_path / "b.tif").pixels, upright)
     assert_kept(tmp_path / "copy.tif")

@@ -54,12 +54,10 @@ def read(path: str | os.PathLike) -> Photo:
         exif, profile = _exif(image, notes), image.info.get("icc_profile") or b""
         if sixteen_bits.holds(path, image):
             array = turn(sixteen_bits.read(path, image.format), orientation)
-        elif image.mode[0] in "IF":
-            array = turn(_deep_grey(path, np.asarray(image)), orientation)
         else:
             image = ImageOps.exif_transpose(image)
             image, profile = _from_cmyk(image, profile, notes) if image.mode == "CMYK" else (image, profile)
-            array = np.array(_plain(image))
+            array = _deep_grey(path, np.asarray(image)) if image.mode[0] in "IF" else np.array(_plain(image))
     return _photo(array, profile, exif, "; ".join(notes))
 
 

@@ -133,7 +133,7 @@ class Writer:
         try:
             copy = self._container.add_stream_from_template(stream)
         except ValueError as error:
-            raise VideoError(f"{self._target}: the {stream.type} cannot be copied ({error}); try a .mkv") from error
+            raise VideoError(f"{self._target}: cannot hold the {stream.type} of the input ({error})") from error
         copy.metadata.update(stream.metadata)
         copy.disposition = stream.disposition
         return copy

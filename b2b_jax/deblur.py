@@ -217,8 +217,9 @@ def run(todo: list[Job], restorer: Restorer) -> list[str]:
 def deblur_photo(job: Job, restorer: Restorer) -> str:
     """Restores a photo; returns what its owner should know."""
     photo = photos.read(job.source)
-    plan = restorer.plan(*photo.pixels.shape[:2])
-    with tqdm(total=plan.tiles, desc=job.source.name, unit="tile", leave=False, dynamic_ncols=True) as bar:
+    with tqdm(desc=job.source.name, unit="tile", leave=False, dynamic_ncols=True) as bar:
+        plan = restorer.plan(*photo.pixels.shape[:2])
+        bar.reset(plan.tiles)
         restored = restorer.photo(photo.pixels, plan, bar.update)
     for path, channels in slices(job, restored.shape[-1]).items():
         photos.write(path, dataclasses.replace(photo, pixels=restored[..., channels]))

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 from fractions import Fraction
 from pathlib import Path
@@ -71,8 +72,9 @@ def call(networks, tmp_path, capsys):
         chosen = ["--model", str(networks.get(model, model))] if model else []
         code = deblur.main([*map(str, inputs), *chosen, "--output", str(tmp_path / "out"), *map(str, options)])
         printed, errors = capsys.readouterr()
-        lines = [line for line in errors.replace("\r", "\n").splitlines() if line.strip() and "it/s" not in line]
-        return code, printed, [line for line in lines if "|" not in line and "\x1b" not in line]
+        lines = errors.replace("\r", "\n").splitlines()
+        is_bar = re.compile(r"/s\]|s/\w+\]|\x1b").search
+        return code, printed, [line for line in lines if line.strip() and not is_bar(line)]
 
     return run
 

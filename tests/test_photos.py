@@ -247,6 +247,8 @@ def test_orientation(tmp_path, orientation):
     deep = tmp_path / "deep.tif"
     tifffile.imwrite(deep, RGB16, photometric="rgb", extratags=[(274, "H", 1, orientation, True)])
     np.testing.assert_array_equal(there_and_back(deep).pixels, photos.turn(RGB16, orientation))
+    Image.fromarray(ALPHA16.astype(np.int32)).save(tmp_path / "i.tif", exif=exif(orientation))
+    np.testing.assert_array_equal(there_and_back(tmp_path / "i.tif").pixels[..., 0], photos.turn(ALPHA16, orientation))
     Image.fromarray(RGB8).save(tmp_path / "b.tif", exif=exif(orientation), icc_profile=SRGB)
     np.testing.assert_array_equal(there_and_back(tmp_path / "b.tif").pixels, upright)
     assert_kept(tmp_path / "copy.tif")
@@ -304,6 +306,12 @@ def test_truncated_16_bits_are_refused(tmp_path, name):
     (tmp_path / name).write_bytes(data[: len(data) * 2 // 3])
     with pytest.raises(ImageError, match=f"^{tmp_path / name}: "):
         photos.read(tmp_path / name)
+
+
+def test_what_a_format_cannot_hold_is_named(tmp_path):
+    with pytest.raises(ImageError, match=f"^{tmp_path / 'a.jpg'}: cannot be written .EXIF data is too long"):
+        photos.write(tmp_path / "a.jpg", Photo(RGB8, exif=bytes(70_000)))
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_failed_write_leaves_nothing(tmp_path, monkeypatch):

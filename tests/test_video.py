@@ -196,6 +196,28 @@ def test_subtitles_are_kept(tmp_path, name, codec):
     assert found[0] == found[1] and found[0][1] == "swe" and len(found[0][2]) == 1
 
 
+def test_sound_of_a_kind_that_nobody_knows_is_left_out_and_named(tmp_path):
+    source = tmp_path / "a.mp4"
+    with av.open(str(source), "w") as out:
+        stream = out.add_stream("libx264", 25, width=64, height=48)
+        sound = out.add_mux_stream("mpegh_3d_audio", rate=48000)
+        out.mux([p for frame in pictures(count=3) for p in stream.encode(av.VideoFrame.from_ndarray(frame))])
+        packet = av.Packet(bytes(40))
+        packet.pts = packet.dts = 0
+        packet.duration, packet.stream, packet.time_base = 1024, sound, Fraction(1, 48000)
+        out.mux([packet, *stream.encode(None)])
+    note = video.convert(source, {tmp_path / "b.mp4": ALL}, same)
+    assert note == "a stream of audio of unknown kind is left out"
+    assert len(read(tmp_path / "b.mp4")[0]) == 3
+
+
+def test_sound_that_a_container_cannot_hold_is_not_dropped_silently(tmp_path):
+    source = make(tmp_path / "a.mkv", sound="aac")
+    with pytest.raises(VideoError, match="cannot hold the audio of the input"):
+        video.convert(source, {tmp_path / "b.webm": ALL}, same)
+    assert [path.name for path in tmp_path.iterdir()] == ["a.mkv"]
+
+
 # ----------------------------------------------------------------------------------------------------- sizes and depths
 
 

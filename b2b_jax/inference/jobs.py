@@ -62,7 +62,7 @@ def _listed(path: Path, output: Path) -> Iterator[tuple[Path, Path]]:
     # What an earlier call wrote is no input when the output lies within the folder.
     written = output.resolve() if path.resolve() in output.resolve().parents else None
     files = images.find(path, images.EXTENSIONS | video.EXTENSIONS)
-    files = [file for file in files if written is None or written not in file.absolute().resolve().parents]
+    files = [file for file in files if written is None or written not in file.resolve().parents]
     if not files:
         raise ImageError(f"{path}: no photos or videos in this folder")
     yield from ((file, file.relative_to(path)) for file in files)

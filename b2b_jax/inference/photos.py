@@ -54,20 +54,18 @@ def read(path: str | os.PathLike) -> Photo:
         exif, profile = _exif(image, notes), image.info.get("icc_profile") or b""
         if sixteen_bits.holds(path, image):
             array = turn(sixteen_bits.read(path, image.format), orientation)
-        elif image.mode[0] in "IF":
-            array = turn(_deep_grey(path, np.asarray(image)), orientation)
         else:
             image = ImageOps.exif_transpose(image)
             image, profile = _from_cmyk(image, profile, notes) if image.mode == "CMYK" else (image, profile)
-            array = np.array(_plain(image))
+            array = _deep_grey(path, np.asarray(image)) if image.mode[0] in "IF" else np.array(_plain(image))
     return _photo(array, profile, exif, "; ".join(notes))
 
 
 def write(path: str | os.PathLike, photo: Photo) -> None:
     """Writes a photo so that `path` holds the whole file or is untouched; its suffix, one of images.SAVE, says what.
 
-    16 bits are written to PNG and TIFF, and rounded to 8 for others. ImageError: the format holds no transparency;
-    OSError: the disk is full or the folder cannot be written.
+    16 bits are written to PNG and TIFF, and rounded to 8 for others. ImageError: the format cannot hold the photo's
+    transparency, size or EXIF data; OSError: the disk is full or the folder cannot be written.
     """
     path = Path(path)
     suffix, array = path.suffix.lower(), _array(photo)
@@ -79,7 +77,10 @@ def write(path: str | os.PathLike, photo: Photo) -> None:
         else:
             array = array if array.dtype == np.uint8 else images.to_uint8(images.to_float(array))
             kept = {"icc_profile": photo.profile or None} | ({"exif": photo.exif} if photo.exif else {})
-            Image.fromarray(array).save(part, **images.SAVE[suffix], **kept)
+            try:
+                Image.fromarray(array).save(part, **images.SAVE[suffix], **kept)
+            except ValueError as error:
+                raise ImageError(f"{path}: cannot be written ({error})") from error
 
 
 def turn(array: np.ndarray, orientation: int) -> np.ndarray:

@@ -26,7 +26,8 @@ EXTENSIONS = frozenset(
 Frames = Iterable[np.ndarray]
 Restore = Callable[[Frames], Frames]
 
-TOLERANCE = 0.2  # seconds that a whole file may end before its header says
+EXACT = {"mov", "matroska", "avi"}  # FFmpeg's names of the containers whose headers say when the file ends
+TOLERANCE = 0.1  # seconds that a whole file may end before its header says, besides the time of its last frame
 
 
 def output_suffix(source: Path) -> str:
@@ -110,7 +111,9 @@ def _frames(
                 raise VideoError(f"{source}: changes its size to {frame.width} x {frame.height} at {end:.1f} s")
             times.append(clock.time(frame))
             yield frame.to_ndarray(format=pixel_format, interpolation=SCALING)
-    _check_end(source, reader, end)
+    missing = ((reader.duration or 0) + (reader.start_time or 0)) / av.time_base - end
+    if EXACT & set(reader.format.name.split(",")) and missing > TOLERANCE + clock.longest * video.time_base:
+        raise VideoError(f"{source}: truncated, {missing:.1f} s before its end")
 
 
 def _next(source: Path, packets: Iterator[av.Packet], end: float) -> av.Packet | None:
@@ -122,10 +125,13 @@ def _next(source: Path, packets: Iterator[av.Packet], end: float) -> av.Packet |
 
 
 class Clock:
-    """Time stamps and durations of frames in the stream's time base; they rise, and exist where a file has none."""
+    """Time stamps and durations of frames in the stream's time base; they rise, and exist where a file has none.
+
+    `longest` is the longest time between two frames.
+    """
 
     def __init__(self, stream: av.VideoStream):
-        self._step = max(round(1 / ((stream.guessed_rate or 25) * stream.time_base)), 1)
+        self._step = self.longest = max(round(1 / ((stream.guessed_rate or 25) * stream.time_base)), 1)
         self._last: int | None = None
 
     def time(self, frame: av.VideoFrame) -> tuple[int, int]:
@@ -135,12 +141,5 @@ class Clock:
             self._last = 0 if last is None else last + self._step
         else:
             self._last = frame.pts if last is None else max(frame.pts, last + 1)
+            self.longest = max(self.longest, 0 if last is None else self._last - last)
         return self._last, frame.duration or self._step
-
-
-def _check_end(source: Path, reader: av.container.InputContainer, end: float) -> None:
-    """VideoError when the packets end, in seconds, before what the header says; headers of streams say nothing."""
-    says = not {"mpegts", "mpeg", "h264", "hevc", "m4v"} & set(reader.format.name.split(","))
-    missing = (reader.duration or 0) / av.time_base + (reader.start_time or 0) / av.time_base - end
-    if says and missing > TOLERANCE:
-        raise VideoError(f"{source}: truncated, {missing:.1f} s before its end")

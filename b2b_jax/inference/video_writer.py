@@ -77,7 +77,7 @@ class Writer:
         for name, value in self._colours.items():
             setattr(self._video.codec_context, name, value)
         self._video.set_display_matrix(_display_matrix(picture))
-        copied = (*reader.streams.audio, *reader.streams.subtitles)
+        copied = [stream for stream in (*reader.streams.audio, *reader.streams.subtitles) if self._known(stream)]
         self._copies = {stream.index: self._copy_of(stream) for stream in copied}
         self._durations: dict[int, int] = {}
 
@@ -123,11 +123,17 @@ class Writer:
             packet.duration = self._durations.pop(packet.pts)
             self._container.mux(packet)
 
+    def _known(self, stream: av.stream.Stream) -> bool:
+        """False, with a note, for a stream of a kind that FFmpeg does not know and so cannot copy."""
+        if stream.codec_context is None:
+            self.note = "; ".join(filter(None, [self.note, f"a stream of {stream.type} of unknown kind is left out"]))
+        return stream.codec_context is not None
+
     def _copy_of(self, stream: av.stream.Stream) -> av.stream.Stream:
         try:
             copy = self._container.add_stream_from_template(stream)
         except ValueError as error:
-            raise VideoError(f"{self._target}: the {stream.type} cannot be copied ({error}); try a .mkv") from error
+            raise VideoError(f"{self._target}: cannot hold the {stream.type} of the input ({error})") from error
         copy.metadata.update(stream.metadata)
         copy.disposition = stream.disposition
         return copy

@@ -77,7 +77,7 @@ def start(coordinator: str | None, processes: int | None, process: int | None, h
         raise UserError(f"--{missing[0]} is not given; --coordinator, --num_processes and --process_id go together")
     elif not 0 <= process < processes or ":" not in coordinator:
         raise UserError(
-            f"--process_id {process} of {processes} at {coordinator}: wanted 0 to N - 1, of N, at HOST:PORT"
+            f"--process_id is {process} of {processes} at {coordinator}; wanted 0 to N - 1 of N at HOST:PORT"
         )
     else:
         jax.distributed.initialize(*given.values(), cluster_detection_method="deactivate", **options)

@@ -131,6 +131,9 @@ def test_the_default_folder_is_named_after_the_configuration(parse):
         (["--config.data.scenes.known_kernel.kind=bo"], ["data.scenes.known_kernel", "box"]),
         (["--config.compute_dtype=float16"], ["compute_dtype is 'float16'", "bfloat16"]),
         (["--config.loop.log_every=0"], ["loop.log_every is 0"]),
+        (["--config.loop.keep_best=-1"], ["loop.keep_best is -1", "at least 0"]),
+        (["--num_processes=2"], ["--coordinator is not given", "--process_id go together"]),
+        (["--coordinator=a:1", "--num_processes=2", "--process_id=2"], ["--process_id is 2 of 2 at a:1"]),
     ],
 )
 def test_a_setting_that_cannot_be(refused, arguments, wanted):
@@ -197,6 +200,11 @@ def test_the_same_folder_takes_other_settings_of_loop_and_evaluation(parse, tmp_
     main.refuse_changes(run)
     main.record(run)
     assert '"log_every": 7' in (tmp_path / "run" / "config.json").read_text()
+
+
+def test_a_refused_command_leaves_no_folder(refused, tmp_path):
+    refused(QUICK, "--config.translator.batch=0")
+    assert not (tmp_path / "run").exists()
 
 
 def test_differences_name_changed_new_and_lost_keys():

@@ -307,7 +307,8 @@ def torture_nan(bench: Bench) -> Iterator[Row]:
 
 
 # Without hinge and zeros: of a gradient that is nothing but rounding Adam makes a whole step, another one everywhere.
-TOGETHER = ("translator.batch=8", "translator.steps=20", "translator.gan_loss=logistic")
+# Nor with the logistic loss: at the first step the discriminator's gradients of real and fake nearly cancel.
+TOGETHER = ("translator.batch=8", "translator.steps=20", "translator.gan_loss=least_squares")
 TOGETHER += ("translator.generator.zero_init=False",)
 
 

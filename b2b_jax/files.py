@@ -65,8 +65,8 @@ def lock(folder: Path) -> Iterator[None]:
             yield
         finally:
             path.unlink(missing_ok=True)
-    with contextlib.suppress(OSError):  # it holds something
-        folder.rmdir()
+            with contextlib.suppress(OSError):  # it holds something
+                folder.rmdir()
 
 
 def _locked(path: Path) -> Any:

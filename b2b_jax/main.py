@@ -12,6 +12,7 @@ import logging as standard_logging
 import re
 import shutil
 import sys
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -326,4 +327,11 @@ def differences(key: str, old: object, new: object) -> list[str]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        code = main()
+    except Exception:
+        traceback.print_exc()
+        code = 1
+    if code == 1:
+        sharding.leave(code)
+    sys.exit(code)

@@ -5,7 +5,9 @@ it alone knows reaches the others through JAX's coordination service, which `sta
 """
 
 import importlib.util
+import itertools
 import os
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from b2b_jax.errors import UserError
 
+_passed = itertools.count()  # the same in all processes: they pass the same places
 PATIENCE = 30 * 24 * 3600 * 1000  # ms that processes wait for one that evaluates; a dead one is found by its heartbeat
 
 
@@ -66,7 +69,7 @@ def start(coordinator: str | None, processes: int | None, process: int | None, h
     """
     given = {"coordinator": coordinator, "num_processes": processes, "process_id": process}
     missing = [name for name, value in given.items() if value is None]
-    options = {"heartbeat_timeout_seconds": heartbeat}
+    options = {"heartbeat_timeout_seconds": heartbeat, "shutdown_timeout_seconds": heartbeat}
     if len(missing) == 3:
         if several(os.environ):
             jax.distributed.initialize(**options)
@@ -74,7 +77,7 @@ def start(coordinator: str | None, processes: int | None, process: int | None, h
         raise UserError(f"--{missing[0]} is not given; --coordinator, --num_processes and --process_id go together")
     elif not 0 <= process < processes or ":" not in coordinator:
         raise UserError(
-            f"--process_id {process} of {processes} at {coordinator}: wanted 0 to N - 1, of N, at HOST:PORT"
+            f"--process_id is {process} of {processes} at {coordinator}; wanted 0 to N - 1 of N at HOST:PORT"
         )
     else:
         jax.distributed.initialize(*given.values(), cluster_detection_method="deactivate", **options)
@@ -88,15 +91,26 @@ def several(environment: Mapping[str, str]) -> bool:
     return int(tasks or 1) > 1 or (chips and importlib.util.find_spec("libtpu") is not None)
 
 
+def leave(code: int) -> None:
+    """Ends one of several processes at once after an error of its own, so that the others notice and end as well.
+
+    Otherwise JAX waits at the exit for them, and they wait for this one's part of the next step.
+    """
+    if jax.process_count() > 1:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+
 def is_first() -> bool:
     """True in the one process that writes files."""
     return jax.process_index() == 0
 
 
 def wait_for_all(name: str) -> None:
-    """Returns once every process has come here; the names of places that are passed again may be equal."""
+    """Returns once every process has come here; `name` is for the error when one does not."""
     if jax.process_count() > 1:
-        distributed.global_state.client.wait_at_barrier(name, PATIENCE)
+        distributed.global_state.client.wait_at_barrier(f"{name} ({next(_passed)})", PATIENCE)
 
 
 def first_alone(name: str, action: Callable[[], object]) -> None:

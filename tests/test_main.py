@@ -155,6 +155,9 @@ def test_the_default_folder_is_named_after_the_configuration(parse):
         (["--config.data.degradation.kind=blur"], ["data.degradation.kind is 'blur'", "realistic", "frames"]),
         (["--config.data.degradation.response=log"], ["data.degradation.response is 'log'", "gamma, srgb, linear"]),
         (["--config.data.degradation.frames=0"], ["data.degradation.frames is 0"]),
+        (["--config.loop.keep_best=-1"], ["loop.keep_best is -1", "at least 0"]),
+        (["--num_processes=2"], ["--coordinator is not given", "--process_id go together"]),
+        (["--coordinator=a:1", "--num_processes=2", "--process_id=2"], ["--process_id is 2 of 2 at a:1"]),
     ],
 )
 def test_a_setting_that_cannot_be(refused, arguments, wanted):
@@ -237,6 +240,11 @@ def test_the_same_folder_takes_other_settings_of_loop_and_evaluation(parse, tmp_
     main.refuse_changes(run)
     main.record(run)
     assert '"log_every": 7' in (tmp_path / "run" / "config.json").read_text()
+
+
+def test_a_refused_command_leaves_no_folder(refused, tmp_path):
+    refused(QUICK, "--config.translator.batch=0")
+    assert not (tmp_path / "run").exists()
 
 
 def test_differences_name_changed_new_and_lost_keys():

@@ -13,6 +13,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from helpers import OPTIONS
 from jax.sharding import AxisType, Mesh
 from test_models import random_variables
@@ -87,6 +88,20 @@ def test_eight_devices_train_as_one():
     assert facts["donated"]
     assert (facts["step"], facts["skipped"]) == (STEPS, 0)
     assert facts["error"] < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("environment", "several"),
+    [
+        ({}, False),
+        ({"SLURM_PROCID": "0", "SLURM_STEP_NODELIST": "a", "SLURM_NTASKS": "1"}, False),
+        ({"SLURM_NTASKS": "8"}, False),  # in the batch script: nobody started eight of us
+        ({"SLURM_PROCID": "3", "SLURM_STEP_NODELIST": "a[1-2]", "SLURM_NTASKS": "8"}, True),
+        ({"OMPI_COMM_WORLD_SIZE": "2"}, True),
+    ],
+)
+def test_a_launcher_is_recognised_by_what_it_sets(environment, several):
+    assert sharding.several(environment) == several
 
 
 def test_frozen_weights_are_arguments_of_the_step_and_not_constants_in_it():

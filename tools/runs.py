@@ -101,10 +101,10 @@ class Run:
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def names(self, stage: str) -> list[list[str]]:
-        """The names of the photos of every step; those of a second process after those of the first."""
+        """The names of the photos of every step; those of a second process, where there was one, after the first's."""
         first, second = (images(self.stage(stage) / name) for name in ("images.jsonl", "images.1.jsonl"))
-        batch = len(first[max(first)])
-        return [(first[step] + second.get(step, []))[:batch] for step in sorted(first)]
+        whole = max(map(len, first.values())) * (2 if second.keys() >= first.keys() else 1)
+        return [(first[step] + second.get(step, []))[:whole] for step in sorted(first)]
 
     def values(self, stage: str, step: int | None = None) -> dict[str, np.ndarray]:
         """The arrays of a checkpoint, by default the last, by their path."""

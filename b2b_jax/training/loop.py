@@ -67,16 +67,18 @@ def train(task: Task, dataset: grain.MapDataset, folder: Path, config: ConfigDic
     start, stop = time.monotonic(), signals.Stop()
     with signals.watch(stop), Checkpoints(folder / "checkpoints", config.loop) as checkpoints:
         mesh = sharding.make_mesh()
-        step, state, frozen, key = compiled(task, mesh, config.seed)
+        state, frozen, key = fresh(task, mesh, config.seed)
         state = checkpoints.restore(state) or state
         done = int(state.step)
         process = jax.process_index()
         log = NoLog(folder, done, process) if process else Log(folder, done, config.loop.wandb)
         with contextlib.closing(Reporter(task, folder, config.loop, log, state, start)) as report:
-            behind, stopped = deque(), 0
+            step, behind, stopped = None, deque(), 0
             for batch in pipeline.iterate(dataset, done, task.steps, config.data.threads, config.data.prefetch):
                 names = batch.pop("name").ravel().tolist()
-                state, metrics, notice = step(state, frozen, sharding.to_devices(batch, mesh), key, flag(stop, mesh))
+                inputs = (state, frozen, sharding.to_devices(batch, mesh), key, flag(stop, mesh))
+                step = step or compiled(task, mesh, inputs)
+                state, metrics, notice = step(*inputs)
                 done += 1
                 last = done == task.steps
                 behind.append(Outcome(done, names, metrics, notice))
@@ -95,22 +97,32 @@ def train(task: Task, dataset: grain.MapDataset, folder: Path, config: ConfigDic
     return sharding.local(state)
 
 
-def compiled(task: Task, mesh: Mesh, seed: int) -> tuple[Callable, State, Mapping, Array]:
-    """The jitted step, a fresh state, the frozen weights and the key, laid out on the devices."""
-    copies, parts = sharding.replicated(mesh), sharding.split(mesh)
+def fresh(task: Task, mesh: Mesh, seed: int) -> tuple[State, Mapping, Array]:
+    """A state at step 0, the frozen weights and the key, copies on all devices."""
+    copies, options = sharding.replicated(mesh), QUICK_COMPILATION.get(jax.default_backend())
     key = jax.jit(lambda: jax.random.key(seed), out_shardings=copies)()
-    options = QUICK_COMPILATION.get(jax.default_backend())
     state = jax.jit(task.init, out_shardings=copies, compiler_options=options)(key)
+    sizes = [f"{name} {count_parameters(params):,} parameters" for name, params in state.params.items()]
+    if sharding.is_first():
+        print(f"{task.name}: {', '.join(sizes)}, on {jax.device_count()} {jax.devices()[0].device_kind} device(s)")
+    return state, sharding.copies(task.frozen, mesh), key
+
+
+def compiled(task: Task, mesh: Mesh, inputs: tuple) -> Callable:
+    """The step, compiled for its inputs (state, frozen, batch, key, flags); the state's memory is used again.
+
+    Returns once every process has compiled it: the first exchange between them has little patience.
+    """
+    copies, parts = sharding.replicated(mesh), sharding.split(mesh)
 
     def body(state: State, frozen: Mapping, batch: Mapping, key: Array, flags: Array) -> tuple[State, dict, dict]:
         new, metrics = task.step(state, frozen, batch, key)
         return new, metrics, {"bad": new.bad_in_row, "signal": jnp.max(flags)}
 
     step = jax.jit(body, in_shardings=(copies, copies, parts, copies, parts), out_shardings=copies, donate_argnums=0)
-    sizes = [f"{name} {count_parameters(params):,} parameters" for name, params in state.params.items()]
-    if sharding.is_first():
-        print(f"{task.name}: {', '.join(sizes)}, on {jax.device_count()} {jax.devices()[0].device_kind} device(s)")
-    return step, state, sharding.copies(task.frozen, mesh), key
+    program = step.lower(*inputs).compile()
+    sharding.wait_for_all(f"{task.name} is compiled")
+    return program
 
 
 # ------------------------------------------------------------------------------------------------ what steps tell later
@@ -189,6 +201,7 @@ class Reporter:
     def _validate(self, done: int, state: State) -> Scores:
         with self.pause():
             scores, picture = self._task.evaluate(sharding.local(state))
+            sharding.wait_for_all(f"{self._task.name} is validated")
         self._show(**{k: f"{v:.2f}" for k, v in scores.items() if k.endswith("psnr")})
         self._log.scalars(done, scores | self._times())
         self._log.picture(done, picture)

@@ -175,7 +175,7 @@ def digests(folder):
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # what Orbax had still to write
 def test_a_full_disk_stops_within_a_save_interval_and_costs_nothing(tmp_path):
-    wide = functools.partial(train, width=300_000)
+    wide = functools.partial(train, width=100_000)
     wide(tmp_path / "whole")
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     kept = {}
@@ -195,7 +195,7 @@ def test_a_full_disk_stops_within_a_save_interval_and_costs_nothing(tmp_path):
     words = (
         "Could not save step 6",
         str(tmp_path / "run" / "checkpoints"),
-        "4,800,016 bytes",
+        "1,600,016 bytes",
         "File too large",
         "free there",
     )

@@ -23,6 +23,12 @@ EXTENSIONS = frozenset(
 )
 """Suffixes, in lower case, of the files that `find` takes for photos."""
 
+VIDEO_EXTENSIONS = frozenset(
+    {".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".mts", ".m2ts", ".wmv", ".flv", ".3gp"}
+    | {".ogv", ".vob", ".mxf", ".asf", ".y4m"}
+)
+"""Suffixes, in lower case, of the files in a folder that are taken for videos."""
+
 MAX_PIXELS = 1 << 29
 """Largest photo that `read` decodes: 537 million pixels, 1.6 GB as RGB."""
 

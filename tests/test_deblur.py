@@ -13,12 +13,12 @@ import jax
 import numpy as np
 import pytest
 import tifffile
+from helpers import jit
 from PIL import ExifTags, Image, ImageCms
 
 from b2b_jax import deblur, images, models, weights
-from b2b_jax.inference import pipeline, video
+from b2b_jax.inference import pipeline
 from b2b_jax.inference.tiles import Restorer
-from tests.helpers import jit
 
 RNG = np.random.default_rng(0)
 H, W = 16, 24
@@ -393,4 +393,4 @@ def test_a_name_that_says_nothing_is_looked_into(call, tmp_path):
 
 
 def test_suffixes_of_photos_and_videos_are_apart():
-    assert not images.EXTENSIONS & video.EXTENSIONS
+    assert not images.EXTENSIONS & images.VIDEO_EXTENSIONS

@@ -8,13 +8,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers import jit
 
 from b2b_jax import images, models, weights
 from b2b_jax.errors import UserError
 from b2b_jax.inference import pipeline, tiles
 from b2b_jax.inference.pipeline import Chain, Network
 from b2b_jax.inference.tiles import Restorer, cut
-from tests.helpers import jit
 
 
 class Mosaic(nn.Module):

@@ -53,7 +53,7 @@ def photos(folder: Path, cache: Path, every: int, limit: int, thin: float) -> tu
     """
     found = [Photo(path, None, _scene(path, folder)) for path in images.find(folder)]
     faults = []
-    for video in images.find(folder, frames.EXTENSIONS):
+    for video in images.find(folder, images.VIDEO_EXTENSIONS):
         files, fault = frames.extract(video, cache, every, limit, thin)
         found += [Photo(path, None, video.relative_to(folder).as_posix()) for path in files]
         faults += [fault] if fault else []

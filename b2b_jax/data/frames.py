@@ -14,7 +14,6 @@ from b2b_jax import images
 from b2b_jax.errors import UserError
 from b2b_jax.files import read_json, write_json
 
-EXTENSIONS = frozenset({".mp4", ".mov", ".m4v", ".avi", ".mkv", ".webm", ".mts", ".m2ts", ".mpg", ".mpeg", ".3gp"})
 THUMBNAIL = (32, 32)  # pixels; noise averages out in it, motion does not
 
 

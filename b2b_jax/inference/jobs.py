@@ -61,7 +61,7 @@ def _listed(path: Path, output: Path) -> Iterator[tuple[Path, Path]]:
         return
     # What an earlier call wrote is no input when the output lies within the folder.
     written = output.resolve() if path.resolve() in output.resolve().parents else None
-    files = images.find(path, images.EXTENSIONS | video.EXTENSIONS)
+    files = images.find(path, images.EXTENSIONS | images.VIDEO_EXTENSIONS)
     files = [file for file in files if written is None or written not in file.resolve().parents]
     if not files:
         raise ImageError(f"{path}: no photos or videos in this folder")
@@ -72,8 +72,8 @@ def _is_video(source: Path) -> bool:
     """By the suffix; when that says nothing, what Pillow cannot open may be a video."""
     suffix = source.suffix.lower()
     if suffix in images.EXTENSIONS or not source.is_file():
-        return suffix in video.EXTENSIONS
-    if suffix in video.EXTENSIONS:
+        return suffix in images.VIDEO_EXTENSIONS
+    if suffix in images.VIDEO_EXTENSIONS:
         return True
     try:
         with images.opened(source):

@@ -17,12 +17,6 @@ import numpy as np
 from b2b_jax import images
 from b2b_jax.inference.video_writer import CONTAINERS, SCALING, VideoError, Writer, depth, named
 
-EXTENSIONS = frozenset(
-    {".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".mts", ".m2ts", ".wmv", ".flv", ".3gp"}
-    | {".ogv", ".vob", ".mxf", ".asf", ".y4m"}
-)
-"""Suffixes, in lower case, of the files in a folder that are taken for videos."""
-
 Frames = Iterable[np.ndarray]
 Restore = Callable[[Frames], Frames]
 

@@ -8,7 +8,7 @@ import pytest
 import test_scoring as scoring_tests
 from scipy import ndimage
 
-from b2b_jax import images
+from b2b_jax import images, weights
 from b2b_jax.data.sources import ArraySource
 from b2b_jax.errors import UserError
 from b2b_jax.evaluation import evaluate, examples, filters, photographs, summary
@@ -251,6 +251,16 @@ def test_large_examples_show_their_middle(tmp_path):
     assert first.captions == {"blurry input": "20 dB"} and second.title == "other 1"
 
 
+def test_facts_tell_the_network_that_was_used_and_not_the_configured_one(run, tmp_path):
+    hyper = {"ndf": 4, "n_layers": 1}
+    weights.save(tmp_path / "given.safetensors", "patchgan", hyper, {"params": {"a": np.zeros(3, np.float32)}})
+    run.config.translator.weights = str(tmp_path / "given.safetensors")
+    facts = dict(summary.facts(run, {"evaluation": {"weights": {"translator": "abc"}}}))
+    assert facts["Translator"] == f"patchgan (ndf 4, n_layers 1); loaded from {tmp_path / 'given.safetensors'}"
+    assert facts["Deblurrer"] == "not there yet" and facts["SHA-256 of translator"] == "abc"
+    assert "length" in facts["Known blur"] and "jax" in facts["Versions"]
+
+
 def test_times_tell_every_stage(run):
     (run.workdir / "translator").mkdir()
     done = {"steps": 600, "seconds": 3725.0, "images_per_second": 119.13}
@@ -258,7 +268,7 @@ def test_times_tell_every_stage(run):
     spent = {"seconds": 50.0, "scored": 100, "timing": {"networks": 40.0, "metrics": 10.0}}
     table, bar = summary.times(run, {"evaluation": spent})
     assert table.rows[0] == ["translator", "600 steps", "1 h 2 min", "119.1"]
-    assert table.rows[1] == ["evaluation", "100 images, every row", "50 s", "2.00"]
+    assert table.rows[1] == ["evaluation", "100 images, every row", "50 s", "2"]
     assert bar.parts == spent["timing"] and summary.times(run, {})[0].rows == table.rows[:1]
     assert [summary.duration(s) for s in (59.4, 60, 3599.6)] == ["59 s", "1 min 0 s", "1 h 0 min"]
 

@@ -80,7 +80,9 @@ def evaluate_set(run: Run, restore: Mapping[str, Callable], name: str, source: S
     measure = protocols.make_measure(protocol, {key: scorer for key, (scorer, _) in extras.items()})
     scores = score(name, source, methods, measure, setup)
     chosen = examples.choose(scores, settings.examples, settings.extremes)
-    examples.write(setup.sheet.path.parent / "examples", name, source, methods, restore["translator"], scores, chosen)
+    pictures = setup.sheet.path.parent / "examples"
+    with setup.clock.part("pictures"):
+        examples.write(pictures, name, source, methods, restore["translator"], scores, chosen)
     notes |= {key: note for key, (_, note) in extras.items() if note}
     return entry(name, scores, notes) | {"protocol": label, "protocol_text": protocol.text}
 

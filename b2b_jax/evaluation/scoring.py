@@ -27,7 +27,7 @@ from b2b_jax.training.curriculum import laplacian_variance
 
 Photos = Mapping[str, np.ndarray]  # images (n, h, w, 3) under "blurry", "sharp", maybe "known_blurry"
 Method = Callable[[Photos], np.ndarray]
-PARTS = ("choosing", "reading", "compiling", "networks", "metrics", "writing")  # choosing: the fixed filter
+PARTS = ("choosing", "reading", "compiling", "networks", "metrics", "writing", "pictures")  # choosing: a fixed filter
 AHEAD = 2  # batches that are read while one is computed
 DIGITS = 6  # decimals in images.csv, and in what is averaged: a resumed evaluation gives the same means
 

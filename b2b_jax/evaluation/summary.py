@@ -8,8 +8,9 @@ from pathlib import Path
 
 import jax
 import numpy as np
+from safetensors import safe_open
 
-from b2b_jax import __version__, images
+from b2b_jax import __version__, images, weights
 from b2b_jax.evaluation import report
 from b2b_jax.evaluation.charts import Curve, Scatter
 from b2b_jax.evaluation.report import Bar, Example, Report, Table
@@ -121,17 +122,23 @@ def facts(run: Run, results: dict) -> list[tuple[str, str]]:
     )
     found = [("Known blur", known), ("Camera", camera), ("Seed", str(config.seed))]
     for stage in ("deblurrer", "translator"):
-        network = (config.deblurrer.network if stage == "deblurrer" else config.translator.generator).to_dict()
-        name = network.pop("name")
-        settings = ", ".join(f"{key} {value}" for key, value in network.items())
         given = f"; loaded from {config[stage].weights}" if config[stage].weights else ""
-        found.append((stage.capitalize(), f"{name} ({settings}){given}"))
+        found.append((stage.capitalize(), network(run.weights_path(stage)) + given))
     for stage, digest in results.get("evaluation", {}).get("weights", {}).items():
         found.append((f"SHA-256 of {stage}", digest))
     devices = f"{jax.device_count()} × {jax.devices()[0].device_kind} ({platform.machine()})"
     versions = [f"b2b_jax {__version__}", f"Python {platform.python_version()}"]
     versions += [f"{name} {version(name)}" for name in PACKAGES]
     return [*found, ("Device", devices), ("Versions", ", ".join(versions))]
+
+
+def network(path: Path) -> str:
+    """The network that a file of weights holds, as it says itself, with its hyper-parameters."""
+    if not path.is_file():
+        return "not there yet"
+    with safe_open(path, "np") as file:
+        saved = json.loads(file.metadata()[weights.METADATA])
+    return f"{saved['model']} ({', '.join(f'{key} {value}' for key, value in saved['hyper'].items())})"
 
 
 def table(one: dict) -> Table:
@@ -230,7 +237,7 @@ def times(run: Run, results: dict) -> list[Table | Bar]:
             rows.append([stage, f"{done['steps']:,} steps", duration(done["seconds"]), rate])
     spent = results.get("evaluation", {})
     if spent.get("scored"):
-        rate = f"{spent['scored'] / spent['seconds']:.2f}"
+        rate = f"{spent['scored'] / spent['seconds']:.3g}"
         rows.append(["evaluation", f"{spent['scored']:,} images, every row", duration(spent["seconds"]), rate])
     found = [Table("Stages", "", ["", "work", "time", "images/s"], rows)] if rows else []
     return found + ([Bar("Where the evaluation's time went", "s", spent["timing"])] if spent.get("scored") else [])

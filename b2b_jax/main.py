@@ -287,7 +287,7 @@ def refuse_changes(run: Run) -> None:
     """UserError when the folder holds a run of other data, networks or training."""
     saved = read_json(run.workdir / "config.json")
     if saved:
-        old, new = ({key: config[key] for key in FIXED} for config in (saved, as_json(run.config)))
+        old, new = ({key: config.get(key) for key in FIXED} for config in (saved, as_json(run.config)))
         changes = "; ".join(line for line in differences("", old, new) if line.split(":")[0] not in MOVABLE)
         if changes:
             raise UserError(f"{run.workdir} holds a run of another configuration ({changes}); choose another --workdir")

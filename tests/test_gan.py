@@ -16,9 +16,11 @@ from parity import golden, vgg_weights
 from test_models import KEY, images, load, random_variables
 
 from b2b_jax import losses, models, torch_files, weights
+from b2b_jax.errors import UserError
 from b2b_jax.models import vgg
 from b2b_jax.training import gan
 from b2b_jax.training import state as states
+from b2b_jax.training.stages import translator
 from configs import default, demo, reds
 
 # ---- the released code ----
@@ -233,6 +235,29 @@ def test_domain_auc_counts_the_pairs_that_are_ranked_rightly():
     assert 0 < want < 1
     np.testing.assert_allclose(gan.domain_auc(real, fake), want, rtol=1e-6)
     assert gan.domain_auc([np.ones((2, 1, 1, 1))], [np.zeros((3, 1, 1, 1))]) == 1
+
+
+@pytest.mark.parametrize("name, hyper", [("resnet", {"ngf": 2, "n_blocks": 1}), ("unet", {"ngf": 2, "num_downs": 2})])
+def test_a_generator_of_one_scale_is_judged_at_three(name, hyper):
+    networks = SMALL | {"generator": models.create(name, norm="instance", **hyper)}
+    photos = jax.ShapeDtypeStruct((4, 48, 48, 3), jnp.float32)
+    state = jax.eval_shape(lambda key: gan.init(networks, PROBES, 0.0, 48, key), KEY)
+    update = functools.partial(gan.update, networks, PROBES, gan.make_content("pooled", None), small_config())
+    new, metrics = jax.eval_shape(update, state, {}, photos, photos, ALPHA)
+    assert jax.tree.structure(new) == jax.tree.structure(state) and metrics["loss_g"].shape == ()
+
+
+@pytest.mark.parametrize(
+    "name, hyper, message",
+    [
+        ("resnet", {"ngf": 2, "n_blocks": 1, "norm": "batch"}, "batch norm"),
+        ("resnet", {"ngf": 2, "n_blocks": 1, "use_dropout": True}, "dropout"),
+        ("mimo_unet", {"base_channels": 8, "num_res": 0, "dropout": 0.1}, "dropout"),
+    ],
+)
+def test_what_a_generator_may_not_have_is_told_before(name, hyper, message):
+    with pytest.raises(UserError, match=message):
+        translator.check_generator(models.create(name, **hyper), 16)
 
 
 # ---- full size ----

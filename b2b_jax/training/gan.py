@@ -115,7 +115,9 @@ def update(
         counted = curriculum.mask(y, curriculum.share(state.step, config.curriculum))
 
     def translate(params):
-        return [x.astype(jnp.float32) for x in networks["generator"].apply(params, y, train=True)]
+        outputs = networks["generator"].apply(params, y, train=True)
+        scales = outputs if isinstance(outputs, list) else pyramid(outputs)  # of a generator of one scale
+        return [x.astype(jnp.float32) for x in scales]
 
     fakes, generator_vjp = jax.vjp(translate, state.params["generator"])
 

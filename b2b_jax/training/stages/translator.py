@@ -8,10 +8,12 @@ import grain
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax.errors import InvalidRngError
 
 from b2b_jax import losses
 from b2b_jax.data import domains, pipeline
 from b2b_jax.data.sources import check_sizes
+from b2b_jax.errors import UserError
 from b2b_jax.inference import pipeline as inference
 from b2b_jax.inference.pipeline import Network
 from b2b_jax.training import gan, loop
@@ -86,11 +88,27 @@ def check(run: Run) -> None:
     common.check_choice("translator.gan_loss", config.gan_loss, losses.GAN_LOSSES)
     common.check_choice("translator.discriminator.norm", config.discriminator.norm, ("instance", "none"))
     load_vgg(run)
-    common.check_traces("translator", common.create(config.generator, run.dtype), config.crop)
+    generator = common.create(config.generator, run.dtype)
+    common.check_traces("translator", generator, config.crop)
+    check_generator(generator, config.crop)
     # The discriminator's smallest image is a quarter of the crop.
     common.check_traces("translator", common.create(config.discriminator, run.dtype), config.crop // 4)
     check_sizes(run.unknown.blur, config.crop, "translator.crop")
     check_known_blur(run)
+
+
+def check_generator(generator: nn.Module, crop: int) -> None:
+    """UserError when the generator has parts that the translator's step does not train: batch norm or dropout."""
+    image = jnp.zeros((1, crop, crop, 3))
+    variables = jax.eval_shape(generator.init, jax.random.key(0), image)
+    if "batch_stats" in variables:
+        raise UserError("translator.generator has batch norm, which mixes photos; choose norm='instance' or 'none'")
+    try:
+        jax.eval_shape(lambda v, x: generator.apply(v, x, train=True), variables, image)
+    except InvalidRngError as error:
+        raise UserError(
+            "translator.generator has dropout, which the translator is trained without; set it to 0"
+        ) from error
 
 
 def check_known_blur(run: Run) -> None:

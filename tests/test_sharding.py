@@ -13,7 +13,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
-from helpers import OPTIONS
+from helpers import FLAGS
 from jax.sharding import AxisType, Mesh
 from test_models import random_variables
 
@@ -26,7 +26,6 @@ from configs import default
 ROOT = Path(__file__).parents[1]
 STEPS, BATCH, CROP = 3, 8, 32
 DEVICES = "--xla_force_host_platform_device_count=8"
-FAST = " ".join(f"--{name}={str(value).lower()}" for name, value in OPTIONS.items())
 NETWORKS = {
     "generator": models.create("mimo_unet", base_channels=4, num_res=0),
     # Without norm: the biases in front of one have no gradient but rounding, which Adam makes as large as any other.
@@ -78,7 +77,7 @@ def main() -> None:
 
 def test_eight_devices_train_as_one():
     paths = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
-    env = os.environ | {"XLA_FLAGS": f"{DEVICES} {FAST}", "JAX_PLATFORMS": "cpu", "PYTHONPATH": paths}
+    env = os.environ | {"XLA_FLAGS": f"{DEVICES} {FLAGS}", "JAX_PLATFORMS": "cpu", "PYTHONPATH": paths}
     run = subprocess.run([sys.executable, __file__], env=env, capture_output=True, text=True, timeout=300)
     assert run.returncode == 0, run.stderr
     facts = json.loads(run.stdout)

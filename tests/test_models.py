@@ -2,6 +2,7 @@
 
 import functools
 import json
+import re
 
 import jax
 import jax.numpy as jnp
@@ -76,6 +77,44 @@ def test_depthwise_equals_grouped_convolution_with_gradients():
     ours = functools.partial(layers.conv, padding=(1, 0), groups=6)
     for direct, slow in zip(*(jit(with_gradients, static_argnums=0)(f, x, k) for f in (ours, grouped)), strict=True):
         assert_close(direct, slow, tol=1e-6)
+
+
+def direct(x: jax.Array, kernel: jax.Array, padding: tuple[int, int]) -> jax.Array:
+    pads = [(p, p) for p in padding]
+    return jax.lax.conv_general_dilated(x, kernel, (1, 1), pads, dimension_numbers=convolution.DIMENSIONS)
+
+
+def with_second_derivatives(f, x, k):
+    """All that a gradient penalty takes: the value, both gradients, and the gradients of a function of them."""
+
+    def penalty(x, k):
+        _, *gradients = with_gradients(lambda x, k: jnp.sin(f(x, k)), x, k)
+        return sum(jnp.sum(jnp.square(g)) for g in gradients)
+
+    return *with_gradients(f, x, k), *jax.grad(penalty, (0, 1))(x, k)
+
+
+@pytest.mark.parametrize("padding", [(1, 1), (2, 0)])
+def test_narrowing_convolution_has_equal_first_and_second_derivatives(padding):
+    x, k = images(2, 9, 11, 5), images(3, 3, 5, 3) - 0.5
+    ours, slow = functools.partial(layers.conv, padding=padding), functools.partial(direct, padding=padding)
+    assert "narrowing" in str(jax.make_jaxpr(ours)(x, k))
+    for got, want in zip(*(jit(with_second_derivatives, static_argnums=0)(f, x, k) for f in (ours, slow)), strict=True):
+        assert_close(got, want, tol=1e-5)
+
+
+def test_only_a_cpu_gets_other_convolutions_than_jax_would_make():
+    def lowered(f, platform: str) -> list[str]:
+        trace = jax.jit(lambda x, k: with_gradients(f, x, k)).trace(images(2, 9, 9, 5), images(3, 3, 5, 3))
+        text = trace.lower(lowering_platforms=(platform,)).as_text()
+        return sorted(
+            re.sub(r"%\w+", "", line).strip() for line in text.splitlines() if "stablehlo.convolution" in line
+        )
+
+    ours, slow = functools.partial(layers.conv, padding=1), functools.partial(direct, padding=(1, 1))
+    for platform in ("cuda", "tpu"):
+        assert lowered(ours, platform) == lowered(slow, platform)
+    assert lowered(ours, "cpu") != lowered(slow, "cpu")
 
 
 def test_local_mean_is_accurate_in_float32_far_along_a_photo():

@@ -1,20 +1,22 @@
 """Devices: eight of them train as one does, and frozen networks stay arguments. NHWC images in [0, 1].
 
-Run as a program, this file is the run that the first test starts with eight devices; it prints what it measured.
+Run as a program, this file is the run that the first tests start with eight devices; it prints what it measured.
 """
 
 import json
+import math
 import os
 import re
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import OPTIONS
+from helpers import FLAGS
 from jax.sharding import AxisType, Mesh
 from test_models import random_variables
 
@@ -27,7 +29,10 @@ from configs import default
 ROOT = Path(__file__).parents[1]
 STEPS, BATCH, CROP = 3, 8, 32
 DEVICES = "--xla_force_host_platform_device_count=8"
-FAST = " ".join(f"--{name}={str(value).lower()}" for name, value in OPTIONS.items())
+COLLECTIVES = (
+    *("all-reduce", "all-gather", "all-to-all", "reduce-scatter", "collective-permute", "collective-broadcast"),
+    *("ragged-all-to-all", "send", "recv"),
+)
 NETWORKS = {
     "generator": models.create("mimo_unet", base_channels=4, num_res=0),
     # Without norm: the biases in front of one have no gradient but rounding, which Adam makes as large as any other.
@@ -57,17 +62,27 @@ def train(mesh: Mesh) -> tuple[dict, dict]:
     params = {name: random_variables(net, jnp.zeros((1, CROP, CROP, 3))) for name, net in NETWORKS.items()}
     state = jax.device_put(states.create(params, adams, ("generator",)), copies)
     first = jax.tree.leaves(state.params)
+    program = step.lower(state, {}, sharding.to_devices(batches()[0], mesh), key).compile()
     for photos in batches():
         photos = sharding.to_devices(photos, mesh)
-        state, _ = step(state, {}, photos, key)
+        state, _ = program(state, {}, photos, key)
     facts = {
         "shards": [shard.data.shape[0] for shard in photos["unknown_blur"].addressable_shards],
         "copies": min(len(leaf.sharding.device_set) for leaf in jax.tree.leaves(state)),
         "donated": all(leaf.is_deleted() for leaf in first),
         "step": int(state.step),
         "skipped": int(state.skipped),
+        "collectives": collectives(program.as_text()),
+        "sizes": {name: [x.size for x in jax.tree.leaves(net)] for name, net in params.items()},
     }
     return jax.device_get({"params": state.params, "ema": state.ema}), facts
+
+
+def collectives(program: str) -> list[tuple[str, list[int]]]:
+    """What the devices tell one another: each operation, and the sizes on one device of the arrays that it takes."""
+    found = re.findall(rf"= (.*) ({'|'.join(COLLECTIVES)})(?:-start)?\(", program)
+    shapes = [(operation, re.findall(r"\w\d+\[([\d,]*)\]", arrays)) for arrays, operation in found]
+    return [(operation, [math.prod(int(n) for n in x.split(",") if n) for x in of]) for operation, of in shapes]
 
 
 def main() -> None:
@@ -77,12 +92,16 @@ def main() -> None:
     print(json.dumps(facts | {"error": max(jax.tree.leaves(errors))}))
 
 
-def test_eight_devices_train_as_one():
+@pytest.fixture(scope="module")
+def facts() -> dict:
     paths = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
-    env = os.environ | {"XLA_FLAGS": f"{DEVICES} {FAST}", "JAX_PLATFORMS": "cpu", "PYTHONPATH": paths}
+    env = os.environ | {"XLA_FLAGS": f"{DEVICES} {FLAGS}", "JAX_PLATFORMS": "cpu", "PYTHONPATH": paths}
     run = subprocess.run([sys.executable, __file__], env=env, capture_output=True, text=True, timeout=300)
     assert run.returncode == 0, run.stderr
-    facts = json.loads(run.stdout)
+    return json.loads(run.stdout)
+
+
+def test_eight_devices_train_as_one(facts):
     assert facts["shards"] == [1] * 8
     assert facts["copies"] == 8
     assert facts["donated"]
@@ -102,6 +121,24 @@ def test_eight_devices_train_as_one():
 )
 def test_a_launcher_is_recognised_by_what_it_sets(environment, several):
     assert sharding.several(environment) == several
+
+
+def test_devices_sum_each_networks_gradients_once(facts):
+    sums = [Counter(sizes) for operation, sizes in facts["collectives"] if operation == "all-reduce"]
+    for each in sums:
+        del each[1]  # losses, and the one bias of the discriminator's logits
+    discriminator, generator = sorted(filter(None, sums), key=Counter.total)
+    sizes = {name: Counter(n for n in facts["sizes"][name] if n > 1) for name in NETWORKS}
+    assert generator == sizes["generator"]
+    # The discriminator's are sums over its uses: three scales and the penalty. XLA adds them up before they cross on a
+    # GPU, and after on a CPU.
+    assert discriminator.keys() == sizes["discriminator"].keys()
+    assert all(discriminator[n] <= 4 * count for n, count in sizes["discriminator"].items())
+
+
+def test_devices_exchange_nothing_else_of_size(facts):
+    largest = max(max(sizes) for operation, sizes in facts["collectives"] if operation != "all-reduce")
+    assert largest <= BATCH  # ranks of the curriculum, comparisons of the AUC: numbers per image
 
 
 def test_frozen_weights_are_arguments_of_the_step_and_not_constants_in_it():

@@ -149,11 +149,12 @@ def discriminator_loss(
 ) -> tuple[Array, dict[str, Array]]:
     """½ (fake + real) + λ_gp · penalty, and its parts."""
     gan = losses.GAN_LOSSES[config.gan_loss]
-    n = len(k)
-    # Real and fake pass in one batch: without batch norm no layer mixes images.
-    both = [jnp.concatenate(pair) for pair in zip(jax.lax.stop_gradient(fakes), pyramid(k), strict=True)]
-    logits = multiscale(discriminator, params, both)
-    fake_logits, real_logits = [x[:n] for x in logits], [x[n:] for x in logits]
+    # Real and fake pass in one batch: without batch norm no layer mixes images. They alternate in it, so that a device
+    # which holds some photos of either pile has their whole part of it.
+    both = [jnp.stack(pair, axis=1) for pair in zip(pyramid(k), jax.lax.stop_gradient(fakes), strict=True)]
+    logits = multiscale(discriminator, params, [x.reshape(-1, *x.shape[2:]) for x in both])
+    logits = [x.reshape(-1, 2, *x.shape[1:]) for x in logits]
+    real_logits, fake_logits = ([x[:, i] for x in logits] for i in (0, 1))
     fake = losses.weighted_mean(losses.multiscale_gan(gan.fake, fake_logits), counted)
     real = jnp.mean(losses.multiscale_gan(gan.real, real_logits))
     penalty = lazy_penalty(discriminator, config.gradient_penalty, params, step, k, fakes[-1], alpha)

@@ -36,21 +36,27 @@ def fit(
 ) -> None:
     """Trains `config.deblurrer` on any pairs and exports it to `folder`."""
     config = run.config.deblurrer
+    evaluate = validate(run, common.create(config.network, run.dtype), held_out)
+    pairs = pipeline.stream(train, crop(config.crop), common.stream_seed(run.config.seed, SEED))
+    trained = task(run, folder.name, load_features(run), evaluate)
+    state = loop.train(trained, common.batches(run, [pairs], config.batch), folder, run.config)
+    common.export(folder, config.network, best_params(state, "deblurrer"))
+
+
+def task(run: Run, name: str, features: Network | None, evaluate: Callable) -> loop.Task:
+    """What the loop trains; `features` serve a perceptual loss."""
+    config = run.config.deblurrer
     network = common.create(config.network, run.dtype)
     optimizer = optimizers.create(config.optimizer, config.steps)
-    features = load_features(run)
-    pairs = pipeline.stream(train, crop(config.crop), common.stream_seed(run.config.seed, SEED))
-    task = loop.Task(
-        name=folder.name,
+    return loop.Task(
+        name=name,
         steps=config.steps,
         batch=config.batch,
         init=lambda key: supervised.init(network, optimizer, config.ema, config.crop, key),
         step=supervised.make_step(network, optimizer, config, features and features.module),
         frozen={"features": features.variables} if features else {},
-        evaluate=validate(run, network, held_out),
+        evaluate=evaluate,
     )
-    state = loop.train(task, common.batches(run, [pairs], config.batch), folder, run.config)
-    common.export(folder, config.network, best_params(state, "deblurrer"))
 
 
 def validate(run: Run, network: nn.Module, source: Source) -> Callable[[State], tuple[dict, np.ndarray]]:

@@ -33,24 +33,36 @@ def train(run: Run) -> None:
 def fit(run: Run, folder: Path, source: str) -> None:
     """Trains `config.translator` towards the known blur of `source` and exports it to `folder`."""
     config = run.config.translator
-    networks = {name: common.create(config[name], run.dtype) for name in ("generator", "discriminator")}
+    evaluate = validate(run, common.create(config.generator, run.dtype))
+    trained = task(run, folder.name, frozen(run, source), evaluate)
+    state = loop.train(trained, batches(run, source), folder, run.config)
+    common.export(folder / "discriminator", config.discriminator, state.params["discriminator"])
+    common.export(folder, config.generator, best_params(state, "generator"))  # last: it marks the stage as finished
+
+
+def frozen(run: Run, source: str) -> dict[str, Network]:
+    """The networks that the step uses and does not train: "vgg" and "blur_extractor", where they are needed."""
+    networks = {"vgg": load_vgg(run), "blur_extractor": blur_extractor.load(run) if source == "extractor" else None}
+    return {name: network for name, network in networks.items() if network}
+
+
+def task(run: Run, name: str, frozen: Mapping[str, Network], evaluate: Callable) -> loop.Task:
+    """What the loop trains; the blur extractor among the `frozen` networks makes the known blur, if it is there."""
+    config = run.config.translator
+    networks = {part: common.create(config[part], run.dtype) for part in ("generator", "discriminator")}
     adams = gan.optimizers(config.optimizer, config.steps)
-    vgg, extractor = load_vgg(run), blur_extractor.load(run) if source == "extractor" else None
-    content = gan.make_content(config.content.kind, vgg and vgg.module)
-    known_blur = gan.make_known_blur(extractor and extractor.module)
-    frozen = {"vgg": vgg, "blur_extractor": extractor}
-    task = loop.Task(
-        name=folder.name,
+    modules = {part: network.module for part, network in frozen.items()}
+    content = gan.make_content(config.content.kind, modules.get("vgg"))
+    known_blur = gan.make_known_blur(modules.get("blur_extractor"))
+    return loop.Task(
+        name=name,
         steps=config.steps,
         batch=config.batch,
         init=lambda key: gan.init(networks, adams, config.ema, config.crop, key),
         step=gan.make_step(networks, adams, content, known_blur, config),
-        frozen={name: network.variables for name, network in frozen.items() if network},
-        evaluate=validate(run, networks["generator"]),
+        frozen={part: network.variables for part, network in frozen.items()},
+        evaluate=evaluate,
     )
-    state = loop.train(task, batches(run, source), folder, run.config)
-    common.export(folder / "discriminator", config.discriminator, state.params["discriminator"])
-    common.export(folder, config.generator, best_params(state, "generator"))  # last: it marks the stage as finished
 
 
 def batches(run: Run, source: str) -> grain.MapDataset:

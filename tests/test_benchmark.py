@@ -1,0 +1,107 @@
+"""The benchmark: what it counts and times is what it says, and the tool runs from its command line to its file."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import pytest
+from helpers import FLAGS
+
+from b2b_jax.models.convolution import conv
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT / "tools"))
+
+import measure  # noqa: E402
+
+TINY = ("--config.translator.batch=2", "--config.translator.generator.base_channels=4", "--config.translator.crop=48")
+
+
+def benchmark(*arguments: str) -> subprocess.CompletedProcess:
+    env = os.environ | {"XLA_FLAGS": FLAGS, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, str(ROOT / "tools" / "benchmark.py"), *arguments]
+    return subprocess.run(command, env=env, capture_output=True, text=True, timeout=300)
+
+
+def test_calls_take_turns_and_the_warm_up_does_not_count():
+    order = []
+    calls = {
+        name: lambda name=name: order.append(name) or time.sleep(0.02 if name == "slow" else 0)
+        for name in ("slow", "fast")
+    }
+    seconds = measure.sample(calls, repeats=3, warm_up=2)
+    assert order == ["slow", "fast"] * 5
+    assert [len(times) for times in seconds.values()] == [3, 3]
+    assert min(seconds["slow"]) >= 0.02 > min(seconds["fast"])
+
+
+def test_operations_of_a_convolution_and_its_gradient_are_counted_by_hand():
+    x, kernel = jnp.zeros((2, 16, 16, 4)), jnp.zeros((3, 3, 4, 8))
+    taps = (3 * 16 - 2) ** 2  # of one image and one pair of channels: those at the border fall on nothing
+    loss = jax.jit(jax.grad(lambda kernel: jnp.sum(conv(x, kernel, padding=1))))
+    assert measure.flop(jax.jit(lambda x, k: conv(x, k, padding=1)), x, kernel) == 2 * 2 * taps * 4 * 8
+    # The gradient of a sum needs no forward pass.
+    assert measure.flop(loss, kernel) == pytest.approx(2 * 2 * taps * 4 * 8, rel=0.01)
+
+
+def test_memory_of_a_program_is_that_of_what_it_holds():
+    x = jnp.zeros((1024, 1024))
+    donated = measure.compiled(jax.jit(lambda x: x + 1, donate_argnums=0), x)
+    kept = measure.compiled(jax.jit(lambda x: x + 1), x)
+    assert (donated.memory, kept.memory) == (x.nbytes, 2 * x.nbytes)
+
+
+def test_table_has_rates_and_leaves_out_columns_without_values():
+    rows = [
+        measure.Row("step", 4, seconds=0.5, fastest=0.4, slowest=0.6, flop=1e12),
+        measure.Row("read", 1, seconds=0.1),
+    ]
+    lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in measure.table(rows, 8.0).splitlines()]
+    step = dict(zip(lines[0], lines[2], strict=True))
+    assert "compile, s" not in step
+    assert (step["images/s"], step["TFLOP/s"], step["of peak"]) == ("8", "2", "25.0%")
+    assert dict(zip(lines[0], lines[3], strict=True))["of peak"] == ""
+
+
+def test_train_writes_what_it_prints(tmp_path):
+    path = tmp_path / "out.json"
+    run = benchmark(
+        "train", "--config=configs/demo.py:quick", *TINY, "--repeats=2", "--peak_tflops=1", f"--output={path}"
+    )
+    assert run.returncode == 0, run.stderr
+    record = json.loads(path.read_text())
+    (row,) = record["rows"]
+    assert (row["work"], row["images"]) == ("train translator", 2)
+    assert row["fastest"] <= row["seconds"] <= row["slowest"]
+    assert row["tflops"] == pytest.approx(row["flop"] / row["seconds"] / 1e12)
+    assert row["warm"] < row["cold"]
+    assert record["machine"]["jax"] == jax.__version__
+    assert f"| {row['images_per_second']:.4g} |" in run.stdout
+
+
+def test_data_times_the_pipeline_and_the_plain_loop():
+    run = benchmark("data", "--config=configs/demo.py:quick", *TINY, "--repeats=1", "--photos=1")
+    assert run.returncode == 0, run.stderr
+    assert [line.split(" |")[0] for line in run.stdout.splitlines() if line.startswith("| p")] == [
+        f"| {way}, {suffix}" for suffix in ("png", "jpg") for way in ("pipeline, 2 threads", "plain loop")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["fly"], "got fly"),
+        (["deblur", "--config=configs/demo.py", "--size=12"], "--size is '12'"),
+        (["data", "--config=configs/demo.py", "--against=torch"], "--against goes with train"),
+        (["train"], "No configuration. Usage: python tools/benchmark.py"),
+    ],
+)
+def test_a_mistake_gives_one_line(arguments, said):
+    run = benchmark(*arguments)
+    assert run.returncode == 2
+    assert said in run.stderr and run.stderr.count("\n") == 1

@@ -1,0 +1,323 @@
+"""Times the parts of a configuration on this machine's device: a Markdown table, and a JSON file if asked for.
+
+    python tools/benchmark.py train --config configs/demo.py:gpu --config.translator.batch=32 --output train.json
+
+train      the training step of --stage, as the stage builds it
+deblur     a photo of --size through translator and deblurrer, compiled; reading and writing it
+data       crops of 1280x720 photos, PNG and JPEG, through the input pipeline and through a plain loop with Pillow
+evaluate   photos of --size through the evaluation: two networks' results scored
+compile    only the compilation of all programs above
+cost       only XLA's count of operations of them, for a GPU; nothing is compiled
+
+Networks have random weights, photos are random or generated: no dataset, no download. Medians of --repeats.
+"""
+
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import measure
+import numpy as np
+from absl import flags
+from measure import Row
+from PIL import Image
+
+from b2b_jax import images, main, models, sharding, weights
+from b2b_jax.data import pipeline, scenes
+from b2b_jax.data.sources import ArraySource, Photos
+from b2b_jax.errors import UserError
+from b2b_jax.evaluation import evaluate as scoring
+from b2b_jax.files import write_json
+from b2b_jax.inference import pipeline as inference
+from b2b_jax.inference.pipeline import Network
+from b2b_jax.training import loop
+from b2b_jax.training.run import Run
+from b2b_jax.training.stages import common, deblurrer, translator
+
+USAGE = "Usage: python tools/benchmark.py WORK --config configs/NAME.py[:VARIANT] [--config.KEY=VALUE …]"
+OPTIONS = {
+    "output": flags.DEFINE_string("output", None, "JSON file to write."),
+    "repeats": flags.DEFINE_integer("repeats", 20, "Calls of which the median is taken.", lower_bound=1),
+    "stage": flags.DEFINE_enum("stage", "translator", ("translator", "deblurrer"), "Whose training step."),
+    "size": flags.DEFINE_string("size", "1280x720", "Width and height in pixels of a photo to deblur or evaluate."),
+    "photos": flags.DEFINE_integer("photos", 32, "Files that `data` makes of each format.", lower_bound=1),
+    "peak_tflops": flags.DEFINE_float("peak_tflops", 0.0, "Of one device; 0: of the known chips.", lower_bound=0.0),
+    "against": flags.DEFINE_enum("against", None, ("torch",), "Time this, too, where `train` can, in turns with ours."),
+}
+FRAME = (720, 1280)  # height and width of the photos of `data`
+ROUND = 4  # batches that `data` times at once
+
+Calls = Mapping[str, Callable[[], object]]
+
+
+def command() -> int:
+    """Runs the command line; returns its exit code."""
+    if {"-h", "--help"} & set(sys.argv):
+        print(__doc__, USAGE, *(f"--{name}: {flag.help} ({flag.default})" for name, flag in OPTIONS.items()), sep="\n")
+        return 0
+    try:
+        work, run = parse()
+        rows = list(WORKS[work](run))
+        report(work, rows)
+    except (UserError, images.ImageError) as error:
+        print(error, file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+def parse() -> tuple[str, Run]:
+    """The work and the run that its configuration describes; UserError for a mistake in the command."""
+    words = [word for word in sys.argv[1:2] if not word.startswith("-")]
+    if not words or words[0] not in WORKS:
+        got = words[0] if words else "nothing"
+        raise UserError(f"What to time? One of {', '.join(WORKS)} must come first, got {got}. {USAGE}")
+    del sys.argv[1]
+    try:
+        run = main.parse()
+    except UserError as error:
+        raise UserError(str(error).replace(main.USAGE, USAGE)) from error
+    main.check_values(run.config)
+    if OPTIONS["against"].value and words[0] != "train":
+        raise UserError(f"--against goes with train, not with {words[0]}")
+    return words[0], run
+
+
+def report(work: str, rows: list[Row]) -> None:
+    """Prints the table and writes the file."""
+    peak = measure.peak(OPTIONS["peak_tflops"].value)
+    facts = measure.machine() | {"repeats": OPTIONS["repeats"].value}
+    print(measure.table(rows, peak))
+    print(f"\n{', '.join(f'{name} {value}' for name, value in facts.items())}")
+    if OPTIONS["output"].value:
+        record = {"work": work, "config": main.config_path(), "rows": measure.as_json(rows, peak), "machine": facts}
+        write_json(Path(OPTIONS["output"].value), record)
+
+
+# ------------------------------------------------------------------------------------------------------------- programs
+
+
+def task(run: Run) -> loop.Task:
+    """What the stage of --stage trains, its frozen networks with random weights."""
+    if OPTIONS["stage"].value == "deblurrer":
+        perceptual = "perceptual" in run.config.deblurrer.loss
+        return deblurrer.task(run, "deblurrer", vgg(run, "vgg19") if perceptual else None, lambda state: ({}, None))
+    frozen, content = {}, run.config.translator.content.kind
+    if content in common.VGG_DEPTHS:
+        frozen["vgg"] = vgg(run, content)
+    if run.config.known_blur.source == "extractor":
+        frozen["blur_extractor"] = random_network(common.create(run.config.blur_extractor.network, run.dtype))
+    return translator.task(run, "translator", frozen, lambda state: ({}, None))
+
+
+def vgg(run: Run, kind: str) -> Network:
+    """The loss's VGG, up to the layers that it compares."""
+    depth = common.VGG_DEPTHS[kind]
+    return random_network(models.create("vgg", depth=depth, layers=common.VGG_LAYERS[depth], dtype=run.dtype))
+
+
+def random_network(module) -> Network:
+    """The network with random weights, scaled so that values neither vanish nor overflow on their way."""
+    rng = np.random.default_rng(0)
+
+    def draw(leaf: jax.ShapeDtypeStruct) -> np.ndarray:
+        scale = max(np.prod(leaf.shape[:-1]), 1) ** -0.5
+        return (scale * rng.standard_normal(leaf.shape)).astype(leaf.dtype)
+
+    return Network(module, jax.tree.map(draw, weights.template(module)))
+
+
+def network(run: Run, stage: str) -> Network:
+    """The network that the stage would train, as it is used afterwards."""
+    hyper = run.config.translator.generator if stage == "translator" else run.config.deblurrer.network
+    return random_network(common.create(hyper, run.dtype))
+
+
+def step_and_arguments(run: Run, task: loop.Task) -> tuple[Callable, tuple]:
+    """The step, jitted as in the training loop, and its arguments: a fresh state and a random batch, on the devices."""
+    mesh = sharding.make_mesh()
+    copies, parts = sharding.replicated(mesh), sharding.split(mesh)
+    shardings = {"in_shardings": (copies, copies, parts, copies), "out_shardings": (copies, copies)}
+    key = jax.device_put(jax.random.key(run.config.seed), copies)
+    options = loop.QUICK_COMPILATION.get(jax.default_backend())
+    state = jax.jit(task.init, out_shardings=copies, compiler_options=options)(key)
+    batch = sharding.to_devices(random_batch(run, task.batch), mesh)
+    arguments = (state, jax.device_put(task.frozen, copies), batch, key)
+    return jax.jit(task.step, donate_argnums=0, **shardings), arguments
+
+
+def random_batch(run: Run, size: int) -> dict[str, np.ndarray]:
+    """Random bytes under the names that the step of --stage reads."""
+    if OPTIONS["stage"].value == "deblurrer":
+        names = ("blurry", "sharp")
+    elif run.config.known_blur.source == "extractor":
+        names = ("unknown_blur", "known_sharp", "known_blurry", "unknown_sharp")
+    else:
+        names = ("unknown_blur", "known_blur")
+    rng, crop = np.random.default_rng(0), run.config[OPTIONS["stage"].value].crop
+    return {name: rng.integers(0, 256, (size, crop, crop, 3), np.uint8) for name in names}
+
+
+def restorer(run: Run) -> tuple[Callable, tuple]:
+    """Translator, then deblurrer, as one jitted function of both weights and a batch of photos; and the weights."""
+    first, second = network(run, "translator"), network(run, "deblurrer")
+
+    @jax.jit
+    def restore(variables: tuple, x: jax.Array) -> jax.Array:
+        translated = inference.apply(first.module, variables[0], x)
+        return inference.apply(second.module, variables[1], translated)
+
+    return restore, jax.device_put((first.variables, second.variables))
+
+
+def size() -> tuple[int, int]:
+    """Height and width of --size."""
+    width, _, height = OPTIONS["size"].value.partition("x")
+    if not (width.isdecimal() and height.isdecimal() and int(width) and int(height)):
+        raise UserError(f"--size is {OPTIONS['size'].value!r}; write width x height in pixels, as 1280x720")
+    return int(height), int(width)
+
+
+# ---------------------------------------------------------------------------------------------------------------- works
+
+
+def train(run: Run) -> Iterator[Row]:
+    """The training step and, if asked for, the same in PyTorch."""
+    rivals = torch_calls(run) if OPTIONS["against"].value else {}
+    chosen = task(run)
+    function, (state, *others) = step_and_arguments(run, chosen)
+    program = measure.compiled(function, state, *others)
+
+    def step() -> dict:
+        nonlocal state
+        state, metrics = program.call(state, *others)
+        return metrics
+
+    seconds = measure.sample({chosen.name: step, **rivals}, OPTIONS["repeats"].value)
+    yield measure.row(f"train {chosen.name}", chosen.batch, seconds.pop(chosen.name), program)
+    for name, times in seconds.items():
+        yield measure.row(name, chosen.batch, times)
+
+
+def deblur(run: Run) -> Iterator[Row]:
+    """A photo of --size restored on the device; its decoding and encoding."""
+    photo = generated(1, *size())[0]
+    restore, variables = restorer(run)
+    x = jax.device_put(images.to_float(photo)[None])
+    program = measure.compiled(restore, variables, x)
+    repeats = OPTIONS["repeats"].value
+    seconds = measure.sample({"": lambda: program.call(variables, x)}, repeats)[""]
+    yield measure.row("translator + deblurrer", 1, seconds, program)
+    with tempfile.TemporaryDirectory() as folder:
+        for path in (Path(folder) / f"photo.{suffix}" for suffix in ("png", "jpg")):
+            calls = {"write": lambda path=path: images.write(path, photo), "read": lambda path=path: images.read(path)}
+            for name, times in measure.sample(calls, repeats).items():
+                yield measure.row(f"{name} {path.suffix}", 1, times)
+
+
+def data(run: Run) -> Iterator[Row]:
+    """Crops from files: the pipeline of training, and a plain loop that opens and cuts the same number of photos."""
+    config, photos = run.config.translator, generated(OPTIONS["photos"].value, *FRAME)
+    count = ROUND * config.batch
+    with tempfile.TemporaryDirectory() as folder:
+        for suffix in ("png", "jpg"):
+            paths = [Path(folder) / suffix / f"{i:04d}.{suffix}" for i in range(len(photos))]
+            for path, photo in zip(paths, photos, strict=True):
+                images.write(path, photo)
+            calls = {
+                f"pipeline, {run.config.data.threads} threads": lambda paths=paths: read_by_pipeline(run, paths),
+                "plain loop": lambda paths=paths: read_plainly(paths, config.crop, count),
+            }
+            for name, times in measure.sample(calls, OPTIONS["repeats"].value, warm_up=1).items():
+                yield measure.row(f"{name}, {suffix}", count, times)
+
+
+def read_by_pipeline(run: Run, paths: list[Path]) -> None:
+    """ROUND batches of random crops, as the translator's stage reads them."""
+    config, data = run.config.translator, run.config.data
+    stream = pipeline.stream(Photos(paths), pipeline.Crop(config.crop), run.config.seed)
+    dataset = pipeline.batches([stream], config.batch, 0, 1)
+    for _ in pipeline.iterate(dataset, 0, ROUND, data.threads, data.prefetch):
+        pass
+
+
+def read_plainly(paths: list[Path], crop: int, count: int) -> None:
+    """What one would write without a pipeline: open, convert, cut, one photo after another."""
+    rng = np.random.default_rng(0)
+    for index in range(count):
+        with Image.open(paths[index % len(paths)]) as photo:
+            pixels = np.asarray(photo.convert("RGB"))
+        top, left = (rng.integers(length - crop + 1) for length in pixels.shape[:2])
+        np.ascontiguousarray(pixels[top : top + crop, left : left + crop])
+
+
+def evaluate(run: Run) -> Iterator[Row]:
+    """A batch of photos through the deblurrer and both networks, rounded and scored by PSNR and SSIM."""
+    deblur, translate = (inference.runner(network(run, stage)) for stage in ("deblurrer", "translator"))
+    settings = run.config.evaluation
+    photos = generated(settings.batch, *size())
+    source = ArraySource("benchmark", blurry=photos[::-1], sharp=photos)
+    methods = {
+        "deblurrer": lambda batch: deblur(batch["blurry"]),
+        "blur2blur": lambda batch: deblur(translate(batch["blurry"])),
+    }
+
+    def score() -> None:
+        scoring.score("one batch", source, methods, settings)
+
+    seconds = measure.sample({"": score}, OPTIONS["repeats"].value)
+    yield measure.row("deblurrer and blur2blur, scored", len(photos), seconds[""])
+
+
+def programs(run: Run) -> Iterator[tuple[str, int, Callable, tuple]]:
+    """Name, images, jitted function and arguments of every program that `train` and `deblur` run."""
+    chosen = task(run)
+    yield f"train {chosen.name}", chosen.batch, *step_and_arguments(run, chosen)
+    restore, variables = restorer(run)
+    yield "translator + deblurrer", 1, restore, (variables, jnp.zeros((1, *size(), 3)))
+
+
+def compilation(run: Run) -> Iterator[Row]:
+    """Compile times and memory of every program."""
+    for name, count, function, arguments in programs(run):
+        program = measure.compiled(function, *arguments)
+        yield Row(name, count, flop=program.flop, memory=program.memory, cold=program.cold, warm=program.warm)
+
+
+def cost(run: Run) -> Iterator[Row]:
+    """Operations of every program."""
+    for name, count, function, arguments in programs(run):
+        yield Row(name, count, flop=measure.flop(function, *arguments))
+
+
+WORKS = {
+    "train": train,
+    "deblur": deblur,
+    "data": data,
+    "evaluate": evaluate,
+    "compile": compilation,
+    "cost": cost,
+}
+
+
+def generated(count: int, height: int, width: int) -> np.ndarray:
+    """Generated photos, uint8 (count, height, width, 3)."""
+    side = max(height, width, 16)
+    return scenes.generate(0, count, side, progress=False)[:, :height, :width]
+
+
+def torch_calls(run: Run) -> Calls:
+    """The translator's step in PyTorch, eager and compiled."""
+    if OPTIONS["stage"].value != "translator":
+        raise UserError("--against=torch knows the translator's step only; leave out --stage")
+    import torch_reference
+
+    return torch_reference.calls(run, random_batch(run, run.config.translator.batch))
+
+
+if __name__ == "__main__":
+    sys.exit(command())

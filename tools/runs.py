@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -41,19 +42,23 @@ class Run:
         command = [sys.executable, "-m", "b2b_jax.main", "--config=configs/demo.py:quick", *keys]
         variables = {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu", "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
         variables["JAX_COMPILATION_CACHE_DIR"] = str(self.shared / "xla")
-        return subprocess.Popen(
-            [*command, f"--workdir={self.folder / 'run'}", *arguments],
-            env=os.environ | variables | dict(environment or {}),
-            cwd=ROOT,
-            text=True,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            **options,
-        )
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=self.folder, prefix="output-", delete=False) as output:  # a pipe fills up
+            process = subprocess.Popen(
+                [*command, f"--workdir={self.folder / 'run'}", *arguments],
+                env=os.environ | variables | dict(environment or {}),
+                cwd=ROOT,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                **options,
+            )
+        process.output = Path(output.name)
+        return process
 
     def finish(self, process: subprocess.Popen) -> int:
         """Waits for the end; returns the exit code and keeps what was printed."""
-        self.output = process.communicate(timeout=PATIENCE)[0]
+        process.wait(timeout=PATIENCE)
+        self.output = process.output.read_text()
         return process.returncode
 
     def complete(self, *more: str, **options) -> int:
@@ -164,4 +169,4 @@ def start_two(run: Run, *more: str, devices: int = 4, heartbeat: int = 10) -> li
 def kill(process: subprocess.Popen) -> None:
     """Kill -9."""
     process.send_signal(signal.SIGKILL)
-    process.communicate()
+    process.wait()

@@ -44,9 +44,9 @@ def test_operations_of_a_convolution_and_its_gradient_are_counted_by_hand():
     x, kernel = jnp.zeros((2, 16, 16, 4)), jnp.zeros((3, 3, 4, 8))
     taps = (3 * 16 - 2) ** 2  # of one image and one pair of channels: those at the border fall on nothing
     loss = jax.jit(jax.grad(lambda kernel: jnp.sum(conv(x, kernel, padding=1))))
-    assert measure.flop(jax.jit(lambda x, k: conv(x, k, padding=1)), x, kernel) == 2 * 2 * taps * 4 * 8
+    assert measure.cost(jax.jit(lambda x, k: conv(x, k, padding=1)), x, kernel)["flop"] == 2 * 2 * taps * 4 * 8
     # The gradient of a sum needs no forward pass.
-    assert measure.flop(loss, kernel) == pytest.approx(2 * 2 * taps * 4 * 8, rel=0.01)
+    assert measure.cost(loss, kernel)["flop"] == pytest.approx(2 * 2 * taps * 4 * 8, rel=0.01)
 
 
 def test_memory_of_a_program_is_that_of_what_it_holds():

@@ -284,14 +284,13 @@ def programs(run: Run) -> Iterator[tuple[str, int, Callable, tuple]]:
 def compilation(run: Run) -> Iterator[Row]:
     """Compile times and memory of every program."""
     for name, count, function, arguments in programs(run):
-        program = measure.compiled(function, *arguments)
-        yield Row(name, count, flop=program.flop, memory=program.memory, cold=program.cold, warm=program.warm)
+        yield measure.row(name, count, program=measure.compiled(function, *arguments))
 
 
 def cost(run: Run) -> Iterator[Row]:
     """Operations of every program."""
     for name, count, function, arguments in programs(run):
-        yield Row(name, count, flop=measure.flop(function, *arguments))
+        yield Row(name, count, **measure.cost(function, *arguments))
 
 
 WORKS = {

@@ -28,7 +28,8 @@ class Program:
     call: Callable
     cold: float  # seconds to compile with an empty cache
     warm: float  # … with the cache that this left
-    flop: float  # of one call, see `flop`
+    flop: float  # of one call, see `cost`
+    traffic: float  # bytes, see `cost`
     memory: float  # bytes: arguments, results that take no argument's place, temporaries
 
 
@@ -42,6 +43,7 @@ class Row:
     fastest: float | None = None
     slowest: float | None = None
     flop: float | None = None
+    traffic: float | None = None
     memory: float | None = None
     cold: float | None = None
     warm: float | None = None
@@ -58,15 +60,18 @@ def compiled(function: Callable, *arguments: object) -> Program:
         program, warm = timed(lambda: function.lower(*arguments).compile())
     size = program.memory_analysis()
     memory = size.argument_size_in_bytes + size.output_size_in_bytes - size.alias_size_in_bytes
-    return Program(program, cold, warm, flop(function, *arguments), memory + size.temp_size_in_bytes)
+    return Program(program, cold, warm, **cost(function, *arguments), memory=memory + size.temp_size_in_bytes)
 
 
-def flop(function: Callable, *arguments: object) -> float:
+def cost(function: Callable, *arguments: object) -> dict[str, float]:
     """XLA's count for one call, of the program as it is handed to a GPU, wherever this runs; nothing is compiled.
 
-    The CPU's own program has loops, of which XLA counts one turn. Of a condition it counts the dearest branch.
+    Returns:
+        `flop`, of a condition's branches that of the dearest, and `traffic`, the bytes that the operations would read
+        and write if none were fused with another: an upper bound.
     """
-    return float(function.trace(*arguments).lower(lowering_platforms=("cuda",)).cost_analysis()["flops"])
+    counted = function.trace(*arguments).lower(lowering_platforms=("cuda",)).cost_analysis()
+    return {"flop": float(counted["flops"]), "traffic": float(counted["bytes accessed"])}
 
 
 def sample(calls: Mapping[str, Callable[[], object]], repeats: int, warm_up: int = WARM_UP) -> dict[str, list[float]]:
@@ -87,10 +92,12 @@ def timed(call: Callable[[], object]) -> tuple[object, float]:
     return result, time.perf_counter() - start
 
 
-def row(work: str, images: int, seconds: Sequence[float], program: Program | None = None) -> Row:
-    """The line of a sample and, if it has one, its program."""
-    times = {"seconds": float(np.median(seconds)), "fastest": min(seconds), "slowest": max(seconds)}
-    facts = {name: getattr(program, name) for name in ("flop", "memory", "cold", "warm")} if program else {}
+def row(work: str, images: int, seconds: Sequence[float] = (), program: Program | None = None) -> Row:
+    """The line of a sample, of a program, or of both."""
+    times = {}
+    if seconds:
+        times = {"seconds": float(np.median(seconds)), "fastest": min(seconds), "slowest": max(seconds)}
+    facts = {name: getattr(program, name) for name in ("flop", "traffic", "memory", "cold", "warm")} if program else {}
     return Row(work, images, **times, **facts)
 
 
@@ -133,6 +140,7 @@ COLUMNS = {
     "GFLOP a call": lambda r, peak: _number(r.flop, 1e-9),
     "TFLOP/s": lambda r, peak: _number(_rate(r)),
     "of peak": lambda r, peak: f"{_rate(r) / peak:.1%}" if peak and _rate(r) else "",
+    "GB unfused": lambda r, peak: _number(r.traffic, 1e-9),
     "memory, MiB": lambda r, peak: _number(r.memory, 2**-20),
     "compile, s": lambda r, peak: _number(r.cold),
     "from cache, s": lambda r, peak: _number(r.warm),

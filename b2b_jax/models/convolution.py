@@ -101,13 +101,13 @@ def _narrowing_backward(
     dk = lax.platform_dependent(
         x,
         g,
-        cpu=lambda x, g: _image_over_gradient(x, g, padding),
+        cpu=lambda x, g: image_over_gradient(x, g, padding),
         default=lambda x, g: jax.vjp(lambda kernel: _slide(x, kernel, padding), kernel)[1](g)[0],
     )
     return dx, dk
 
 
-def _image_over_gradient(x: jax.Array, g: jax.Array, padding: tuple[int, int]) -> jax.Array:
+def image_over_gradient(x: jax.Array, g: jax.Array, padding: tuple[int, int]) -> jax.Array:
     """The kernel's gradient, dk[i, j, c, o] = Σ x[n, p + i, q + j, c] g[n, p, q, o], with x sliding over g.
 
     JAX lets g slide over x. XLA's matrix product on a CPU has the channels of what slides as its columns: where g has

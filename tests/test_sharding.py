@@ -116,8 +116,8 @@ def test_devices_sum_each_networks_gradients_once(facts):
     discriminator, generator = sorted(filter(None, sums), key=Counter.total)
     sizes = {name: Counter(n for n in facts["sizes"][name] if n > 1) for name in NETWORKS}
     assert generator == sizes["generator"]
-    # The discriminator's are sums over its uses: three scales and the penalty. On a CPU XLA adds them up only after they
-    # have crossed.
+    # The discriminator's are sums over its uses: three scales and the penalty. On a CPU XLA adds them up only after
+    # they have crossed.
     assert discriminator.keys() == sizes["discriminator"].keys()
     assert all(discriminator[n] <= 4 * count for n, count in sizes["discriminator"].items())
 

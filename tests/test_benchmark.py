@@ -50,10 +50,11 @@ def test_operations_of_a_convolution_and_its_gradient_are_counted_by_hand():
 
 
 def test_memory_of_a_program_is_that_of_what_it_holds():
-    x = jnp.zeros((1024, 1024))
+    x, before = jnp.zeros((1024, 1024)), jax.config.jax_compilation_cache_dir
     donated = measure.compiled(jax.jit(lambda x: x + 1, donate_argnums=0), x)
     kept = measure.compiled(jax.jit(lambda x: x + 1), x)
     assert (donated.memory, kept.memory) == (x.nbytes, 2 * x.nbytes)
+    assert jax.config.jax_compilation_cache_dir == before
 
 
 def test_table_has_rates_and_leaves_out_columns_without_values():

@@ -130,8 +130,8 @@ def test_devices_sum_each_networks_gradients_once(facts):
     discriminator, generator = sorted(filter(None, sums), key=Counter.total)
     sizes = {name: Counter(n for n in facts["sizes"][name] if n > 1) for name in NETWORKS}
     assert generator == sizes["generator"]
-    # The discriminator's are sums over its uses: three scales and the penalty. XLA adds them up before they cross on a
-    # GPU, and after on a CPU.
+    # The discriminator's are sums over its uses: three scales and the penalty. On a CPU XLA adds them up only after
+    # they have crossed.
     assert discriminator.keys() == sizes["discriminator"].keys()
     assert all(discriminator[n] <= 4 * count for n, count in sizes["discriminator"].items())
 

@@ -1,5 +1,6 @@
 """How the benchmark measures: compile times, medians, XLA's count of floating-point operations, memory, hardware."""
 
+import contextlib
 import datetime
 import os
 import platform
@@ -7,7 +8,7 @@ import resource
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -51,16 +52,32 @@ class Row:
 
 def compiled(function: Callable, *arguments: object) -> Program:
     """Compiles a jitted function twice for these arguments: with an empty persistent cache, and with a filled one."""
-    with tempfile.TemporaryDirectory() as folder:
-        jax.config.update("jax_compilation_cache_dir", folder)
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
-        compilation_cache.reset_cache()
+    with fresh_cache():
         _, cold = timed(lambda: function.lower(*arguments).compile())
         jax.clear_caches()
         program, warm = timed(lambda: function.lower(*arguments).compile())
     size = program.memory_analysis()
     memory = size.argument_size_in_bytes + size.output_size_in_bytes - size.alias_size_in_bytes
     return Program(program, cold, warm, **cost(function, *arguments), memory=memory + size.temp_size_in_bytes)
+
+
+@contextlib.contextmanager
+def fresh_cache() -> Iterator[None]:
+    """An empty persistent compilation cache, which goes with the context."""
+    names = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
+    before = {name: getattr(jax.config, name) for name in names}
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            _use_cache(dict(zip(names, (folder, 0.0), strict=True)))
+            yield
+    finally:
+        _use_cache(before)
+
+
+def _use_cache(settings: Mapping[str, object]) -> None:
+    for name, value in settings.items():
+        jax.config.update(name, value)
+    compilation_cache.reset_cache()
 
 
 def cost(function: Callable, *arguments: object) -> dict[str, float]:

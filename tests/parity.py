@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from helpers import jit, nhwc, reference
 
-from b2b_jax import models, torch_files, weights
+from b2b_jax import models, recognition, torch_files, weights
 from b2b_jax.models import layers, mimo_unet, nafnet, patchgan, resnet, restormer, vgg
 
 Comparison = Iterator[tuple[str, Any, np.ndarray]]
@@ -30,7 +30,7 @@ def golden(fixture: str) -> dict[str, np.ndarray]:
 def network(checkpoint: str) -> tuple[nn.Module, dict]:
     """The network of a reference checkpoint, recognised by the converter, and its weights."""
     state = torch_files.state_dict(torch_files.read(reference(f"{checkpoint}.pth")))
-    name, hyper = weights.identify(state)
+    name, hyper = recognition.identify(state)
     module = models.create(name, **hyper)
     return module, weights.from_torch_state(state, weights.template(module))
 

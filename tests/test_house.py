@@ -14,7 +14,8 @@ PHOTOS = [path for path in PACKAGE if path.parent.name == "data" or path.name ==
 
 # Floors of the house: a module imports from lower floors, from its own package, and a leaf from leaves.
 FLOORS = [
-    {"b2b_jax", "errors", "files", "images", "losses", "metrics", "niqe", "sharding", "torch_files"},  # the leaves
+    # the leaves
+    {"b2b_jax", "errors", "files", "images", "losses", "metrics", "niqe", "recognition", "sharding", "torch_files"},
     {"models", "data"},
     {"weights"},
     {"inference"},

@@ -22,7 +22,7 @@ import pytest
 from flax.traverse_util import flatten_dict
 from helpers import reference
 
-from b2b_jax import models, torch_files, weights
+from b2b_jax import models, recognition, torch_files, weights
 
 ROOT = Path(__file__).parents[1]
 NAFNET = {"width": 8, "encoders": [1, 1, 1, 2], "middle": 1, "decoders": [1, 1, 1, 1], "unshuffle": 1, "local": False}
@@ -359,7 +359,7 @@ CHECKPOINTS = {
 @pytest.mark.parametrize("file", CHECKPOINTS)
 def test_round_trip_of_published_checkpoints(file, tmp_path):
     state, (name, hyper) = state_of(file), CHECKPOINTS[file]
-    assert weights.identify(state) == (name, hyper)
+    assert recognition.identify(state) == (name, hyper)
     variables = weights.from_torch_state(state, weights.template(models.create(name, **hyper)))
     weights.save(tmp_path / "a.safetensors", name, hyper, variables)
     module, loaded = weights.load(tmp_path / "a.safetensors")
@@ -406,9 +406,9 @@ FULL_UNET = {"num_downs": 8, "ngf": 64}
 )
 def test_identify_full_size_networks(file, expected):
     state = manifest(file)
-    assert weights.identify(state) == expected
+    assert recognition.identify(state) == expected
     # Names in another order, as safetensors gives them.
-    assert weights.identify(dict(sorted(state.items()))) == expected
+    assert recognition.identify(dict(sorted(state.items()))) == expected
 
 
 @pytest.mark.parametrize(
@@ -429,7 +429,7 @@ def test_identify_full_size_networks(file, expected):
 def test_round_trip_of_fresh_networks(name, hyper):
     variables = fresh(models.create(name, **hyper))
     state = weights.to_torch_state(variables)
-    assert weights.identify(state) == (name, hyper)
+    assert recognition.identify(state) == (name, hyper)
     assert any(key.endswith("num_batches_tracked") for key in state) == (hyper.get("norm") == "batch")
     assert_same(flatten_dict(weights.from_torch_state(state, variables)), flatten_dict(variables))
 
@@ -466,11 +466,11 @@ def test_mismatches_are_listed_by_name():
 
 def test_unknown_networks():
     with pytest.raises(ValueError, match=r"not the tensors of one of nafnet.*foo\.weight"):
-        weights.identify({"foo.weight": np.zeros((2, 2))})
+        recognition.identify({"foo.weight": np.zeros((2, 2))})
     with pytest.raises(ValueError, match="not the tensors of vgg"):
-        weights.identify(state_of("patchgan/patchgan_ndf8.pth"), only="vgg")
+        recognition.identify(state_of("patchgan/patchgan_ndf8.pth"), only="vgg")
     with pytest.raises(ValueError, match="unknown network 'resnet50'"):
-        weights.identify({}, only="resnet50")
+        recognition.identify({}, only="resnet50")
 
 
 # Our files.

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from flax.traverse_util import flatten_dict
 
-from b2b_jax import models, torch_files, weights
+from b2b_jax import models, recognition, torch_files, weights
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -40,7 +40,7 @@ def to_flax(source: Path, target: Path, name: str | None = None) -> dict[str, st
     if any(key.startswith("params/") for key in state):
         raise ValueError(f"{source}: already a file of ours; --to-torch converts it back")
     try:
-        name, hyper = weights.identify(state, name)
+        name, hyper = recognition.identify(state, name)
         state, dropped = weights.drop_unused(name, state)
         variables = weights.from_torch_state(state, weights.template(models.create(name, **hyper)))
     except ValueError as error:
@@ -83,7 +83,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("input", type=Path, metavar="INPUT", help=".pth, .pt, .ckpt, .pkl (torch.save) or .safetensors")
     parser.add_argument("output", type=Path, metavar="OUTPUT.safetensors", help="the file to write or replace")
     way = parser.add_mutually_exclusive_group()
-    way.add_argument("--model", metavar="NAME", help=f"insist on one network: {', '.join(weights.NETWORKS)}")
+    way.add_argument("--model", metavar="NAME", help=f"insist on one network: {', '.join(recognition.NETWORKS)}")
     way.add_argument("--to-torch", action="store_true", help="from one of our files to PyTorch's names and layouts")
     return parser
 

@@ -1,0 +1,176 @@
+"""Recognises a network and its hyper-parameters from the names and shapes of its PyTorch tensors alone."""
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+State = Mapping[str, np.ndarray]  # tensor names to arrays
+
+
+def identify(state: State, only: str | None = None) -> tuple[str, dict[str, Any]]:
+    """Recognises a network from the names and shapes of its PyTorch tensors alone.
+
+    Args:
+      state: tensor names to arrays.
+      only: consider this network alone.
+
+    Returns:
+      The network's name and hyper-parameters, as `models.create` takes them.
+
+    Raises:
+      ValueError: no known network has such tensors, or `only` is not known.
+    """
+    if only is not None and only not in NETWORKS:
+        raise ValueError(f"unknown network {only!r}: known are {', '.join(NETWORKS)}")
+    for name in (only,) if only else NETWORKS:
+        if (hyper := NETWORKS[name](state)) is not None:
+            return name, hyper
+    wanted = only or f"one of {', '.join(NETWORKS)}"
+    raise ValueError(f"not the tensors of {wanted}: they begin with {', '.join(list(state)[:4])}")
+
+
+def _count(state: State, prefix: str) -> int:
+    """How many numbered submodules stand under a prefix: `layers.` counts `layers.0.weight` and `layers.1.weight`."""
+    return len({m[1] for name in state if (m := re.match(rf"{re.escape(prefix)}(\d+)\.", name))})
+
+
+def _shape(state: State, name: str) -> tuple[int, ...]:
+    return state[name].shape if name in state else ()
+
+
+def _nafnet(state: State) -> dict[str, Any] | None:
+    if "encoders.0.0.beta" not in state or len(_shape(state, "intro.weight")) != 4:
+        return None
+    width, channels, _, _ = _shape(state, "intro.weight")
+    levels = range(_count(state, "downs."))
+    return {
+        "width": width,
+        "encoders": [_count(state, f"encoders.{i}.") for i in levels],
+        "middle": _count(state, "middle_blks."),
+        "decoders": [_count(state, f"decoders.{i}.") for i in levels],
+        "unshuffle": round((channels / 3) ** 0.5),
+        "local": False,  # a matter of evaluation: the tensors are the same
+    }
+
+
+def _mimo_unet(state: State) -> dict[str, Any] | None:
+    first = _shape(state, "feat_extract.0.main.0.weight")
+    if len(first) != 4 or "SCM1.conv.main.0.weight" not in state:
+        return None
+    blocks = _count(state, "Encoder.0.layers.")
+    # Dropout has no tensors; of the published networks MIMO-UNet+ alone, with 20 blocks, uses it.
+    return {"base_channels": first[0], "num_res": blocks, "dropout": 0.1 if blocks == 20 else 0.0}
+
+
+def _patchgan(state: State) -> dict[str, Any] | None:
+    numbers = [int(m[1]) for name in state if (m := re.fullmatch(r"model\.(\d+)\.weight", name))]
+    convs = [s for i in sorted(numbers) if len(s := _shape(state, f"model.{i}.weight")) == 4]
+    if 0 not in numbers or {s[2:] for s in convs} != {(4, 4)} or convs[-1][0] != 1:
+        return None
+    return {
+        "ndf": convs[0][0],
+        "n_layers": len(convs) - 2,
+        "norm": _norm(state),
+        "input": "gradient" if convs[0][1] == 6 else "rgb",
+    }
+
+
+# Torchvision's numbering of the convolutions in `features`, after Simonyan & Zisserman 2015, configurations D and E.
+VGG_CONVS = {
+    16: [0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28],
+    19: [0, 2, 5, 7, 10, 12, 14, 16, 19, 21, 23, 25, 28, 30, 32, 34],
+}
+
+
+def _vgg(state: State) -> dict[str, Any] | None:
+    convs = [int(m[1]) for name in state if (m := re.fullmatch(r"features\.(\d+)\.weight", name))]
+    depth = next((depth for depth, numbers in VGG_CONVS.items() if sorted(convs) == numbers), None)
+    # The last layer, so that every convolution is kept; `module.clone(layers=...)` picks others from the same file.
+    return depth and {"depth": depth, "layers": ["relu5_3" if depth == 16 else "relu5_4"]}
+
+
+def _restormer(state: State) -> dict[str, Any] | None:
+    if "latent.0.attn.temperature" not in state or "patch_embed.proj.weight" not in state:
+        return None
+    levels = [f"encoder_level{i}." for i in (1, 2, 3)] + ["latent."]
+    hidden, deepest, _, _ = _shape(state, "latent.0.ffn.project_in.weight")
+    return {
+        "dim": _shape(state, "patch_embed.proj.weight")[0],
+        "num_blocks": [_count(state, prefix) for prefix in levels],
+        "num_refinement_blocks": _count(state, "refinement."),
+        "heads": [state[f"{prefix}0.attn.temperature"].shape[0] for prefix in levels],
+        "expansion": round(hidden / 2 / deepest, 2),
+        "bias": "patch_embed.proj.bias" in state,
+        "layer_norm": "WithBias" if "latent.0.norm1.body.bias" in state else "BiasFree",
+    }
+
+
+def _kernel_wizard(state: State) -> dict[str, Any] | None:
+    ups = [name for name in state if re.fullmatch(r"adapter\.model\.(submodule\.)*up\.1\.weight", name)]
+    if not ups or "kernel_extractor.model.1.weight" not in state:
+        return None
+    innermost = max(ups, key=len)
+    bottom = _shape(state, innermost.replace(".up.1.", ".down.1." if len(ups) > 1 else ".down.0."))[0]
+    kernel_dim = _shape(state, innermost)[0] - bottom
+    last = _shape(state, f"kernel_extractor.model.{1 + 3 * len(ups)}.weight")
+    trunk = [name for name in state if re.fullmatch(r"recon_trunk\.\d+\.weight", name)]
+    return {
+        "nf": _shape(state, "feature_extractor.0.weight")[0],
+        "kernel_dim": kernel_dim,
+        "front_blocks": _blocks(state, r"feature_extractor\.\d+\.conv1"),
+        "back_blocks": _blocks(state, r"recon_trunk\.\d+\.conv1"),
+        "kernel_blocks": _blocks(state, r"kernel_extractor\.model\.\d+\.conv_block\.1"),
+        "variational": last[:1] == (2 * kernel_dim,),
+        "shrinks": len([name for name in state if re.fullmatch(r"feature_extractor\.\d+\.weight", name)]) - 1,
+        "reductions": len(ups),
+        "tail": _shape(state, max(trunk, key=lambda name: int(name.split(".")[1])))[1],
+    }
+
+
+def _blocks(state: State, pattern: str) -> int:
+    """How many residual blocks there are, each known by the weight of its first convolution."""
+    return sum(bool(re.fullmatch(pattern + r"\.weight", name)) for name in state)
+
+
+def _unet(state: State) -> dict[str, Any] | None:
+    inner = [name for name in state if re.fullmatch(r"model\.(model\.\d\.)+model\.1\.weight", name)]
+    if "model.model.0.weight" not in state or not inner:
+        return None
+    return {
+        "num_downs": 1 + len(inner),
+        "ngf": _shape(state, "model.model.0.weight")[0],
+        "norm": _norm(state),
+        "up": "bilinear" if "model.model.4.weight" in state else "transposed",
+    }
+
+
+def _resnet(state: State) -> dict[str, Any] | None:
+    first, blocks = _shape(state, "model.1.weight"), _blocks(state, r"model\.\d+\.conv_block\.1")
+    if first[2:] != (7, 7) or not blocks:
+        return None
+    return {
+        "ngf": first[0],
+        "n_blocks": blocks,
+        "norm": _norm(state),
+        # The dropout layer has no tensors but moves the second convolution of a block from 5 to 6.
+        "use_dropout": len(_shape(state, "model.10.conv_block.6.weight")) == 4,
+    }
+
+
+def _norm(state: State) -> str:
+    """'none' has the tensors of 'instance', which is what is published."""
+    return "batch" if any(name.endswith("running_mean") for name in state) else "instance"
+
+
+NETWORKS: dict[str, Callable[[State], dict[str, Any] | None]] = {
+    "nafnet": _nafnet,
+    "restormer": _restormer,
+    "mimo_unet": _mimo_unet,
+    "kernel_wizard": _kernel_wizard,
+    "resnet": _resnet,
+    "unet": _unet,
+    "patchgan": _patchgan,
+    "vgg": _vgg,
+}

@@ -301,7 +301,7 @@ def test_help_explains(capsys):
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_a_signal_leaves_nothing_half_written(call, tmp_path, monkeypatch, number, code):
+def test_a_signal_leaves_nothing_half_written(call, tmp_path, monkeypatch, request, number, code):
     previous = signal.getsignal(signal.SIGTERM)
     photos = [write(tmp_path / name, RGB8) for name in ("a.png", "b.png")]
     saved = Image.Image.save
@@ -312,6 +312,8 @@ def test_a_signal_leaves_nothing_half_written(call, tmp_path, monkeypatch, numbe
             os.kill(os.getpid(), number)
 
     monkeypatch.setattr(Image.Image, "save", save_and_stop)
+    ctrl_c = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
+    request.addfinalizer(lambda: signal.signal(signal.SIGINT, ctrl_c))
     if number == signal.SIGTERM:
         with pytest.raises(SystemExit) as end:
             call(*photos)

@@ -111,9 +111,10 @@ class Checkpoints:
         except NotFinite as error:
             raise CheckpointError(f"Step {self._saving} is not saved: {error}; earlier checkpoints stay") from error
         except Exception as error:  # whatever Orbax, its storage or the file system raise
-            free, reason = shutil.disk_usage(self._folder).free, " ".join(str(error).split())
+            # TensorStore may add how it was called; before that, the end is what the system said.
+            free, reason = shutil.disk_usage(self._folder).free, " ".join(str(error).split()).split(" [tensorstore_")[0]
             raise CheckpointError(
-                f"Could not save step {self._saving} in {self._folder}: … {reason[-200:]}. "  # its end is the system's
+                f"Could not save step {self._saving} in {self._folder}: … {reason[-200:]}. "
                 f"It takes {self._bytes:,} bytes; {free:,} are free there. Earlier checkpoints are as they were: "
                 "make room and give the same command again"
             ) from error

@@ -7,9 +7,9 @@ those of sharp photos. Two published versions give different numbers, not to be 
     basicsr   current BasicSR: luma rounded, MATLAB's antialiased bicubic reduction to the second scale
     nafnet    the older copy within NAFNet and Restormer: not rounded, bilinear reduction
 
-Images are NHWC in [0, 1]. Features are computed in float32 on the accelerator, the 36 x 36 algebra in float64 on the
-host. The numbers depend on the photos that the parameters were fitted to: always say which. With few blocks the score
-is rough: the shape's steps of 0.001, decided by rounding errors, move it by some thousandths at four blocks.
+Images are NHWC in [0, 1]. Features are computed in float64 on the accelerator, the 36 x 36 algebra on the host. The
+numbers depend on the photos that the parameters were fitted to: always say which. In flat areas the published features
+are made of the float32 rounding errors of the published code, so `_single` rounds wherever that code does.
 """
 
 import os
@@ -70,7 +70,8 @@ def niqe(
     Raises:
       ValueError: an unknown version, not RGB, or an image of fewer than two blocks.
     """
-    values, _ = _features(_prepare(x, version, crop_border, grey), version)
+    with jax.enable_x64(True):
+        values, _ = _features(_prepare(x, version, crop_border, grey), version)
     return np.array([_distance(one, parameters) for one in np.asarray(values, np.float64)])
 
 
@@ -145,8 +146,11 @@ def _prepare(x: jax.Array, version: str, crop_border: int, grey: str) -> np.ndar
     if not large_enough(height, width):
         raise ValueError(f"NIQE needs two blocks of {BLOCK} pixels, got an image of {height} x {width}")
     rows, columns = (slice(crop_border, crop_border + size // BLOCK * BLOCK) for size in (height, width))
-    y = GREY[grey](np.rint(np.asarray(x[:, rows, columns], np.float64) * 255) / 255)
-    return (_rounded(y) if version == "basicsr" else y).astype(np.float32)
+    eight_bits = np.rint(np.asarray(x[:, rows, columns], np.float64) * 255)
+    if version == "basicsr":
+        return _rounded(GREY[grey](eight_bits / 255))
+    y = GREY[grey](np.float64(np.float32(eight_bits / 255)))
+    return np.float64(np.float32(y / 255) * np.float32(255))
 
 
 def _rounded(y: np.ndarray) -> np.ndarray:
@@ -156,13 +160,17 @@ def _rounded(y: np.ndarray) -> np.ndarray:
 
 @partial(jax.jit, static_argnames="version")
 def _features(y: jax.Array, version: str) -> tuple[jax.Array, jax.Array]:
-    """Grey images to the features of their blocks (n, blocks, 36), and the sharpness of these (n, blocks)."""
+    """Grey images, float64, to the features of their blocks (n, blocks, 36), and the sharpness of these (n, blocks)."""
     normal, deviation = _normalised(y)
-    # Both reductions see images in [0, 1], as the originals do: only rounding differs.
     half = _half_bicubic(y) if version == "basicsr" else _half_mean(y)
     coarse, _ = _normalised(half)
     values = [_describe(_blocks(x, size)) for x, size in ((normal, BLOCK), (coarse, BLOCK // 2))]
     return jnp.concatenate(values, axis=-1), jnp.mean(_blocks(deviation, BLOCK), axis=(2, 3))
+
+
+def _single(x: jax.Array) -> jax.Array:
+    """Float64 to the nearest float32, kept as float64: a cast and back would be optimised away."""
+    return jax.lax.reduce_precision(x, exponent_bits=8, mantissa_bits=23)
 
 
 def _window() -> np.ndarray:
@@ -172,19 +180,17 @@ def _window() -> np.ndarray:
 
 
 def _normalised(y: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """(y - mean) / (deviation + 1) under the window, borders replicated, and the deviation: eq. 1 to 3.
-
-    Differences from the central pixel are averaged: in a flat area they are exactly zero, which keeps its pixels out
-    of the counts of negative and positive values; averages of y and y * y would leave rounding errors of either sign.
-    """
+    """(y - mean) / (deviation + 1) under the window, borders replicated, and the deviation: eq. 1 to 3."""
     h, w = y.shape[1:]
     padded = jnp.pad(y, [(0, 0), (3, 3), (3, 3)], mode="edge")
+    squares = _single(padded * padded)
     mean = square = jnp.zeros_like(y)
     for (i, j), weight in np.ndenumerate(_window()):
-        difference = padded[:, i : i + h, j : j + w] - y
-        mean, square = mean + weight * difference, square + weight * difference**2
-    deviation = jnp.sqrt(jnp.abs(square - mean**2))
-    return -mean / (deviation + 1), deviation
+        mean += weight * padded[:, i : i + h, j : j + w]
+        square += weight * squares[:, i : i + h, j : j + w]
+    mean, square = _single(mean), _single(square)
+    deviation = _single(jnp.sqrt(jnp.abs(_single(square - _single(mean * mean)))))
+    return _single(_single(y - mean) / _single(deviation + 1)), deviation
 
 
 def _blocks(y: jax.Array, size: int) -> jax.Array:
@@ -218,27 +224,42 @@ def _fit_aggd(x: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
 
 def _nearest(ratio: jax.Array) -> jax.Array:
     """Index of the entry of RATIO nearest to each ratio; 0 for NaN, as NumPy's argmin gives."""
-    middles = jnp.asarray((RATIO[1:] + RATIO[:-1]) / 2, jnp.float32)
+    middles = jnp.asarray((RATIO[1:] + RATIO[:-1]) / 2, ratio.dtype)
     return jnp.where(jnp.isnan(ratio), 0, jnp.searchsorted(middles, ratio))
 
 
 def _look_up(table: np.ndarray, i: jax.Array) -> jax.Array:
-    return jnp.asarray(table, jnp.float32)[i]
+    return jnp.asarray(table)[i]
 
 
 def _half_mean(y: jax.Array) -> jax.Array:
-    """Bilinear reduction by two without antialiasing: the mean of each 2 x 2 cell."""
-    n, h, w = y.shape
-    return jnp.mean(y.reshape(n, h // 2, 2, w // 2, 2), axis=(2, 4))
+    """Bilinear reduction by two without antialiasing: the mean of each 2 x 2 cell, in [0, 1]."""
+    y = _single(y / 255)
+    top, bottom = (_single(y[:, i::2, ::2] + y[:, i::2, 1::2]) for i in (0, 1))
+    return _single(_single(top + bottom) / 4 * 255)
 
 
 def _half_bicubic(y: jax.Array) -> jax.Array:
-    """MATLAB's imresize by 0.5: the cubic kernel (a = -1/2) stretched by two, borders mirrored, rows first."""
-    for axis in (1, 2):
-        pads = [(3, 4) if i == axis else (0, 0) for i in range(3)]
-        padded, size = jnp.pad(y, pads, mode="symmetric"), y.shape[axis]
-        y = sum(k * jax.lax.slice_in_dim(padded, i, i + size - 1, 2, axis) for i, k in enumerate(_cubic_taps()))
-    return y
+    """MATLAB's imresize by 0.5: the cubic kernel (a = -1/2) stretched by two, borders mirrored, rows first.
+
+    In [0, 1] and in the order of a CPU's matrix products: fused over the rows, then in pairs along them.
+    """
+    taps = [float(np.float32(tap)) for tap in _cubic_taps()]
+    total = 0
+    for tap, row in zip(taps, _every_second(_single(y / 255), axis=1), strict=True):
+        total = _single(total + tap * row)
+    terms = [_single(tap * column) for tap, column in zip(taps, _every_second(total, axis=2), strict=True)]
+    while len(terms) > 1:
+        middle = len(terms) // 2
+        terms = [_single(a + b) for a, b in zip(terms[:middle], terms[middle:], strict=True)]
+    return _single(terms[0] * 255)
+
+
+def _every_second(y: jax.Array, axis: int) -> list[jax.Array]:
+    """The eight neighbours, three before to four after, of every second position of an axis, borders mirrored."""
+    pads = [(3, 4) if i == axis else (0, 0) for i in range(3)]
+    padded, size = jnp.pad(y, pads, mode="symmetric"), y.shape[axis]
+    return [jax.lax.slice_in_dim(padded, i, i + size - 1, 2, axis) for i in range(8)]
 
 
 def _cubic_taps() -> list[float]:
@@ -265,6 +286,7 @@ def _distance(rows: np.ndarray, parameters: Parameters) -> float:
 def _sharp_blocks(photo: np.ndarray) -> np.ndarray:
     """Features (k, 36) of the blocks of a uint8 photo that are nearly as sharp as its sharpest one."""
     h, w = (length // BLOCK * BLOCK for length in photo.shape[:2])
-    values, sharpness = _features(_rounded(GREY["y"](photo[None, :h, :w] / 255)).astype(np.float32), "basicsr")
+    with jax.enable_x64(True):
+        values, sharpness = _features(_rounded(GREY["y"](photo[None, :h, :w] / 255)), "basicsr")
     sharpness = np.asarray(sharpness[0])
     return np.asarray(values[0], np.float64)[sharpness > SHARP * sharpness.max()]

@@ -36,7 +36,11 @@ def test_generate_equals_scene_for_every_number_of_workers(family):
 
 
 def test_workers_load_neither_jax_nor_the_main_module(tmp_path):
-    """A script without a main guard draws in processes, runs once, and none of its imports is jax."""
+    """A script without a main guard draws in processes, runs once, and none of its imports is jax.
+
+    Nor is a file beside it that happens to be named as one that Python itself looks for at its start.
+    """
+    (tmp_path / "sitecustomize.py").write_text("print('taken for a part of Python')\n")
     script = tmp_path / "unguarded.py"
     script.write_text(
         "import sys; print('started')\n"

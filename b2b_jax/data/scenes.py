@@ -84,10 +84,10 @@ def _start_worker(*arguments: int) -> subprocess.Popen:
     Not by `multiprocessing`: its children import the parent's main module, and with it jax, and a script without a
     main guard would start itself again in each of them.
     """
-    paths = os.pathsep.join(os.path.abspath(path) for path in sys.path)
+    # The path is set in the child, not by PYTHONPATH: a file of the current folder must not stand for Python's own.
+    program = f"import sys; sys.path[:] = {sys.path!r}; from b2b_jax.data import scenes; scenes._work(*{arguments!r})"
     quiet = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")  # a process per core
-    command = [sys.executable, "-m", "b2b_jax.data.scenes", *map(str, arguments)]
-    environment = os.environ | quiet | {"PYTHONPATH": paths}
+    command, environment = [sys.executable, "-c", program], os.environ | quiet
     return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, env=environment)
 
 
@@ -157,7 +157,3 @@ def _replace(path: Path, write: Callable[[BinaryIO], object]) -> None:
         draft.replace(path)
     finally:
         draft.unlink(missing_ok=True)
-
-
-if __name__ == "__main__":
-    _work(*map(int, sys.argv[1:]))

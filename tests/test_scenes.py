@@ -40,7 +40,7 @@ def test_workers_load_neither_jax_nor_the_main_module(tmp_path):
 
     Nor is a file beside it that happens to be named as one that Python itself looks for at its start.
     """
-    (tmp_path / "sitecustomize.py").write_text("print('taken for a part of Python')\n")
+    (tmp_path / "sitecustomize.py").write_text("import os; os._exit(3)\n")
     script = tmp_path / "unguarded.py"
     script.write_text(
         "import sys; print('started')\n"

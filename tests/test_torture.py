@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tools import torture
+from tools.tortures import bench
 
 ROOT = Path(__file__).parents[1]
 
@@ -20,8 +21,8 @@ def test_no_torture_finds_a_miss(tmp_path):
 
 
 def test_a_miss_is_told_apart():
-    assert torture.equal("", 1, 1).good and not torture.equal("", 1, 2).good
+    assert bench.equal("", 1, 1).good and not bench.equal("", 1, 2).good
     run = type("Ended", (), {"output": "saved\nstep 7 is damaged: x"})
-    assert torture.says("", run, "7", "damaged").good and not torture.says("", run, "saved", "damaged").good
+    assert bench.says("", run, "7", "damaged").good and not bench.says("", run, "saved", "damaged").good
     run.output += "\nTraceback"
-    assert not torture.says("", run, "7", "damaged").good
+    assert not bench.says("", run, "7", "damaged").good

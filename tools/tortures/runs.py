@@ -19,7 +19,7 @@ import orbax.checkpoint as ocp
 
 from b2b_jax.training import checkpoint
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 PATIENCE = 900  # seconds until a run counts as hanging
 TEMPORARY = f"*{checkpoint.atomicity.TMP_DIR_SUFFIX}*"
 
@@ -98,6 +98,8 @@ class Run:
 
     def fingerprint(self, stage: str) -> str:
         """SHA-256 of all arrays of the last checkpoint (their own hashes) and of the names of all photos in order."""
+        if not self.steps(stage):
+            return "no checkpoint"
         step = self.stage(stage) / "checkpoints" / str(self.steps(stage)[0])
         if checkpoint.damage(step):
             return f"{step} is damaged"

@@ -15,7 +15,7 @@ import numpy as np
 from absl import flags
 from tqdm import tqdm
 
-from b2b_jax import images, main
+from b2b_jax import commandline, images
 from b2b_jax.data import domains, pipeline
 from b2b_jax.errors import UserError
 from b2b_jax.inference.pipeline import enable_compilation_cache
@@ -33,7 +33,7 @@ def command() -> int:
         print(f"{__doc__}\n--output DIR: {OUTPUT.help}\n--count N: {COUNT.help} (default {COUNT.default})")
         return 0
     try:
-        run = main.parse()
+        run = commandline.parse()
         folder = output_folder()
         check(run)
         enable_compilation_cache()
@@ -58,7 +58,7 @@ def output_folder() -> Path:
 
 def check(run: Run) -> None:
     """UserError when the run cannot make its known blur: photos or the extractor's weights are missing."""
-    main.check_values(run.config)
+    commandline.check_values(run.config)
     translator.check_known_blur(run)
     if blur_extractor.needed(run):
         blur_extractor.load(run)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from trees import write
 
-from b2b_jax import images, main
+from b2b_jax import images, record
 from b2b_jax.data import domains, folder, frames, prepared, survey
 from b2b_jax.data.photo import Photo, read
 from b2b_jax.data.sharpness import laplacian_variance
@@ -251,6 +251,6 @@ def test_a_pile_without_a_readable_photo_is_described_too(tmp_path):
 def test_main_reports_once(tmp_path, capsys):
     write_piles(tmp_path, blur_noise=3, sharp_noise=30, scenes=2, photos=2)
     for _ in range(2):
-        main.record_camera(domains.open_unknown(own_config(tmp_path)), tmp_path / "run")
+        record.write_camera(domains.open_unknown(own_config(tmp_path)), tmp_path / "run")
     assert capsys.readouterr().out.count("unknown_blur: 4 photos of 2 scenes") == 1
     assert json.loads((tmp_path / "run" / "data_report.json").read_text())["unknown_blur"]["photos"] == 4

@@ -10,7 +10,7 @@ import pytest
 from absl import flags
 from ml_collections import ConfigDict
 
-from b2b_jax import images, main, models
+from b2b_jax import commandline, images, main, models, record
 from b2b_jax.errors import UserError
 from configs import default
 
@@ -58,7 +58,7 @@ def command(monkeypatch, tmp_path, data):
 @pytest.fixture
 def parse(command):
     """Parses a command line in this process."""
-    return lambda *arguments: command(*arguments) or main.parse()
+    return lambda *arguments: command(*arguments) or commandline.parse()
 
 
 @pytest.fixture
@@ -115,7 +115,7 @@ def test_stages_may_be_given_with_commas_and_run_in_their_order(parse):
 def test_the_default_folder_is_named_after_the_configuration(parse):
     parse("configs/demo.py:quick")
     flags.FLAGS["workdir"].value = None
-    assert main.default_workdir() == Path("runs/demo_quick")
+    assert commandline.default_workdir() == Path("runs/demo_quick")
 
 
 # ------------------------------------------------------------------------------------------------------- what it checks
@@ -228,17 +228,17 @@ def test_reds_without_its_downloads_names_each_of_them(refused):
 
 
 def test_a_folder_of_another_run_is_refused_with_the_difference(refused, parse, tmp_path):
-    main.record(parse(QUICK))
+    record.write(parse(QUICK))
     (line,) = refused(QUICK, "--config.seed=7", "--config.translator.batch=8")
     assert str(tmp_path / "run") in line and "seed: 0 → 7" in line and "translator.batch: 4 → 8" in line
     assert '"seed": 0' in (tmp_path / "run" / "config.json").read_text()
 
 
 def test_the_same_folder_takes_other_settings_of_loop_and_evaluation(parse, tmp_path):
-    main.record(parse(QUICK))
+    record.write(parse(QUICK))
     run = parse(QUICK, "--config.loop.log_every=7", "--config.evaluation.images=2", "--config.data.threads=1")
-    main.refuse_changes(run)
-    main.record(run)
+    record.refuse_changes(run)
+    record.write(run)
     assert '"log_every": 7' in (tmp_path / "run" / "config.json").read_text()
 
 
@@ -249,7 +249,7 @@ def test_a_refused_command_leaves_no_folder(refused, tmp_path):
 
 def test_differences_name_changed_new_and_lost_keys():
     old, new = {"a": {"b": 1, "c": 2}, "d": 3}, {"a": {"b": 1, "c": 5}, "e": 4}
-    assert main.differences("", old, new) == ["a.c: 2 → 5", "d: 3 → None", "e: None → 4"]
+    assert record.differences("", old, new) == ["a.c: 2 → 5", "d: 3 → None", "e: None → 4"]
 
 
 # ------------------------------------------------------------------------------------------------------- configurations

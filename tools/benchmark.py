@@ -25,7 +25,7 @@ from absl import flags
 from measure import Row
 from PIL import Image
 
-from b2b_jax import images, main, models, sharding, weights
+from b2b_jax import commandline, images, models, sharding, weights
 from b2b_jax.data import pipeline, scenes
 from b2b_jax.data.sources import ArraySource, Photos
 from b2b_jax.errors import UserError
@@ -78,10 +78,10 @@ def parse() -> tuple[str, Run]:
         raise UserError(f"What to time? One of {', '.join(WORKS)} must come first, got {got}. {USAGE}")
     del sys.argv[1]
     try:
-        run = main.parse()
+        run = commandline.parse()
     except UserError as error:
-        raise UserError(str(error).replace(main.USAGE, USAGE)) from error
-    main.check_values(run.config)
+        raise UserError(str(error).replace(commandline.USAGE, USAGE)) from error
+    commandline.check_values(run.config)
     if OPTIONS["against"].value and words[0] != "train":
         raise UserError(f"--against goes with train, not with {words[0]}")
     return words[0], run
@@ -94,7 +94,12 @@ def report(work: str, rows: list[Row]) -> None:
     print(measure.table(rows, peak))
     print(f"\n{', '.join(f'{name} {value}' for name, value in facts.items())}")
     if OPTIONS["output"].value:
-        record = {"work": work, "config": main.config_path(), "rows": measure.as_json(rows, peak), "machine": facts}
+        record = {
+            "work": work,
+            "config": commandline.config_path(),
+            "rows": measure.as_json(rows, peak),
+            "machine": facts,
+        }
         write_json(Path(OPTIONS["output"].value), record)
 
 

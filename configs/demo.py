@@ -62,8 +62,9 @@ def extractor(config: ConfigDict) -> None:
     """The known blur is learnt from the known pairs, too: nothing is given but photos."""
     config.known_blur.source = "extractor"
     config.blur_extractor.network.update(nf=16, kernel_dim=64, front_blocks=1, back_blocks=2, kernel_blocks=1)
-    config.blur_extractor.network.update(shrinks=1, reductions=3, tail=16)
-    config.blur_extractor.update(steps=3000, batch=8, crop=48, augment=False)
+    # No halving before the adapter's: 16 channels hold a cell of 2 x 2 pixels, not one of 4 x 4.
+    config.blur_extractor.network.update(shrinks=0, reductions=4, tail=16)
+    config.blur_extractor.update(steps=2000, batch=8, crop=48, augment=False)
     config.blur_extractor.optimizer.update(schedule="cosine", learning_rate=1e-3, warmup=50)
     config.evaluation.true_kernels = True
 

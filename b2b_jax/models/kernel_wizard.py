@@ -130,8 +130,9 @@ class KernelWizard(nn.Module):
     nf: channels of the features. kernel_dim: channels of a code (8 nf in the published networks). front_blocks,
     back_blocks, kernel_blocks: residual blocks of the features, the reconstruction and the kernel extractor.
     variational: codes are distributions. Smaller networks than the published: shrinks: halvings on the way to the
-    features (2), whose nf channels must hold the detail of a cell of 2^shrinks x 2^shrinks pixels if blur is to take
-    it away; reductions: halvings of the features on the way to a code (5); tail: channels of the last layers (64).
+    features (2); the adapter halves them once more, and then nf channels must hold the detail of a cell of
+    2^(shrinks + 1) pixels a side if blur is to take it away; reductions: halvings of the features on the way to a code
+    (5); tail: channels of the last layers (64).
     Sides must be multiples of `stride`, for `extract` of at least twice `stride`, since a code of one pixel cannot be
     padded by reflection.
     """

@@ -2,6 +2,7 @@
 
     python -m b2b_jax.deblur photo.jpg --model runs/mine --output sharp/
     python -m b2b_jax.deblur clip.mp4 holiday/ --model runs/mine --output sharp/ --keep-translated
+    python -m b2b_jax.deblur clip.mp4 --model runs/mine --output sharp/ --side-by-side
     python -m b2b_jax.deblur photo.jpg --model weights/nafnet_gopro64.safetensors --output sharp/
     python -m b2b_jax.deblur photo.jpg --translator G.safetensors --deblurrer D.safetensors --output sharp/
 
@@ -13,6 +14,10 @@ subsampling.
 Videos: whatever PyAV opens; sound and subtitles are copied, time stamps, rotation and colour tags kept. The pictures
 become H.264 (VP9 in .webm); containers other than .mp4, .m4v, .mov, .mkv and .webm become .mkv.
 
+--side-by-side also writes NAME_side_by_side: the input on the left, the result on the right, and the translator's
+output between them with --keep-translated. What decoders could not play for its size, such as two 4K clips, is shrunk,
+and that is said; a photo too wide for its format gets its pictures one upon the other.
+
 Outputs are DIR/NAME; what was found in a folder keeps its place below it. Outputs that exist are skipped, so the same
 command goes on after a stop. Files that cannot be done are listed at the end, after all the others are done.
 
@@ -22,7 +27,6 @@ or SIGTERM, with nothing half-written.
 
 import argparse
 import contextlib
-import dataclasses
 import signal
 import sys
 from collections.abc import Iterator, Sequence
@@ -37,8 +41,8 @@ from tqdm import tqdm
 from b2b_jax.errors import UserError
 from b2b_jax.files import read_json
 from b2b_jax.images import ImageError
-from b2b_jax.inference import jobs, photos, pipeline, tiles, video
-from b2b_jax.inference.jobs import RESTORED, TRANSLATED, Job, Jobs
+from b2b_jax.inference import jobs, panels, photos, pipeline, tiles, video
+from b2b_jax.inference.jobs import RESTORED, SIDE_BY_SIDE, TRANSLATED, Job, Jobs
 from b2b_jax.inference.pipeline import Chain, Network
 from b2b_jax.inference.tiles import Restorer
 from b2b_jax.inference.video_writer import VideoError
@@ -86,6 +90,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--translator", type=Path, metavar="FILE", help="the network that runs first, in place of the model's")
     add("--deblurrer", type=Path, metavar="FILE", help="the network that runs last, in place of the model's")
     add("--keep-translated", action="store_true", help="also write the translator's output, as NAME_translated")
+    add("--side-by-side", action="store_true", help="also write input and result in one, as NAME_side_by_side")
     add("--overwrite", action="store_true", help="replace outputs that exist")
     add("--tile", type=int, default=0, metavar="PIXELS", help=TILE_HELP)
     add("--overlap", type=int, default=tiles.OVERLAP, metavar="PIXELS", help="of neighbouring tiles (default: 64)")
@@ -111,7 +116,8 @@ TRAIN_SIZE_HELP = (
 
 def kinds(args: argparse.Namespace) -> list[str]:
     """What is written of each input."""
-    return [TRANSLATED, RESTORED] if args.keep_translated else [RESTORED]
+    asked = {TRANSLATED: args.keep_translated, RESTORED: True, SIDE_BY_SIDE: args.side_by_side}
+    return [kind for kind, wanted in asked.items() if wanted]
 
 
 @contextlib.contextmanager
@@ -149,7 +155,7 @@ def load_restorer(choice: Choice, args: argparse.Namespace) -> Restorer:
     deblurrer = pipeline.with_local_means(deblurrer, size > 0, size)
     networks = [network for network in (translator, deblurrer) if network]
     pipeline.enable_compilation_cache()
-    restorer = Restorer(Chain(networks, keep=len(kinds(args))), args.tile, args.overlap)
+    restorer = Restorer(Chain(networks, keep=2 if args.keep_translated else 1), args.tile, args.overlap)
     names = " → ".join(f"{type(n.module).__name__} ({count_parameters(n.variables):,} parameters)" for n in networks)
     print(f"{names}, {dtype.name} on {jax.devices()[0].device_kind}")
     return restorer
@@ -221,29 +227,37 @@ def deblur_photo(job: Job, restorer: Restorer) -> str:
         plan = restorer.plan(*photo.pixels.shape[:2])
         bar.reset(plan.tiles)
         restored = restorer.photo(photo.pixels, plan, bar.update)
+    if SIDE_BY_SIDE in job.targets:
+        restored = np.concatenate([photo.pixels, restored], axis=-1)
+    notes = [photo.note]
     for path, channels in slices(job, restored.shape[-1]).items():
-        photos.write(path, dataclasses.replace(photo, pixels=restored[..., channels]))
-    return photo.note
+        written, note = panels.photo(photo, restored[..., channels], path.suffix)
+        photos.write(path, written)
+        notes.append(note)
+    return "; ".join(filter(None, notes))
 
 
 def deblur_video(job: Job, restorer: Restorer) -> str:
     """Restores a video; returns what its owner should know."""
     count = video.count_frames(job.source) or None
+    both = SIDE_BY_SIDE in job.targets
+    networks = panels.after_input(restorer.frames) if both else restorer.frames
     with tqdm(total=count, desc=job.source.name, unit="frame", leave=False, dynamic_ncols=True) as bar:
 
         def restore(frames: video.Frames) -> video.Frames:
-            for frame in restorer.frames(frames):
+            for frame in networks(frames):
                 yield frame
                 bar.update()
 
-        note = video.convert(job.source, slices(job, restorer.channels), restore)
+        note = video.convert(job.source, slices(job, restorer.channels + 3 * both), restore)
         rate = f"{bar.n} frames, {bar.n / bar.format_dict['elapsed']:.1f} frames/s"
     return "; ".join(filter(None, [rate, note]))
 
 
 def slices(job: Job, channels: int) -> dict[Path, slice]:
-    """The channels of the networks' output that each target takes: the restored photo comes last."""
-    places = {RESTORED: slice(channels - 3, channels), TRANSLATED: slice(0, 3)}
+    """The channels that each target takes of the input, if that is wanted, the translated and the restored photo."""
+    last = channels - 3
+    places = {RESTORED: slice(last, channels), TRANSLATED: slice(last - 3, last), SIDE_BY_SIDE: slice(0, channels)}
     return {path: places[kind] for kind, path in job.targets.items()}
 
 

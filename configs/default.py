@@ -280,7 +280,7 @@ def evaluation() -> ConfigDict:
         {
             "images": 0,  # of the test set; 0 = all
             "protocol": "auto",  # auto (the dataset's own) | standard | luma | nafnet | blur2blur | skimage | realblur
-            "metrics": ("psnr", "ssim"),  # also psnr_y | ssim_y | ssim_3d | ssim_uniform | niqe | lpips
+            "metrics": ("psnr", "ssim"),  # also psnr_y | ssim_y | ssim_3d | ssim_uniform | niqe | lpips | temporal
             "niqe_parameters": "",  # BasicSR's .npz or MATLAB's .mat; "" = fitted to scikit-image's photographs
             "lpips": ConfigDict(
                 {

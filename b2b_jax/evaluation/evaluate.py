@@ -24,7 +24,7 @@ from b2b_jax import metrics, niqe, sharding
 from b2b_jax.data import domains, pipeline
 from b2b_jax.data.sources import Source
 from b2b_jax.errors import UserError
-from b2b_jax.evaluation import converter, examples, filters, lpips, protocols
+from b2b_jax.evaluation import converter, examples, filters, lpips, protocols, temporal
 from b2b_jax.evaluation.photographs import LARGEST_TILE, clock, tiles
 from b2b_jax.evaluation.scoring import Clock, Method, Reduced, Scores, Setup, Sheet, score
 from b2b_jax.files import read_json, write_json
@@ -84,6 +84,7 @@ def evaluate_set(run: Run, restore: Mapping[str, Callable], name: str, source: S
     with setup.clock.part("pictures"):
         examples.write(pictures, name, source, methods, restore["translator"], scores, chosen)
     notes |= {key: note for key, (_, note) in extras.items() if note}
+    notes |= {temporal.NAME: temporal.NOTE} if temporal.NAME in metric_names(run) and name in temporal.VIDEOS else {}
     return entry(name, scores, notes) | {"protocol": label, "protocol_text": protocol.text}
 
 
@@ -103,19 +104,25 @@ def check(run: Run) -> None:
         raise UserError(f"evaluation.photographs needs data.scenes.size of at most {LARGEST_TILE}, or set it to False")
     protocols.choose(settings.protocol, run.config.data.unknown)
     open_extras(run)
+    if temporal.NAME in metric_names(run) and run.unknown.test:
+        temporal.check(camera_set(run), run.unknown.test)
     if settings.converter.enabled:
         converter.check(run)
 
 
 def test_sets(run: Run) -> dict[str, Source]:
     """The camera's test pairs and, if asked for, scikit-image's photographs under the same generated blur."""
-    own = bool(run.config.data.unknown_blur)
-    sets = {"test" if own else run.config.data.unknown: run.unknown.test} if run.unknown.test else {}
+    sets = {camera_set(run): run.unknown.test} if run.unknown.test else {}
     if run.config.evaluation.photographs:
         settings = run.config.data.scenes
         known, unknown = settings.known_kernel.to_dict(), settings.unknown_kernel.to_dict()
         sets["photographs"] = domains.scored("photographs", tiles(settings.size), unknown, known, settings.seed + 3)
     return sets
+
+
+def camera_set(run: Run) -> str:
+    """The name of the camera's test set."""
+    return "test" if run.config.data.unknown_blur else run.config.data.unknown
 
 
 def train_paired(run: Run) -> None:
@@ -200,6 +207,8 @@ def open_extras(run: Run) -> dict[str, tuple[protocols.Score, str]]:
     """The scorers beyond PSNR and SSIM, by metric, and what must be said of them."""
     settings, extras = run.config.evaluation, {}
     for name in metric_names(run)[2:]:
+        if name == temporal.NAME:
+            continue  # which takes two frames, not one
         if name == "niqe":
             parameters = open_niqe(settings.niqe_parameters)
             extras[name] = protocols.natural(parameters), f"lower is better; parameters fitted to {parameters.source}"

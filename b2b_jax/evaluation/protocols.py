@@ -13,7 +13,7 @@ import numpy as np
 
 from b2b_jax import metrics, niqe
 from b2b_jax.errors import UserError
-from b2b_jax.evaluation import alignment
+from b2b_jax.evaluation import alignment, temporal
 
 Score = Callable[[jax.Array, jax.Array], np.ndarray]  # of results and truths (n, h, w, 3): (n,)
 Measure = Callable[[jax.Array, jax.Array], dict[str, np.ndarray]]
@@ -74,7 +74,7 @@ EXTRAS: Mapping[str, Score] = {
     "ssim_3d": metrics.ssim_3d,
     "ssim_uniform": metrics.ssim_uniform,
 }
-METRICS = ("psnr", "ssim", *EXTRAS, "niqe", "lpips")
+METRICS = ("psnr", "ssim", *EXTRAS, "niqe", "lpips", temporal.NAME)
 
 
 def choose(name: str, dataset: str) -> tuple[str, Protocol]:

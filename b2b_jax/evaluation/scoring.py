@@ -22,6 +22,7 @@ from tqdm import tqdm
 
 from b2b_jax import images, metrics, sharding
 from b2b_jax.data.sources import Record, Source
+from b2b_jax.evaluation import temporal
 from b2b_jax.evaluation.protocols import Measure, reduce
 from b2b_jax.training.curriculum import laplacian_variance
 
@@ -230,15 +231,24 @@ def score(name: str, source: Source, methods: Mapping[str, Method], measure: Mea
     with ThreadPoolExecutor(setup.threads) as pool:
         names, *sides = zip(*pool.map(source.size, range(count)), strict=True)
     batches = plan(list(zip(*sides, strict=True)), setup.batch, setup.megapixels, jax.device_count())
-    todo = [b for b in batches if not all(setup.sheet.has(name, names[i], list(methods)) for i in b.indices)]
-    done = count - sum(len(batch.indices) for batch in todo)
-    stream = read_ahead(source, todo, setup.threads)
+    new = [not all(setup.sheet.has(name, names[i], list(methods)) for i in batch.indices) for batch in batches]
+    neighbours = temporal.Neighbours(name) if temporal.NAME in setup.sheet.metrics else None
+    wanted = temporal.needed(new, [[names[i] for i in batch.indices] for batch in batches]) if neighbours else new
+    todo = [(batch, is_new) for batch, is_new, run in zip(batches, new, wanted, strict=True) if run]
+    done = count - sum(len(batch.indices) for batch, is_new in todo if is_new)
+    stream = read_ahead(source, [batch for batch, _ in todo], setup.threads)
     with tqdm(total=count, initial=done, desc=f"evaluation: {name}", unit="image", dynamic_ncols=True) as bar:
-        for _ in todo:
+        for _, is_new in todo:
             with setup.clock.part("reading"):
                 batch_names, photos = next(stream)
             results = run_batch(methods, photos, setup.clock)
+            with setup.clock.part("metrics"):
+                warped = neighbours.measure(batch_names, results, photos["sharp"]) if neighbours else {}
+            if not is_new:
+                continue
             found, blur = score_batch(results, photos, measure, setup.clock, len(batch_names))
+            for row, values in warped.items():
+                found[row][temporal.NAME] = values
             with setup.clock.part("writing"):
                 if setup.pictures:
                     save(setup.pictures / name, batch_names, results, os.path.commonpath(names), setup.threads)

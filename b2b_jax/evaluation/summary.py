@@ -48,8 +48,9 @@ METRICS = {  # title and decimals
     "ssim_uniform": ("SSIM, uniform window", 3),
     "niqe": ("NIQE", 2),
     "lpips": ("LPIPS", 3),
+    "temporal": ("warped difference, grey levels", 2),
 }
-NOTES = {"fixed_filter": "Best fixed filter", "niqe": "NIQE", "lpips": "LPIPS"}
+NOTES = {"fixed_filter": "Best fixed filter", "niqe": "NIQE", "lpips": "LPIPS", "temporal": "Warped difference"}
 CONVERTER = {
     "input": "camera's photos y",
     "converted": "translated G(y)",

@@ -8,14 +8,14 @@ from b2b_jax import images
 from b2b_jax.images import ImageError
 from b2b_jax.inference import video
 
-RESTORED, TRANSLATED = "restored", "translated"
+RESTORED, TRANSLATED, SIDE_BY_SIDE = "restored", "translated", "side_by_side"
 
 
 class Job(NamedTuple):
     """One photo or video."""
 
     source: Path
-    targets: dict[str, Path]  # by RESTORED and TRANSLATED: the files to write
+    targets: dict[str, Path]  # by RESTORED, TRANSLATED and SIDE_BY_SIDE: the files to write
     is_video: bool
 
 
@@ -30,8 +30,9 @@ class Jobs(NamedTuple):
 def collect(inputs: Iterable[Path], output: Path, kinds: Sequence[str], overwrite: bool) -> Jobs:
     """Lists the photos and videos of `inputs`, files and folders, and what to write for each under `output`.
 
-    A file becomes output/name, a file in a folder output/its path within the folder; kinds: of RESTORED, TRANSLATED.
-    No target is an input, or the target of two; those that exist are written again only with `overwrite`.
+    A file becomes output/name, a file in a folder output/its path within the folder; kinds: of RESTORED, TRANSLATED
+    and SIDE_BY_SIDE. No target is an input, or the target of two; those that exist are written again only with
+    `overwrite`.
     """
     jobs, found = Jobs([], [], []), {}
     for path in inputs:

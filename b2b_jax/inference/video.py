@@ -39,7 +39,8 @@ def count_frames(source: Path) -> int:
 def convert(source: Path, targets: Mapping[Path, slice], restore: Restore) -> str:
     """Writes `source` with restored frames; every target is whole or untouched. Returns what its owner should know.
 
-    targets: paths whose suffixes `output_suffix` gave, and the channels of the restored frames that each takes.
+    targets: paths whose suffixes `output_suffix` gave, and the channels of the restored frames that each takes: three,
+        or several times three for as many pictures side by side.
     restore: frames (h, w, 3) to frames (h, w, c) of the same dtype, one for one.
     VideoError: the file is missing, broken, truncated or has no pictures, or a stream of it cannot be copied.
     """
@@ -47,13 +48,14 @@ def convert(source: Path, targets: Mapping[Path, slice], restore: Restore) -> st
     with contextlib.ExitStack() as stack:
         reader = stack.enter_context(_opened(source))
         drafts = {stack.enter_context(images.draft(path)): path for path in targets}
-        writers = [stack.enter_context(Writer(draft, drafts[draft], reader, picture)) for draft in drafts]
+        counts = {path: (channels.stop - channels.start) // 3 for path, channels in targets.items()}
+        writers = [stack.enter_context(Writer(x, path, reader, picture, counts[path])) for x, path in drafts.items()]
         times: deque[tuple[int, int]] = deque()
         for frame in restore(_frames(source, reader, writers, picture, times)):
             pts, duration = times.popleft()
             for writer, channels in zip(writers, targets.values(), strict=True):
                 writer.frame(frame[..., channels], pts, duration)
-    return writers[0].note
+    return "; ".join(dict.fromkeys(writer.note for writer in writers if writer.note))
 
 
 def _opened(source: Path) -> av.container.InputContainer:

@@ -13,6 +13,8 @@ import av
 import numpy as np
 from av.video.reformatter import ColorRange, Colorspace, Interpolation
 
+from b2b_jax.inference import panels
+
 
 class VideoError(ValueError):
     """A video that cannot be used; the message is one line that starts with its path."""
@@ -51,24 +53,28 @@ MATRICES |= {7: Colorspace.SMPTE240M, 9: Colorspace.BT2020}
 class Writer:
     """A video in the making: pictures of the size, times and colours of `picture`, other streams copied from `reader`.
 
-    A context: leaving it without error completes the file.
+    A context: leaving it without error completes the file. With `count` pictures in a frame they lie side by side.
     """
 
-    def __init__(self, draft: Path, target: Path, reader: av.container.InputContainer, picture: av.VideoFrame):
+    def __init__(
+        self, draft: Path, target: Path, reader: av.container.InputContainer, picture: av.VideoFrame, count: int = 1
+    ):
         source, suffix = reader.streams.best("video"), target.suffix.lower()
         encoder = VP9 if suffix == ".webm" else H264
         if encoder.name not in av.codecs_available:
             raise VideoError(f"{target}: this PyAV has no encoder {encoder.name}; one of `pip install av` has")
         self._target, self._colours = target, _colours(picture)
-        self._format, self.note = _pixel_format(encoder, picture)
+        self._canvas = panels.canvas(picture.width, picture.height, count, _display_matrix(picture))
+        self._format, lost = _pixel_format(encoder, picture, self._canvas)
+        self.note = "; ".join(filter(None, [lost, self._canvas.note]))
         self._container = av.open(f"file:{draft}", "w", format=CONTAINERS[suffix])
         self._container.metadata.update(reader.metadata)
         self._video = self._container.add_stream(
             encoder.name,
             rate=source.guessed_rate or source.average_rate,
             options=dict(encoder.options),
-            width=picture.width,
-            height=picture.height,
+            width=self._canvas.width,
+            height=self._canvas.height,
             pix_fmt=self._format,
             time_base=source.time_base,
         )
@@ -76,7 +82,7 @@ class Writer:
         self._video.codec_context.sample_aspect_ratio = source.sample_aspect_ratio or 1
         for name, value in self._colours.items():
             setattr(self._video.codec_context, name, value)
-        self._video.set_display_matrix(_display_matrix(picture))
+        self._video.set_display_matrix(self._canvas.matrix)
         copied = [stream for stream in (*reader.streams.audio, *reader.streams.subtitles) if self._known(stream)]
         self._copies = {stream.index: self._copy_of(stream) for stream in copied}
         self._durations: dict[int, int] = {}
@@ -94,9 +100,12 @@ class Writer:
                 self._container.close()
 
     def frame(self, rgb: np.ndarray, pts: int, duration: int) -> None:
-        """Adds a frame (h, w, 3); times in units of the time base of the source."""
+        """Adds a frame (h, w, 3 count); times in units of the time base of the source."""
+        rgb = panels.join(rgb, self._canvas.axis, self._canvas.backwards)
         frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(rgb), "rgb24" if rgb.dtype == np.uint8 else "rgb48le")
         frame = frame.reformat(
+            width=self._canvas.width,
+            height=self._canvas.height,
             format=self._format,
             interpolation=SCALING,
             src_color_range=ColorRange.JPEG,
@@ -144,9 +153,9 @@ def depth(picture: av.VideoFrame) -> int:
     return max(component.bits for component in picture.format.components)
 
 
-def _pixel_format(encoder: Encoder, picture: av.VideoFrame) -> tuple[str, str]:
+def _pixel_format(encoder: Encoder, picture: av.VideoFrame, canvas: panels.Canvas) -> tuple[str, str]:
     """The encoder's pixel format for such frames, and what is lost by it."""
-    name = encoder.odd if picture.width % 2 or picture.height % 2 else "yuv420p"
+    name = encoder.odd if canvas.width % 2 or canvas.height % 2 else "yuv420p"
     known = {format.name for format in av.Codec(encoder.name, "w").video_formats}
     bits = 10 if depth(picture) > 8 and f"{name}10le" in known else 8
     note = f"its {depth(picture)} bits became {bits}" if depth(picture) > bits else ""

@@ -159,13 +159,31 @@ def run_stages(run: Run) -> None:
     if not sharding.is_first():
         check(run, pending)
     enable_compilation_cache()
-    for name in named:
-        if name in pending:
-            if STAGES[name].together or sharding.is_first():
-                STAGES[name].run(run)
-            sharding.wait_for_all(f"{name} is done")
-        elif sharding.is_first():
+    running = ""
+    try:
+        for running in named:
+            run_stage(run, running, running in pending)
+    finally:
+        if running != "report":
+            show(run, "")
+
+
+def run_stage(run: Run, name: str, pending: bool) -> None:
+    """One stage, if it is still to be done."""
+    if not pending:
+        if sharding.is_first():
             print(f"{name}: done before, skipped")
+        return
+    show(run, name)
+    if STAGES[name].together or sharding.is_first():
+        STAGES[name].run(run)
+    sharding.wait_for_all(f"{name} is done")
+
+
+def show(run: Run, name: str) -> None:
+    """Renews the report while the stage runs; "" for none."""
+    if name != "report" and sharding.is_first():
+        run.show(run, name)
 
 
 def prepare(run: Run, pending: list[str]) -> None:
@@ -199,7 +217,7 @@ def parse() -> Run:
         raise UserError(f"No configuration. {USAGE}")
     if not isinstance(config, ConfigDict):
         raise UserError(f"No configuration file {config_path()}. {USAGE}")
-    return Run(config, Path(WORKDIR.value or default_workdir()))
+    return Run(config, Path(WORKDIR.value or default_workdir()), summary.show)
 
 
 def config_path() -> str:

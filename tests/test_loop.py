@@ -59,7 +59,7 @@ def task(bad=(), at=lambda step: None, width=3):
 
     def evaluate(state):
         at(int(state.step))
-        return {"validation_psnr": float(state.step)}, np.zeros((2, 2, 3), np.uint8)
+        return {"validation_psnr": float(state.step)}, {"photo": np.zeros((1, 2, 2, 3))}
 
     return loop.Task("net", STEPS, BATCH, init, step, {}, evaluate)
 

@@ -60,7 +60,7 @@ def rate(rows: Rows) -> str:
 
 def line(parts: Sequence[Progress], running: str) -> str:
     """How far the run is, in a sentence; empty when all is done and nothing runs."""
-    at = time.strftime("%Y-%m-%d %H:%M:%S")
+    at = time.strftime("%d %b %Y, %H:%M:%S")
     now = next((part for part in parts if part.name == running), None)
     if now:
         return f"The stage {running} is running: {now.text}. Written {at}."

@@ -1,8 +1,8 @@
 """The paper's tables from finished runs: 2 (methods x datasets), 3 (ratio), 4 (generators), 5 (size), 6 (converter).
 
 The paper's own value (Blur2Blur, CVPR 2024, arXiv 2403.16205, as far as it is known here) stands beside each cell; what
-was not run is left empty. Several runs of one cell, of other seeds, are averaged. The rows of tables 3 to 5 are those of
-configs/ablations.py, and those that were run.
+was not run is left empty. Several runs of one cell, of other seeds, are averaged. The rows of tables 3 to 5 are those
+of configs/ablations.py, and those that were run.
 """
 
 import csv
@@ -36,8 +36,8 @@ PUBLISHED: dict[tuple[str, str], dict[str, Pair]] = {  # table 2
     # Read in a summary of the paper, not in the paper; what that gives for NAFNet are the values above.
     ("restormer", "blur2blur"): {"rb2v": (25.97, 0.750), "reds": (27.55, 0.885), "rsblur": (28.89, 0.850)},
 }
-# Table 3 is of two datasets. Its best row, 0.6 : 0.4, has the PSNR of table 2; the SSIM is from there. Of its other rows
-# one is known, 0.9 : 0.1, without its values; the values of tables 4 to 6 are not known here at all.
+# Table 3 is of two datasets. Its best row, 0.6 : 0.4, has the PSNR of table 2; the SSIM is from there. Of its other
+# rows one is known, 0.9 : 0.1, without its values; the values of tables 4 to 6 are not known here at all.
 PUBLISHED_RATIO: dict[str, dict[str, Pair]] = {"0.6": {"rb2v": (26.98, 0.812), "reds": (28.11, 0.893)}}
 
 

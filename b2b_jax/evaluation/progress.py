@@ -75,7 +75,7 @@ def headline(rows: Rows, steps: int) -> list[tuple[str, str]]:
     found = [(f"of {steps:,} steps", f"{int(rows[-1]['step']):,}")] if rows else []
     scores = [row["validation_psnr"] for row in rows if "validation_psnr" in row]
     if scores:
-        found += [("dB validation PSNR", f"{scores[-1]:.2f}"), ("dB, its best so far", f"{max(scores):.2f}")]
+        found += [("dB validation PSNR", f"{scores[-1]:.2f}"), ("dB, the best so far", f"{max(scores):.2f}")]
     left = seconds_left(rows, steps)
     return found + ([("left in this stage, about", duration(left))] if left else [])
 
@@ -88,9 +88,12 @@ def samples(run: Run, running: str) -> list[Example]:
             labels = list(versions)
             if labels[-1] == "truth":  # the slider starts with the first and the last
                 labels = [*labels[:-2], labels[-1], labels[-2]]
-            count = len(versions[labels[0]])
-            title = f"{stage} at step {step:,}: photo "
-            return [Example(f"{title}{i + 1}", {label: versions[label][i] for label in labels}) for i in range(count)]
+            photos = zip(*(versions[label] for label in labels), strict=True)
+            kind = f"{stage}, step {step:,}"
+            return [
+                Example(f"photo {i}", dict(zip(labels, photo, strict=True)), kind=kind)
+                for i, photo in enumerate(photos, start=1)
+            ]
     return []
 
 

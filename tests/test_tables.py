@@ -101,6 +101,7 @@ def test_an_ablation_changes_its_key_and_says_so():
     assert ablations.get_config("generator,mimo_unet_plus,rsblur").translator.generator.num_res == 20
     scenes = ablations.get_config("ratio,0.75,demo").data.scenes
     assert (scenes.blur, scenes.sharp) == (900, 300)
+    assert ablations.get_config("ratio,0.75,quick").data.scenes.blur == 36
     half, whole = ablations.get_config("size,0.5,demo").data.scenes, demo.get_config().data.scenes
     assert (half.blur, half.sharp) == (whole.blur / 2, whole.sharp / 2)
 

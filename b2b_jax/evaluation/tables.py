@@ -2,7 +2,7 @@
 
 The paper's own value (Blur2Blur, CVPR 2024, arXiv 2403.16205, as far as it is known here) stands beside each cell; what
 was not run is left empty. Several runs of one cell, of other seeds, are averaged. The rows of tables 3 to 5 are those
-of configs/ablations.py, and those that were run.
+of configs/ablations.py, and those that were run. Generated scenes have a column for each number and size of them.
 """
 
 import csv
@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from flax.traverse_util import flatten_dict
 
 from b2b_jax.errors import UserError
 from b2b_jax.files import read_json
@@ -30,6 +31,8 @@ ABLATIONS = {
     "generator": ("Table 4: generators, Blur2Blur", ("mimo_unet", "mimo_unet_plus")),
     "size": ("Table 5: share of the camera's photos, Blur2Blur", ("0.25", "0.5", "0.75", "1")),
 }
+TRAINING = ("data", "known_blur", "deblurrer", "blur_extractor", "translator")  # what runs of one cell share,
+PLACES = ("root", "known_path", "unknown_path", "prepared", "prepare", "threads", "prefetch", "weights")  # … but for it
 PUBLISHED: dict[tuple[str, str], dict[str, Pair]] = {  # table 2
     ("nafnet", "deblurrer"): {"rb2v": (24.78, 0.714), "reds": (25.80, 0.880), "rsblur": (26.33, 0.790)},
     ("nafnet", "blur2blur"): {"rb2v": (26.98, 0.812), "reds": (28.11, 0.893), "rsblur": (29.00, 0.857)},
@@ -84,6 +87,18 @@ class Result:
         """The deblurrer's name."""
         return self.config["deblurrer"]["network"]["name"]
 
+    @property
+    def column(self) -> str:
+        """The dataset; of generated scenes also how many and how large they are."""
+        name, scenes = self.results["dataset"], self.config["data"]["scenes"]
+        return f"{scenes['test']} scenes of {scenes['size']} px" if name == "scenes" else name
+
+    @property
+    def recipe(self) -> dict[str, object]:
+        """All settings of data and training, without where files lie."""
+        settings = flatten_dict({key: self.config[key] for key in TRAINING}, sep=".")
+        return {key: value for key, value in settings.items() if key.rpartition(".")[2] not in PLACES}
+
     def score(self, row: str) -> Pair | None:
         """PSNR and SSIM of a row of the run's first test set."""
         values = self.results["rows"].get(row)
@@ -105,7 +120,7 @@ def read(folders: Sequence[Path]) -> list[Result]:
 
 def make(runs: Sequence[Result]) -> list[Grid]:
     """The paper's tables, as far as runs fill them."""
-    others = sorted({run.results["dataset"] for run in runs} - set(DATASETS))
+    others = sorted({run.column for run in runs} - set(DATASETS))
     columns = DATASETS | {name: name for name in others}
     grids = [methods(runs, columns)]
     return [*grids, *(ablation(runs, columns, name) for name in ABLATIONS), converter(runs, columns)]
@@ -154,9 +169,25 @@ def _accuracies(run: Result, row: str) -> Pair:
 def _line(
     runs: Sequence[Result], columns: Iterable[str], value: Callable[[Result], Pair | None], paper: dict[str, Pair]
 ) -> list[Cell]:
-    """A row of cells: the runs' values by their dataset."""
-    found = [(run.results["dataset"], value(run)) for run in runs]
-    return [Cell(tuple(v for name, v in found if name == column and v), paper.get(column)) for column in columns]
+    """A row of cells: the runs' values by their column; UserError when runs of one cell are no repetitions."""
+    cells = []
+    for column in columns:
+        mine = [run for run in runs if run.column == column and value(run)]
+        check_alike(mine)
+        cells.append(Cell(tuple(value(run) for run in mine), paper.get(column)))
+    return cells
+
+
+def check_alike(runs: Sequence[Result]) -> None:
+    """UserError when runs that would be averaged differ in more than their seed."""
+    for run in runs[1:]:
+        first, other = runs[0].recipe, run.recipe
+        changed = [key for key in sorted(first.keys() | other.keys()) if first.get(key) != other.get(key)]
+        if changed:
+            raise UserError(
+                f"{runs[0].folder} and {run.folder} belong in one cell but differ in {', '.join(changed[:3])}"
+                f"{' and more' if len(changed) > 3 else ''}; give one of them"
+            )
 
 
 def _protocols(runs: Sequence[Result]) -> str:

@@ -159,6 +159,8 @@ def run_stages(run: Run) -> None:
     if not sharding.is_first():
         check(run, pending)
     enable_compilation_cache()
+    if set(pending) - {"report"} and sharding.is_first():
+        print(f"Follow the run in {run.workdir / 'report' / 'index.html'}")
     running = ""
     try:
         for running in named:

@@ -147,7 +147,7 @@ def test_an_interrupted_run_ends_with_the_same_bits(demo, environment, data, tmp
     wait_for(process, tmp_path / "run" / "translator", 5)
     process.send_signal(number)
     stopped, output = finish(process)
-    assert stopped == code, output
+    assert stopped == code and output.count(f"Follow the run in {page}\n") == 1, output
     assert "<dt>deblurrer</dt>" in page.read_text() and f"{STEPS} of {STEPS} steps" in page.read_text()
     assert not (tmp_path / "run" / "translator" / "weights.safetensors").exists()
     if number == signal.SIGTERM:

@@ -4,6 +4,7 @@ Finished stages are skipped, unfinished ones go on where they stopped, given wei
 """
 
 import contextlib
+import dataclasses
 import difflib
 import errno
 import logging as standard_logging
@@ -93,7 +94,7 @@ def main() -> int:
         return 0
     silence()
     try:
-        run = commandline.parse()
+        run = dataclasses.replace(commandline.parse(), show=summary.show)
         commandline.join()
         with signals.watch(signals.leave), contextlib.ExitStack() as stack:
             sharding.first_alone("lock", lambda: stack.enter_context(lock(run.workdir)))
@@ -144,13 +145,33 @@ def run_stages(run: Run) -> None:
     if not sharding.is_first():
         check(run, pending)
     enable_compilation_cache()
-    for name in named:
-        if name in pending:
-            if STAGES[name].together or sharding.is_first():
-                STAGES[name].run(run)
-            sharding.wait_for_all(f"{name} is done")
-        elif sharding.is_first():
+    if set(pending) - {"report"} and sharding.is_first():
+        print(f"Follow the run in {run.workdir / 'report' / 'index.html'}")
+    running = ""
+    try:
+        for running in named:
+            run_stage(run, running, running in pending)
+    finally:
+        if running != "report":
+            show(run, "")
+
+
+def run_stage(run: Run, name: str, pending: bool) -> None:
+    """One stage, if it is still to be done."""
+    if not pending:
+        if sharding.is_first():
             print(f"{name}: done before, skipped")
+        return
+    show(run, name)
+    if STAGES[name].together or sharding.is_first():
+        STAGES[name].run(run)
+    sharding.wait_for_all(f"{name} is done")
+
+
+def show(run: Run, name: str) -> None:
+    """Renews the report while the stage runs; "" for none."""
+    if name != "report" and sharding.is_first():
+        run.show(run, name)
 
 
 def prepare(run: Run, pending: list[str]) -> None:

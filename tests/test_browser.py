@@ -1,13 +1,15 @@
 """The report in a real headless Chromium: no error, no sideways scroll, a slider for mouse, touch and keyboard."""
 
+import dataclasses
 import shutil
+import time
 
 import numpy as np
 import pytest
 
 from b2b_jax.evaluation import report
 from b2b_jax.evaluation.charts import Curve, Scatter
-from b2b_jax.evaluation.report import Bar, Example, Report, Table
+from b2b_jax.evaluation.report import Bar, Example, Progress, Report, Table
 
 webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed: pip install selenium")
 Select = pytest.importorskip("selenium.webdriver.support.select").Select
@@ -26,12 +28,12 @@ def example(title: str, kind: str = "") -> Example:
 
 
 @pytest.fixture(scope="module")
-def page(tmp_path_factory):
+def everything():
     """A report that has everything, with long words and wide tables."""
     rows = [
         [f"{name} D_K(G(y)), with a long explanation", *["23.59 ± 0.21"] * 6] for name in ("deblurrer", "Blur2Blur")
     ]
-    made = Report(
+    return Report(
         title="Blur2Blur: a_rather_long_name_of_a_run_without_any_space_in_it_at_all",
         summary="Blur2Blur gains +2.17 dB over the deblurrer alone.",
         headline=[("dB over the deblurrer alone", "+2.17"), ("images", "3,000"), ("SSIM, from 0.699", "0.787")],
@@ -47,7 +49,12 @@ def page(tmp_path_factory):
         times=[Bar("Time", "s", {"networks": 40.0, "metrics": 5.0, "reading": 1.0})],
         config_json='{"key": "' + "value" * 40 + '"}',
     )
-    return report.write(tmp_path_factory.mktemp("report"), made)
+
+
+@pytest.fixture(scope="module")
+def page(everything, tmp_path_factory):
+    """That report on disk."""
+    return report.write(tmp_path_factory.mktemp("report"), everything)
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +73,7 @@ def browser():
 def visit(browser, page):
     """Opens the page on a screen of a given width, with or without touch."""
 
-    def visit(width: int = 1280, scheme: str = "light"):
+    def visit(width: int = 1280, scheme: str = "light", page=page):
         screen = {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": width < 500}
         browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", screen)
         browser.execute_cdp_cmd("Emulation.setTouchEmulationEnabled", {"enabled": width < 500})
@@ -189,3 +196,84 @@ def test_pictures_are_chosen_by_menu_and_by_thumbnail(visit):
     Select(menu).select_by_visible_text("deblurrer alone")
     browser.find_elements("css selector", ".example:not([hidden]) .thumbs img")[3].click()
     assert browser.execute_script(tags) == ["deblurrer alone", "truth"]
+
+
+# ---------------------------------------------------------------------------------------------- while the run goes on
+
+
+@pytest.fixture
+def live(everything, tmp_path):
+    """Writes the page that the run has at a step, and returns its path."""
+
+    def write(step: int, reload: int = 1):
+        parts = [Progress("translator", step, 600, f"{step} of 600 steps")]
+        going_on = {"progress": parts, "samples": [example("photo 1"), example("photo 2")], "reload": reload}
+        return report.write(tmp_path, dataclasses.replace(everything, **going_on))
+
+    return write
+
+
+def shown(browser) -> str:
+    """The step that the page tells, once it is there."""
+    return browser.execute_script("return document.querySelector('#progress dd')?.textContent") or ""
+
+
+def wait_for(browser, text: str) -> None:
+    deadline = time.monotonic() + 20
+    while shown(browser) != text:
+        assert time.monotonic() < deadline, shown(browser)
+        time.sleep(0.1)
+
+
+PLACE = """return ["#training", "#the-run"].map(
+    css => Math.round(document.querySelector(css).getBoundingClientRect().top))"""
+STATE = """const e = document.querySelector("#newest-validation .example:not([hidden])");
+    const c = e.querySelector(".compare");
+    return [e.querySelector("h3").textContent, c.style.getPropertyValue("--cut"), e.querySelector("output").textContent,
+        ...[...e.querySelectorAll(".tag")].map(t => t.textContent), c.style.getPropertyValue("--dx"),
+        document.querySelector("details").open, document.activeElement.ariaLabel]"""
+
+
+@pytest.mark.parametrize("width", [1280, 360])
+def test_a_page_of_a_run_that_goes_on_renews_itself_where_the_reader_is(visit, live, width):
+    browser = visit(width, page=live(100))
+    assert browser.execute_script("return document.documentElement.scrollWidth <= innerWidth")
+    browser.execute_script("""
+        const section = document.querySelector("#newest-validation");
+        section.querySelectorAll(".strip button")[1].click();
+        const [example] = section.querySelectorAll(".example:not([hidden])");
+        example.querySelector("button[aria-label='Zoom in']").click();
+        example.querySelectorAll(".thumbs img")[1].click();
+        example.querySelector("input").value = 70;
+        example.querySelector("input").dispatchEvent(new Event("input"));
+        document.querySelector("details").open = true;
+        document.querySelector("button[aria-label='Zoom out']").focus({preventScroll: true});
+        scrollTo({top: document.querySelector("#training").offsetTop - 30, behavior: "instant"});""")
+    before, place = browser.execute_script(STATE), browser.execute_script(PLACE)
+    assert before[1:3] == ["70%", "2×"] and "photo 2" in before[0] and "translated G(y)" in before[4] and before[6]
+    live(200)
+    wait_for(browser, "200 of 600 steps")
+    assert browser.execute_script(STATE) == before
+    assert browser.execute_script(PLACE) == pytest.approx(place, abs=2) and place[0] == pytest.approx(30, abs=2)
+    live(600, reload=0)
+    wait_for(browser, "600 of 600 steps")
+    assert browser.execute_script(STATE) == before and browser.get_log("browser") == []
+    assert browser.execute_script(PLACE) == pytest.approx(place, abs=2)
+
+
+def test_a_finished_page_stays_as_it_is(visit, live):
+    browser = visit(page=live(600, reload=0))
+    browser.execute_script("window.mark = true")
+    time.sleep(4.5)  # more than the pause and the quiet together
+    assert browser.execute_script("return window.mark")
+
+
+def test_nobody_is_disturbed(visit, live):
+    """While the mouse moves the page stays."""
+    browser = visit(page=live(100))
+    live(200)
+    for i in range(6):
+        webdriver.ActionChains(browser).move_by_offset(1 + i % 2, 1).perform()
+        assert shown(browser) == "100 of 600 steps"
+        time.sleep(0.3)
+    wait_for(browser, "200 of 600 steps")

@@ -11,7 +11,7 @@ from scipy import ndimage
 from b2b_jax import images, weights
 from b2b_jax.data.sources import ArraySource
 from b2b_jax.errors import UserError
-from b2b_jax.evaluation import evaluate, examples, filters, photographs, summary
+from b2b_jax.evaluation import evaluate, examples, filters, photographs, progress, summary
 from b2b_jax.evaluation.scoring import Clock, Scores, Sheet
 from b2b_jax.training.run import WEIGHTS, Run
 from configs import demo
@@ -266,11 +266,11 @@ def test_times_tell_every_stage(run):
     done = {"steps": 600, "seconds": 3725.0, "images_per_second": 119.13}
     (run.workdir / "translator" / "summary.json").write_text(json.dumps(done))
     spent = {"seconds": 50.0, "scored": 100, "timing": {"networks": 40.0, "metrics": 10.0}}
-    table, bar = summary.times(run, {"evaluation": spent})
+    table, bar = progress.times(run, {"evaluation": spent})
     assert table.rows[0] == ["translator", "600 steps", "1 h 2 min", "119.1"]
     assert table.rows[1] == ["evaluation", "100 images, every row", "50 s", "2"]
-    assert bar.parts == spent["timing"] and summary.times(run, {})[0].rows == table.rows[:1]
-    assert [summary.duration(s) for s in (59.4, 60, 3599.6)] == ["59 s", "1 min 0 s", "1 h 0 min"]
+    assert bar.parts == spent["timing"] and progress.times(run, {})[0].rows == table.rows[:1]
+    assert [progress.duration(s) for s in (59.4, 60, 3599.6)] == ["59 s", "1 min 0 s", "1 h 0 min"]
 
 
 def test_summary_line_tells_both_gains():

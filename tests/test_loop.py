@@ -20,9 +20,11 @@ from b2b_jax import files
 from b2b_jax.data import pipeline
 from b2b_jax.data.sources import ArraySource
 from b2b_jax.errors import UserError
+from b2b_jax.evaluation import summary
 from b2b_jax.training import checkpoint, loop
 from b2b_jax.training import state as states
 from b2b_jax.training.checkpoint import CheckpointError
+from b2b_jax.training.run import Run
 from configs import default
 
 ROOT = Path(__file__).parents[1]
@@ -59,13 +61,13 @@ def task(bad=(), at=lambda step: None, width=3):
 
     def evaluate(state):
         at(int(state.step))
-        return {"validation_psnr": float(state.step)}, np.zeros((2, 2, 3), np.uint8)
+        return {"validation_psnr": float(state.step)}, {"photo": np.zeros((1, 2, 2, 3))}
 
     return loop.Task("net", STEPS, BATCH, init, step, {}, evaluate)
 
 
-def train(folder, settings=None, **options):
-    return loop.train(task(**options), dataset(), folder, settings or config())
+def train(folder, settings=None, validated=lambda: None, **options):
+    return loop.train(task(**options), dataset(), folder, settings or config(), validated)
 
 
 def rows(folder, name):
@@ -96,6 +98,57 @@ def test_a_run_logs_every_photo_and_its_goodput(whole):
     last = rows(whole, "metrics.jsonl")[-1]
     assert 0 < last["productive"] < last["seconds"]
     assert summary["goodput"] == pytest.approx(last["productive"] / last["seconds"], abs=0.1)
+
+
+# ----------------------------------------------------------------------------------------------------------- the report
+
+
+@pytest.fixture
+def run(tmp_path):
+    """A run whose translator is the number that is trained here."""
+    settings = config()
+    settings.translator.steps = STEPS
+    (tmp_path / "config.json").write_text(settings.to_json())
+    return Run(settings, tmp_path)
+
+
+def test_the_report_follows_a_run(run):
+    pages, path = [], run.workdir / "report" / "index.html"
+
+    def renew():
+        summary.show(run, "translator")
+        pages.append(path.read_text())
+
+    train(run.workdir / "translator", run.config, renew)
+    assert len(pages) == STEPS // 3
+    for step, page in zip(range(3, STEPS + 1, 3), pages, strict=True):
+        assert f"The stage translator is running: {step} of {STEPS} steps" in page and 'data-reload="15"' in page
+        assert f'<progress value="{step}" max="{STEPS}" aria-label="translator">' in page
+        assert f"translator, step {step}" in page and "photo 1: photo" in page
+        assert ("translator: Loss" in page) == ("translator: Validation PSNR" in page) is True
+    assert "about" in pages[1] and " left</dd>" in pages[1] and " left</dd>" not in pages[-1]
+    summary.show(run, "")
+    assert 'data-reload="0"' in path.read_text() and "deblurrer 0 of 400,000 steps" in path.read_text()
+
+
+def test_a_report_that_cannot_be_written_stops_nothing_and_is_told_in_a_line(run, capsys):
+    (run.workdir / "report").write_text("a file where the folder should be")
+    state = train(run.workdir / "translator", run.config, lambda: summary.show(run, "translator"))
+    told = [line for line in capsys.readouterr().err.splitlines() if "The report is not renewed: FileExists" in line]
+    assert state.step == STEPS and len(told) == STEPS // 3
+
+
+def test_a_page_is_written_whole_or_not_at_all(run, capsys):
+    summary.show(run, "translator")
+    path = run.workdir / "report" / "index.html"
+    before, limits = path.read_text(), resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, limits[1]))
+        summary.show(run, "evaluation")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert "File too large" in capsys.readouterr().err
+    assert path.read_text() == before and list(path.parent.iterdir()) == [path]
 
 
 # ------------------------------------------------------------------------------------------------------------- stopping

@@ -12,7 +12,7 @@ from PIL import Image
 
 from b2b_jax.evaluation import charts, report
 from b2b_jax.evaluation.charts import Curve, Scatter
-from b2b_jax.evaluation.report import Bar, Example, Report, Table
+from b2b_jax.evaluation.report import Bar, Example, Progress, Report, Table
 
 EVIL = "<b>\"A\" & 'B' $x ${y}</b>"
 VOID = {"meta", "img", "input", "br"}
@@ -81,6 +81,17 @@ def test_empty_sections_are_left_out(tmp_path):
     links = [a["href"].lstrip("#") for a in page.all("a")]
     assert links == [section["id"] for section in page.all("section")]
     assert "best-and-worst" not in links and "before-and-after" in links and "gain-and-blur" not in links
+
+
+def test_a_page_tells_how_far_a_run_is_and_when_to_look_again(tmp_path):
+    text, page = render(
+        tmp_path, progress=[Progress(EVIL, 3, 20, EVIL)], samples=[Example("photo", {"y": picture(4, 4)})], reload=15
+    )
+    assert page.all("progress") == [{"value": "3", "max": "20", "aria-label": EVIL}] and "<b>" not in text
+    assert [section["id"] for section in page.all("section")][:2] == ["progress", "newest-validation"]
+    assert page.all("body") == [{"data-reload": "15"}]
+    _, page = render(tmp_path)
+    assert page.all("body") == [{"data-reload": "0"}] and not page.all("progress")
 
 
 def dots(page: Page) -> list[dict]:

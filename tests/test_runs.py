@@ -91,6 +91,7 @@ def test_the_demo_scores_every_row_and_reports(demo):
     results = assert_scored(demo, ["input", "deblurrer", "fixed_filter", "blur2blur", "oracle"], 8)
     assert results["notes"]["fixed_filter"] and results["train"]["translator"]["steps"] == STEPS
     page = (demo / "report" / "index.html").read_text()
+    assert 'data-reload="0"' in page and "<progress" not in page
     assert f"{results['rows']['blur2blur']['psnr']:.2f}" in page and "data:image" in page
 
 
@@ -103,6 +104,7 @@ def test_a_stage_leaves_its_log_samples_checkpoints_and_weights(demo, stage):
     assert [row["step"] for row in rows if "validation_psnr" in row] == [10, 20]
     assert json.loads((folder / "summary.json").read_text())["steps"] == STEPS
     assert [path.name for path in sorted((folder / "samples").iterdir())] == ["00000010.png", "00000020.png"]
+    assert "truth" in json.loads((folder / "samples.json").read_text())
     assert {path.name for path in (folder / "checkpoints").iterdir()} >= {"10", "20"}
     assert list(folder.glob("events.out.tfevents.*"))
     assert all(np.isfinite(array).all() for array in arrays(folder).values())
@@ -127,28 +129,33 @@ def test_the_same_command_again_trains_nothing(demo, environment, data):
 # --------------------------------------------------------------------------------------------------------- interruption
 
 
-def stop_after(process, stage, step, number):
-    """Sends a signal once the stage has logged `step`; the run must still be at it."""
+def wait_for(process, stage, step):
+    """Returns once the stage has logged `step`; the run must still be going on."""
     deadline = time.monotonic() + 400
     while not any(row["step"] >= step for row in logged(stage)):
         assert process.poll() is None and time.monotonic() < deadline, finish(process)
         time.sleep(0.02)
-    process.send_signal(number)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGKILL, -signal.SIGKILL)])
 def test_an_interrupted_run_ends_with_the_same_bits(demo, environment, data, tmp_path, number, code):
     """The first log row of the translator comes with its first five steps: fifteen are left."""
-    process = start(environment, tmp_path / "run", data, *QUICK)
-    stop_after(process, tmp_path / "run" / "translator", 5, number)
+    process, page = start(environment, tmp_path / "run", data, *QUICK), tmp_path / "run" / "report" / "index.html"
+    wait_for(process, tmp_path / "run" / "deblurrer", STEPS)
+    assert 'data-reload="15"' in page.read_text() and "is running: " in page.read_text()
+    wait_for(process, tmp_path / "run" / "translator", 5)
+    process.send_signal(number)
     stopped, output = finish(process)
-    assert stopped == code, output
+    assert stopped == code and output.count(f"Follow the run in {page}\n") == 1, output
+    assert "<dt>deblurrer</dt>" in page.read_text() and f"{STEPS} of {STEPS} steps" in page.read_text()
     assert not (tmp_path / "run" / "translator" / "weights.safetensors").exists()
     if number == signal.SIGTERM:
         assert "the same command goes on from here" in output and "Traceback" not in output
+        assert 'data-reload="0"' in page.read_text() and "Not running, and not finished: translator" in page.read_text()
         assert len(list((tmp_path / "run" / "translator" / "checkpoints").iterdir())) > 0
     ended, output = finish(start(environment, tmp_path / "run", data, *QUICK))
+    assert 'data-reload="0"' in page.read_text() and "<progress" not in page.read_text()
     assert ended == 0 and "deblurrer: done before, skipped" in output, output
     assert_equal_bits(arrays(tmp_path / "run" / "translator"), arrays(demo / "translator"))
     assert_equal_bits(arrays(tmp_path / "run" / "deblurrer"), arrays(demo / "deblurrer"))

@@ -20,7 +20,14 @@ SWEEP = ROOT / "tools" / "sweep.py"
 
 def write_run(folder, dataset, psnr, network="nafnet", ablation="", **results):
     folder.mkdir()
-    config = {"evaluation": {"ablation": ablation}, "deblurrer": {"network": {"name": network}}}
+    config = {
+        "evaluation": {"ablation": ablation},
+        "data": {"scenes": {"test": 64, "size": 160}, "root": str(folder)},
+        "known_blur": {"source": "synthetic"},
+        "deblurrer": {"network": {"name": network}, "weights": str(folder)},
+        "blur_extractor": {},
+        "translator": {"steps": 600},
+    }
     rows = {row: {"psnr": value, "ssim": value / 40} for row, value in psnr.items()}
     (folder / "config.json").write_text(json.dumps(config))
     found = {"dataset": dataset, "rows": rows, "protocol": "standard", "protocol_text": "RGB"}
@@ -48,20 +55,37 @@ def test_every_cell_has_our_value_and_the_papers(folders):
     grids = tables.make(tables.read(folders))
     assert [grid.title[:7] for grid in grids] == [f"Table {i}" for i in range(2, 7)]
     methods, ratio = tables.markdown(grids[0]), tables.markdown(grids[1])
-    assert line(methods, "|  |") == "|  | RB2V_Street | REDS | RSBlur | GoPro | scenes |"
+    assert line(methods, "|  |") == "|  | RB2V_Street | REDS | RSBlur | GoPro | 64 scenes of 160 px |"
     cells = line(methods, "| Blur2Blur + NAFNet |").split(" | ")
     assert cells[1:3] == ["[26.98 / 0.812]", "27.50 / 0.688 (2 runs) [28.11 / 0.893]"] and cells[4:] == ["", " |"]
-    assert line(methods, "| Blur2Blur + Restormer |").endswith("|  |  |  |  | 22.00 / 0.550 |")
+    assert line(methods, "| Blur2Blur + Restormer |").endswith("[28.89 / 0.850] |  | 22.00 / 0.550 |")
     assert line(ratio, "| 0.7 |").split(" | ")[2] == "24.00 / 0.600"
     assert line(ratio, "| 0.65 |").split(" | ")[2] == "23.00 / 0.575"
     assert line(ratio, "| 0.6 |").split(" | ")[2] == "[28.11 / 0.893]"
     assert line(tables.markdown(grids[4]), "| converted |").split(" | ")[2] == "90.0 / 85.0"
 
 
+def test_runs_of_different_recipes_are_not_averaged(folders):
+    path = folders[1] / "config.json"
+    path.write_text(path.read_text().replace('"steps": 600', '"steps": 20'))
+    with pytest.raises(
+        UserError, match=r"a and .*b belong in one cell but differ in translator\.steps; give one of them"
+    ):
+        tables.make(tables.read(folders))
+    tables.make(tables.read(folders[1:]))
+
+
+def test_scenes_of_another_size_have_a_column_of_their_own(folders):
+    path = folders[2] / "config.json"
+    path.write_text(path.read_text().replace('"size": 160', '"size": 80'))
+    grid = tables.make(tables.read(folders))[0]
+    assert grid.columns[4:] == ["64 scenes of 80 px"]
+
+
 def test_nothing_run_leaves_the_papers_values_alone():
     grids = tables.make([])
     assert sum(bool(cell.ours) for grid in grids for row in grid.cells for cell in row) == 0
-    assert sum(bool(cell.paper) for grid in grids for row in grid.cells for cell in row) == 6 + 3
+    assert sum(bool(cell.paper) for grid in grids for row in grid.cells for cell in row) == 9 + 2
 
 
 def test_the_formats_hold_the_same_numbers(folders):
@@ -81,6 +105,9 @@ def test_the_command_line_prints_or_explains(folders, tmp_path):
     env = {"PYTHONPATH": str(ROOT), "PATH": ""}
     done = subprocess.run([*command, *folders, "--format", "csv"], capture_output=True, text=True, env=env)
     assert done.returncode == 0 and "Table 6: Acc1 / Acc2,converted,REDS,90.0000,85.0000,1,," in done.stdout
+    unfinished = subprocess.run([*command, tmp_path, folders[0]], capture_output=True, text=True, env=env)
+    assert unfinished.returncode == 0 and "Table 6" in unfinished.stdout
+    assert unfinished.stderr == f"Left out, without a finished run: {tmp_path}\n"
     wrong = subprocess.run([*command, tmp_path], capture_output=True, text=True, env=env)
     assert wrong.returncode == 2 and wrong.stderr.count("\n") == 1 and "no finished run" in wrong.stderr
     with pytest.raises(UserError, match="no finished run"):
@@ -98,6 +125,7 @@ def test_an_ablation_changes_its_key_and_says_so():
     assert ablations.get_config("generator,mimo_unet_plus,rsblur").translator.generator.num_res == 20
     scenes = ablations.get_config("ratio,0.75,demo").data.scenes
     assert (scenes.blur, scenes.sharp) == (900, 300)
+    assert ablations.get_config("ratio,0.75,quick").data.scenes.blur == 36
     half, whole = ablations.get_config("size,0.5,demo").data.scenes, demo.get_config().data.scenes
     assert (half.blur, half.sharp) == (whole.blur / 2, whole.sharp / 2)
 

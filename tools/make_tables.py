@@ -3,7 +3,8 @@
     python tools/make_tables.py runs/*                                  Markdown
     python tools/make_tables.py runs/reds runs/rsblur --format latex    or csv
 
-What was not run is left empty. Exit codes: 0 done; 2 a folder holds no finished run (one line on stderr).
+What was not run is left empty; folders without a finished run are named on stderr and left out. Exit codes: 0 done; 2
+there is no finished run at all, or two that differ in more than the seed belong in one cell (one line on stderr).
 """
 
 import argparse
@@ -18,10 +19,14 @@ def main(arguments: list[str] | None = None) -> int:
     """Runs the command line; returns the exit code."""
     options = parser().parse_args(arguments)
     try:
-        grids = tables.make(tables.read(options.runs))
+        runs = tables.read(options.runs)
+        grids = tables.make(runs)
     except UserError as error:
         print(error, file=sys.stderr)
         return 2
+    missing = [str(folder) for folder in options.runs if folder not in {run.folder for run in runs}]
+    if missing:
+        print(f"Left out, without a finished run: {', '.join(missing)}", file=sys.stderr)
     print("\n\n".join(tables.FORMATS[options.format](grid) for grid in grids))
     return 0
 

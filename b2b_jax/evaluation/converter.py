@@ -116,11 +116,11 @@ def classifier(run: Run, blurry: np.ndarray, known: np.ndarray) -> Callable[[np.
     )
     answer = jax.jit(lambda params, images: network.apply(params, images) > 0)
 
-    def validate(state: State) -> tuple[dict[str, float], np.ndarray]:
+    def validate(state: State) -> tuple[loop.Scores, loop.Versions]:
         params = state.params["classifier"]
         shares = [float(np.mean(inference.run(lambda x: answer(params, x), x, config.batch))) for x in (blurry, known)]
-        picture = common.grid([blurry[: len(known)], known[: len(blurry)]], run.config.loop.sample_images)
-        return {"validation_accuracy": (1 - shares[0] + shares[1]) / 2}, picture
+        versions = {"blurry y": blurry[: len(known)], "known blur": known[: len(blurry)]}
+        return {"validation_accuracy": (1 - shares[0] + shares[1]) / 2}, versions
 
     make, frozen = known_blur(run)
     task = loop.Task(
@@ -132,7 +132,7 @@ def classifier(run: Run, blurry: np.ndarray, known: np.ndarray) -> Callable[[np.
         frozen=frozen,
         evaluate=validate,
     )
-    params = loop.train(task, pairs(run), run.workdir / "converter", run.config).params["classifier"]
+    params = common.train(run, task, pairs(run), run.workdir / "converter").params["classifier"]
     return lambda images: answer(params, images)
 
 

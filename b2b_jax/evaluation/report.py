@@ -61,10 +61,21 @@ class Bar:
 
 
 @dataclass(frozen=True)
+class Progress:
+    """How many of its steps a stage has done; `text` says it in words."""
+
+    name: str
+    done: int
+    steps: int
+    text: str
+
+
+@dataclass(frozen=True)
 class Report:
     """Everything on the page, as plain text; `summary` is one sentence, `facts` and `headline` are (name, value) pairs.
 
-    `extremes` are the examples of the largest and the smallest gain, apart from `examples`.
+    `extremes` are the examples of the largest and the smallest gain, apart from `examples`; `samples` those of the
+    newest validation. A page with `reload` looks for a newer one after so many seconds; 0: it is the last.
     """
 
     title: str
@@ -78,6 +89,9 @@ class Report:
     curves: list[Curve]
     times: list[Table | Bar]
     config_json: str
+    progress: list[Progress] = field(default_factory=list)
+    samples: list[Example] = field(default_factory=list)
+    reload: int = 0
 
 
 def write(folder: Path, report: Report) -> Path:
@@ -91,6 +105,8 @@ def write(folder: Path, report: Report) -> Path:
       OSError: the folder cannot be written.
     """
     sections = {
+        "Progress": ("facts", [_progress(report.progress)] if report.progress else []),
+        "Newest validation": ("examples", map(_example, report.samples)),
         "Before and after": ("examples", map(_example, report.examples)),
         "Results": ("tables", map(_table, report.tables)),
         "Best and worst": ("examples", map(_example, report.extremes)),
@@ -105,14 +121,18 @@ def write(folder: Path, report: Report) -> Path:
         title=escape(report.title),
         summary=escape(report.summary),
         headline=_headline(report.headline),
+        reload=report.reload,
         links="".join(f'<a href="#{_anchor(title)}">{title}</a>' for title in made),
         body="\n".join(made.values()),
     )
     path = Path(folder) / "index.html"
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(".index.html.part")
-    part.write_text(page, encoding="utf-8")
-    os.replace(part, path)
+    try:
+        part.write_text(page, encoding="utf-8")
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
     return path
 
 
@@ -129,6 +149,15 @@ def _section(title: str, style: str, parts: Iterable[str]) -> str:
 def _headline(pairs: Sequence[tuple[str, str]]) -> str:
     tiles = "".join(f"<div><dt>{escape(name)}</dt><dd>{escape(value)}</dd></div>" for name, value in pairs)
     return f'<dl class="headline">{tiles}</dl>' if tiles else ""
+
+
+def _progress(parts: Sequence[Progress]) -> str:
+    rows = (
+        f'<dt>{escape(part.name)}</dt><dd><progress value="{part.done}" max="{part.steps}" '
+        f'aria-label="{escape(part.name)}"></progress>{escape(part.text)}</dd>'
+        for part in parts
+    )
+    return f"<dl>\n{''.join(rows)}\n</dl>"
 
 
 def _table(table: Table) -> str:

@@ -1,19 +1,24 @@
-"""The report stage: gathers what a run left in its folder and writes report/index.html."""
+"""The report: gathers what a run has left in its folder so far and writes report/index.html.
+
+It is renewed at every validation while the run goes on, by the code that writes it at the end.
+"""
 
 import csv
 import json
 import platform
+import sys
 from importlib.metadata import version
 from pathlib import Path
 
 import jax
 import numpy as np
 from safetensors import safe_open
+from tqdm import tqdm
 
 from b2b_jax import __version__, images, weights
-from b2b_jax.evaluation import report
+from b2b_jax.evaluation import progress, report
 from b2b_jax.evaluation.charts import Curve, Scatter
-from b2b_jax.evaluation.report import Bar, Example, Report, Table
+from b2b_jax.evaluation.report import Example, Report, Table
 from b2b_jax.files import read_json
 from b2b_jax.training import log
 from b2b_jax.training.run import Run
@@ -65,28 +70,50 @@ CURVES = {  # title, label, the keys of metrics.jsonl, logarithmic
     "auc": ("Discriminator's AUC, known against translated", ("d_auc",), False),
 }
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "grain", "orbax-checkpoint", "numpy")
+RELOAD = 15  # seconds after which the page of a run that goes on looks for a newer one
 WINDOW = 720  # pixels: the most that the page shows of a photo's height and width, around its centre
 
 
 def write_report(run: Run) -> None:
-    """Writes the page from results.json, the stages' logs and the examples, as far as they are there."""
+    """Writes the page of a run that is done."""
+    print(f"Report: {report.write(run.workdir / 'report', gather(run))}")
+
+
+def show(run: Run, stage: str) -> None:
+    """Renews the page while `stage` runs; "" when none does.
+
+    Never raises: a run is worth more than its report. A full disk stops it at the next checkpoint, which says so.
+    """
+    try:
+        report.write(run.workdir / "report", gather(run, stage))
+    except Exception as error:
+        tqdm.write(f"The report is not renewed: {type(error).__name__}: {error}".splitlines()[0], file=sys.stderr)
+
+
+def gather(run: Run, stage: str = "") -> Report:
+    """The page from results.json, the logs, samples and examples, as far as they are there, while `stage` runs."""
     results = read_json(run.workdir / "results.json") or {}
     sets = [results, *results["other_sets"]] if results.get("rows") else []
     found = examples(run.workdir / "evaluation" / "examples", [one["dataset"] for one in sets])
-    page = Report(
+    parts = progress.progress(run, stage)
+    unfinished = progress.line(parts, stage)
+    steps = progress.stages(run).get(stage, 0)
+    return Report(
         title=f"Blur2Blur: {run.workdir.name}",
-        summary=summary_line(results),
-        headline=headline(results),
+        summary=unfinished or summary_line(results),
+        headline=headline(results) or progress.headline(log.read(run.workdir / stage) if steps else [], steps),
+        progress=parts if unfinished else [],
+        samples=progress.samples(run, stage) if stage or not found else [],
+        reload=RELOAD if stage else 0,
         facts=facts(run, results),
         tables=[*map(table, sets), *converter_table(results)],
         examples=[example for example in found if not example.kind],
         extremes=[example for example in found if example.kind],
         scatters=[gains for one in sets for gains in scatters(run, one["dataset"])],
-        curves=[curve for stage in STAGES for curve in curves(run, stage)],
-        times=times(run, results),
+        curves=[curve for name in sorted(STAGES, key=lambda name: name != stage) for curve in curves(run, name)],
+        times=progress.times(run, results),
         config_json=(run.workdir / "config.json").read_text(),
     )
-    print(f"Report: {report.write(run.workdir / 'report', page)}")
 
 
 def summary_line(results: dict) -> str:
@@ -226,28 +253,3 @@ def curves(run: Run, stage: str) -> list[Curve]:
         if series:
             found.append(Curve(f"{stage}: {label}", "step", label, series, log_y))
     return found
-
-
-def times(run: Run, results: dict) -> list[Table | Bar]:
-    """Seconds and images per second of every stage, and where the evaluation's time went."""
-    rows = []
-    for stage in STAGES:
-        done = read_json(run.workdir / stage / "summary.json")
-        if done:
-            rate = f"{done['images_per_second']:.1f}"
-            rows.append([stage, f"{done['steps']:,} steps", duration(done["seconds"]), rate])
-    spent = results.get("evaluation", {})
-    if spent.get("scored"):
-        rate = f"{spent['scored'] / spent['seconds']:.3g}"
-        rows.append(["evaluation", f"{spent['scored']:,} images, every row", duration(spent["seconds"]), rate])
-    found = [Table("Stages", "", ["", "work", "time", "images/s"], rows)] if rows else []
-    return found + ([Bar("Where the evaluation's time went", "s", spent["timing"])] if spent.get("scored") else [])
-
-
-def duration(seconds: float) -> str:
-    """51 s, 12 min 5 s, 3 h 20 min."""
-    seconds = round(seconds)
-    if seconds < 60:
-        return f"{seconds} s"
-    minutes, rest = divmod(seconds, 60)
-    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"

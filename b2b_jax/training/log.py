@@ -12,6 +12,7 @@ from b2b_jax import images
 from b2b_jax.files import read_json, write_json, write_text
 
 METRICS, IMAGES, CLOCK = "metrics.jsonl", "images.jsonl", "clock.json"
+SAMPLES = "samples.json"  # what the columns of the pictures under samples/ show
 
 
 class Log:
@@ -38,8 +39,10 @@ class Log:
         if self._wandb:
             self._wandb.log(dict(values), step=step)
 
-    def picture(self, step: int, picture: np.ndarray) -> None:
-        """Saves a uint8 picture (h, w, 3) under samples/ and among the events."""
+    def samples(self, step: int, versions: Mapping[str, np.ndarray], rows: int) -> None:
+        """Saves photos in their versions, (n, h, w, 3) by name, as one picture under samples/ and among the events."""
+        picture = grid(list(versions.values()), rows)
+        write_json(self._folder / SAMPLES, list(versions))
         images.write(self._folder / "samples" / f"{step:08d}.png", picture)
         self._events.add_image("samples", picture, step, dataformats="HWC")
 
@@ -67,7 +70,7 @@ class NoLog:
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
         """Writes nothing."""
 
-    def picture(self, step: int, picture: np.ndarray) -> None:
+    def samples(self, step: int, versions: Mapping[str, np.ndarray], rows: int) -> None:
         """Writes nothing."""
 
     def names(self, step: int, names: Sequence[str]) -> None:
@@ -82,6 +85,21 @@ class NoLog:
 def read(folder: Path) -> list[dict[str, float]]:
     """The rows of a stage's metrics.jsonl; a line cut short by a crash is left out."""
     return _rows(folder / METRICS)
+
+
+def read_samples(folder: Path) -> tuple[int, dict[str, list[np.ndarray]]]:
+    """The newest picture of a stage, cut up again: its step, and by version its photos, uint8 (h, w, 3); 0 and none."""
+    pictures, labels = sorted((folder / "samples").glob("*.png")), read_json(folder / SAMPLES)
+    if not pictures or not labels:
+        return 0, {}
+    columns = np.split(images.read(pictures[-1]), len(labels), axis=1)
+    cells = [np.split(column, column.shape[0] // column.shape[1]) for column in columns]  # photos are square
+    return int(pictures[-1].stem), dict(zip(labels, cells, strict=True))
+
+
+def grid(columns: Sequence[np.ndarray], rows: int) -> np.ndarray:
+    """Versions (n, h, w, 3) side by side, the first `rows` images below one another: uint8 (rows·h, columns·w, 3)."""
+    return images.to_uint8(np.concatenate(np.concatenate([x[:rows] for x in columns], axis=2)))
 
 
 def _rows(path: Path) -> list[dict[str, Any]]:

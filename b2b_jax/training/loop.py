@@ -27,6 +27,8 @@ from b2b_jax.training.state import State
 
 Array = jax.Array
 Scores = dict[str, float]
+Versions = dict[str, np.ndarray]  # photos (n, h, w, 3) in [0, 1], by what was done to them
+Evaluate = Callable[[State], tuple[Scores, Versions]]
 # A program that runs once. On a CPU its hundreds of random kernels take a minute to compile well, seconds to compile.
 QUICK_COMPILATION = {"cpu": {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}}
 LAG = 2  # steps that the accelerator may be behind the host
@@ -42,7 +44,7 @@ class Task:
     init: Callable[[Array], State]  # key -> state
     step: Callable[[State, Mapping, Mapping, Array], tuple[State, dict[str, Array]]]  # (state, frozen, batch, key)
     frozen: Mapping[str, Any]  # weights of frozen networks, by name
-    evaluate: Callable[[State], tuple[Scores, np.ndarray]]  # state -> scores, picture (h, w, 3) uint8
+    evaluate: Evaluate  # of square photos
 
 
 class Stopped(Exception):
@@ -57,12 +59,19 @@ class Diverged(Exception):
     """Too many steps in a row gave values that are not finite."""
 
 
-def train(task: Task, dataset: grain.MapDataset, folder: Path, config: ConfigDict) -> State:
+def train(
+    task: Task,
+    dataset: grain.MapDataset,
+    folder: Path,
+    config: ConfigDict,
+    validated: Callable[[], None] = lambda: None,
+) -> State:
     """Trains `task` on `dataset` (one batch per step) to its last step and returns the final state.
 
     Goes on from the newest checkpoint in `folder`, and writes there: checkpoints/, metrics.jsonl, TensorBoard events,
-    samples/, and at the end summary.json. Raises Stopped after SIGTERM or Ctrl-C, with the running step saved; Diverged
-    after too many bad steps; CheckpointError when a checkpoint cannot be written, or none of those there be read.
+    samples/, and at the end summary.json. Calls `validated`, in the first process, after every validation.
+    Raises Stopped after SIGTERM or Ctrl-C, with the running step saved; Diverged after too many bad steps;
+    CheckpointError when a checkpoint cannot be written, or none of those there be read.
     """
     start, stop = time.monotonic(), signals.Stop()
     with signals.watch(stop), Checkpoints(folder / "checkpoints", config.loop) as checkpoints:
@@ -72,7 +81,7 @@ def train(task: Task, dataset: grain.MapDataset, folder: Path, config: ConfigDic
         done = int(state.step)
         process = jax.process_index()
         log = NoLog(folder, done, process) if process else Log(folder, done, config.loop.wandb)
-        with contextlib.closing(Reporter(task, folder, config.loop, log, state, start)) as report:
+        with contextlib.closing(Reporter(task, folder, config.loop, log, state, start, validated)) as report:
             step, behind, stopped = None, deque(), 0
             for batch in pipeline.iterate(dataset, done, task.steps, config.data.threads, config.data.prefetch):
                 names = batch.pop("name").ravel().tolist()
@@ -164,8 +173,17 @@ def judge(behind: deque[Outcome], lag: int, bad_steps: int, name: str) -> int:
 class Reporter:
     """Progress bar, log, validation: all that looks at a run and changes nothing in it."""
 
-    def __init__(self, task: Task, folder: Path, config: ConfigDict, log: Log | NoLog, state: State, start: float):
-        self._task, self._folder, self._config, self._log = task, folder, config, log
+    def __init__(
+        self,
+        task: Task,
+        folder: Path,
+        config: ConfigDict,
+        log: Log | NoLog,
+        state: State,
+        start: float,
+        validated: Callable[[], None],
+    ):
+        self._task, self._folder, self._config, self._log, self._validated = task, folder, config, log, validated
         done, shown = int(state.step), sharding.is_first()
         bar = {"desc": task.name, "unit": "step", "dynamic_ncols": True, "disable": not shown}
         self._bar = tqdm(total=task.steps, initial=done, **bar)
@@ -200,11 +218,14 @@ class Reporter:
 
     def _validate(self, done: int, state: State) -> Scores:
         with self.pause():
-            scores, picture = self._task.evaluate(sharding.local(state))
+            scores, versions = self._task.evaluate(sharding.local(state))
             sharding.wait_for_all(f"{self._task.name} is validated")
         self._show(**{k: f"{v:.2f}" for k, v in scores.items() if k.endswith("psnr")})
         self._log.scalars(done, scores | self._times())
-        self._log.picture(done, picture)
+        with self.pause():
+            self._log.samples(done, versions, self._config.sample_images)
+            if sharding.is_first():
+                self._validated()
         return scores
 
     def _show(self, **values: str) -> None:

@@ -1,5 +1,6 @@
 """What the stages of one run share: its config and folder, and, opened on first use, its photos and networks."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -19,6 +20,7 @@ class Run:
 
     config: ConfigDict
     workdir: Path
+    show: Callable[["Run", str], None] = lambda run, stage: None  # called while a stage runs; "" when none does
 
     @cached_property
     def known(self) -> domains.Known:

@@ -1,7 +1,5 @@
 """The blur extractor stage: codes the blur of known pairs, so that the translator's step can move it elsewhere."""
 
-from collections.abc import Callable
-
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -44,7 +42,7 @@ def train(run: Run) -> None:
         frozen={},
         evaluate=evaluate,
     )
-    state = loop.train(task, common.batches(run, [pairs], config.batch), folder, run.config)
+    state = common.train(run, task, common.batches(run, [pairs], config.batch), folder)
     if sharding.is_first():
         scores, _ = evaluate(state)
         print("blur_extractor: " + ", ".join(f"{name} {score:.2f} dB" for name, score in scores.items()))
@@ -77,7 +75,7 @@ def check_crop(run: Run, stage: str, crop: int) -> None:
     common.check_traces(stage, network, crop)
 
 
-def validate(run: Run, network: nn.Module) -> Callable[[State], tuple[dict, np.ndarray]]:
+def validate(run: Run, network: nn.Module) -> loop.Evaluate:
     """PSNR of re-blurred validation pairs and, where kernels are known, of blur moved between scenes.
 
     `transfer_psnr` compares a scene under the blur of another pair with the truth; `unblurred_psnr` and
@@ -97,16 +95,16 @@ def validate(run: Run, network: nn.Module) -> Callable[[State], tuple[dict, np.n
         stacked = np.stack(photos, axis=1)
         return inference.run(lambda x: move(params, x[:, 0], x[:, 1], x[:, 2]), stacked, settings.batch)
 
-    def evaluate(state: State) -> tuple[dict[str, float], np.ndarray]:
+    def evaluate(state: State) -> tuple[loop.Scores, loop.Versions]:
         params = best_params(state, "blur_extractor")
         reblurred = run_moves(params, pairs["sharp"], pairs["blurry"], pairs["sharp"])
         scores = {"validation_psnr": common.mean_psnr(reblurred, pairs["blurry"])}
-        columns = [pairs["sharp"], reblurred, pairs["blurry"]]
+        versions = {"sharp": pairs["sharp"], "blurred again": reblurred, "blurry": pairs["blurry"]}
         if moved:
             transferred = run_moves(params, moved["sharp"], moved["blurry"], moved["target"])
             answers = {"transfer": transferred, "unblurred": moved["target"], "other_blur": moved["other"]}
             scores |= {f"{name}_psnr": common.mean_psnr(answer, moved["truth"]) for name, answer in answers.items()}
-            columns += [moved["target"], transferred, moved["truth"]]
-        return scores, common.grid(columns, run.config.loop.sample_images)
+            versions |= {"another scene": moved["target"], "under this blur": transferred, "truth": moved["truth"]}
+        return scores, versions
 
     return evaluate

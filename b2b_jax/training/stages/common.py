@@ -10,13 +10,14 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from b2b_jax import images, metrics, models, sharding, weights
+from b2b_jax import metrics, models, sharding, weights
 from b2b_jax.data import pipeline
 from b2b_jax.errors import UserError
 from b2b_jax.files import read_json
 from b2b_jax.inference.pipeline import Network
-from b2b_jax.training import optimizers
+from b2b_jax.training import loop, optimizers
 from b2b_jax.training.run import WEIGHTS, Run, load
+from b2b_jax.training.state import State
 
 VGG_DEPTHS = {"vgg19": 19, "vgg16": 16}
 VGG_LAYERS = {16: models.vgg.VGG16_RELEASE_LAYERS, 19: models.vgg.VGG19_LAYERS}
@@ -88,14 +89,14 @@ def batches(run: Run, streams: list[grain.MapDataset], batch: int) -> grain.MapD
     return pipeline.batches(streams, batch, jax.process_index(), jax.process_count())
 
 
+def train(run: Run, task: loop.Task, dataset: grain.MapDataset, folder: Path) -> State:
+    """Trains `task` in `folder`, as loop.train does; every validation also renews what the run shows of itself."""
+    return loop.train(task, dataset, folder, run.config, lambda: run.show(run, folder.name))
+
+
 def mean_psnr(x: np.ndarray, y: np.ndarray) -> float:
     """Mean PSNR in dB of 8-bit rounded images (n, h, w, 3)."""
     return float(np.mean(metrics.psnr(metrics.round8(x), y)))
-
-
-def grid(columns: list[np.ndarray], rows: int) -> np.ndarray:
-    """Versions (n, h, w, 3) side by side, the first `rows` images below one another: uint8 (rows·h, columns·w, 3)."""
-    return images.to_uint8(np.concatenate(np.concatenate([x[:rows] for x in columns], axis=2)))
 
 
 def read_summary(folder: Path) -> dict[str, float]:

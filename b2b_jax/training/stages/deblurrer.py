@@ -1,11 +1,9 @@
 """The deblurrer stage: a network that removes the known blur, trained on known pairs."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 import flax.linen as nn
 import jax
-import numpy as np
 
 from b2b_jax import losses
 from b2b_jax.data import pipeline
@@ -39,11 +37,11 @@ def fit(
     evaluate = validate(run, common.create(config.network, run.dtype), held_out)
     pairs = pipeline.stream(train, crop(config.crop), common.stream_seed(run.config.seed, SEED))
     trained = task(run, folder.name, load_features(run), evaluate)
-    state = loop.train(trained, common.batches(run, [pairs], config.batch), folder, run.config)
+    state = common.train(run, trained, common.batches(run, [pairs], config.batch), folder)
     common.export(folder, config.network, best_params(state, "deblurrer"))
 
 
-def task(run: Run, name: str, features: Network | None, evaluate: Callable) -> loop.Task:
+def task(run: Run, name: str, features: Network | None, evaluate: loop.Evaluate) -> loop.Task:
     """What the loop trains; `features` serve a perceptual loss."""
     config = run.config.deblurrer
     network = common.create(config.network, run.dtype)
@@ -59,17 +57,17 @@ def task(run: Run, name: str, features: Network | None, evaluate: Callable) -> l
     )
 
 
-def validate(run: Run, network: nn.Module, source: Source) -> Callable[[State], tuple[dict, np.ndarray]]:
-    """PSNR of the restored validation crops, and a picture of blurry, restored, sharp."""
+def validate(run: Run, network: nn.Module, source: Source) -> loop.Evaluate:
+    """PSNR of the restored validation crops, and these crops blurry, restored, sharp."""
     photos = centre_crops(source, run.config.evaluation.validation_images, run.config.evaluation.validation_crop)
     restore = jax.jit(lambda params, x: inference.apply(network, params, x))
 
-    def evaluate(state: State) -> tuple[dict[str, float], np.ndarray]:
+    def evaluate(state: State) -> tuple[loop.Scores, loop.Versions]:
         params = best_params(state, "deblurrer")
         restored = inference.run(lambda x: restore(params, x), photos["blurry"], run.config.evaluation.batch)
         versions = {"validation": restored, "input": photos["blurry"]}
         scores = {f"{name}_psnr": common.mean_psnr(version, photos["sharp"]) for name, version in versions.items()}
-        return scores, common.grid([photos["blurry"], restored, photos["sharp"]], run.config.loop.sample_images)
+        return scores, {"blurry": photos["blurry"], "restored": restored, "truth": photos["sharp"]}
 
     return evaluate
 

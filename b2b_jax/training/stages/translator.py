@@ -1,13 +1,12 @@
 """The translator stage, Blur2Blur itself: the camera's blur into the known blur."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import flax.linen as nn
 import grain
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax.errors import InvalidRngError
 
 from b2b_jax import losses
@@ -35,7 +34,7 @@ def fit(run: Run, folder: Path, source: str) -> None:
     config = run.config.translator
     evaluate = validate(run, common.create(config.generator, run.dtype))
     trained = task(run, folder.name, frozen(run, source), evaluate)
-    state = loop.train(trained, batches(run, source), folder, run.config)
+    state = common.train(run, trained, batches(run, source), folder)
     common.export(folder / "discriminator", config.discriminator, state.params["discriminator"])
     common.export(folder, config.generator, best_params(state, "generator"))  # last: it marks the stage as finished
 
@@ -46,7 +45,7 @@ def frozen(run: Run, source: str) -> dict[str, Network]:
     return {name: network for name, network in networks.items() if network}
 
 
-def task(run: Run, name: str, frozen: Mapping[str, Network], evaluate: Callable) -> loop.Task:
+def task(run: Run, name: str, frozen: Mapping[str, Network], evaluate: loop.Evaluate) -> loop.Task:
     """What the loop trains; the blur extractor among the `frozen` networks makes the known blur, if it is there."""
     config = run.config.translator
     networks = {part: common.create(config[part], run.dtype) for part in ("generator", "discriminator")}
@@ -143,8 +142,8 @@ def load_vgg(run: Run) -> Network | None:
     return common.load_vgg(run, content.kind, Path(content.weights), instead)
 
 
-def validate(run: Run, generator: nn.Module) -> Callable[[State], tuple[dict, np.ndarray]]:
-    """PSNR of D_K(G(y)) where there is truth, and a picture of y, G(y), D_K(G(y)) and the truth."""
+def validate(run: Run, generator: nn.Module) -> loop.Evaluate:
+    """PSNR of D_K(G(y)) where there is truth, and crops of y, G(y), D_K(G(y)) and the truth."""
     deblurrer, settings = run.network("deblurrer"), run.config.evaluation
     source = run.unknown.validation or run.unknown.blur
     photos = centre_crops(source, settings.validation_images, settings.validation_crop)
@@ -155,13 +154,13 @@ def validate(run: Run, generator: nn.Module) -> Callable[[State], tuple[dict, np
         translated = inference.apply(generator, params, x)
         return jnp.stack([translated, inference.apply(deblurrer.module, frozen, translated)], axis=1)
 
-    def evaluate(state: State) -> tuple[dict[str, float], np.ndarray]:
+    def evaluate(state: State) -> tuple[loop.Scores, loop.Versions]:
         params = best_params(state, "generator")
         outputs = inference.run(lambda x: both(params, deblurrer.variables, x), blurry, settings.batch)
-        columns, rows = [blurry, outputs[:, 0], outputs[:, 1]], run.config.loop.sample_images
+        versions = {"blurry y": blurry, "translated G(y)": outputs[:, 0], "restored D_K(G(y))": outputs[:, 1]}
         if "sharp" not in photos:
-            return {}, common.grid(columns, rows)
+            return {}, versions
         scores = {"validation_psnr": common.mean_psnr(outputs[:, 1], photos["sharp"])}
-        return scores, common.grid([*columns, photos["sharp"]], rows)
+        return scores, versions | {"truth": photos["sharp"]}
 
     return evaluate

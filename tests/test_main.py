@@ -297,7 +297,7 @@ def test_release_follows_the_released_code_where_it_differs():
     chosen = [(c.gan_loss, c.content.kind, c.batch, c.gradient_penalty.weight) for c in (paper, release)]
     assert chosen == [("logistic", "vgg19", 16, 0.005), ("hinge", "vgg16", 1, 1e-4)]
     assert (paper.curriculum.start, release.curriculum.start) == (0.5, 1.0)
-    assert (paper.augment, release.augment) == (True, False)
+    assert [(c.augment, c.turns, c.resize) for c in (paper, release)] == [(True, True, 0), (True, False, 512)]
     assert paper.content.weight == release.content.weight == 0.8
     assert (paper.steps, paper.optimizer.constant_steps) == (1_000_000, 500_000)
     assert (release.steps, release.optimizer.constant_steps) == (300 * 14_400, 100 * 14_400)

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import grain
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -57,7 +56,7 @@ class Diverged(Exception):
     """Too many steps in a row gave values that are not finite."""
 
 
-def train(task: Task, dataset: grain.MapDataset, folder: Path, config: ConfigDict) -> State:
+def train(task: Task, dataset: pipeline.Batches, folder: Path, config: ConfigDict) -> State:
     """Trains `task` on `dataset` (one batch per step) to its last step and returns the final state.
 
     Goes on from the newest checkpoint in `folder`, and writes there: checkpoints/, metrics.jsonl, TensorBoard events,

@@ -1,16 +1,19 @@
 """The quick way to the pixels of most photos: PNG and JPEG files of 8-bit RGB, without Pillow's copies.
 
-libpng and libjpeg-turbo by imagecodecs, which Pillow's wheels hold, too: the same pixels in half the time (PNG) or a
-third (JPEG). Pillow keeps four bytes a pixel, which it then copies twice more.
+libspng and libjpeg-turbo by imagecodecs: the same pixels in half the time (PNG) or a third (JPEG). Pillow keeps four
+bytes a pixel, which it then copies twice more.
 """
+
+from collections.abc import Iterator
 
 import imagecodecs
 import numpy as np
 from PIL import ExifTags, Image
 
-DECODERS = {"PNG": imagecodecs.spng_decode, "JPEG": imagecodecs.jpeg8_decode}
-# Where the orientation of a PNG may stand, before its pixels or behind them.
-ORIENTED = (b"eXIf", b"Raw profile type exif", b"XML:com.adobe.xmp")
+DECODERS = {"PNG": imagecodecs.spng_decode, "JPEG": imagecodecs.jpeg8_decode}  # spng: libpng prints warnings
+# What a PNG's chunk begins with, before its pixels or behind them, that may tell its orientation.
+KEYWORDS = (b"exif\0", b"Raw profile type exif\0", b"xmp\0", b"XML:com.adobe.xmp\0")
+ORIENTING = (b"eXIf", *(text + keyword for text in (b"tEXt", b"zTXt", b"iTXt") for keyword in KEYWORDS))
 
 
 def plain(image: Image.Image) -> np.ndarray | None:
@@ -20,11 +23,10 @@ def plain(image: Image.Image) -> np.ndarray | None:
       uint8 (h, w, 3), or None for all others and for broken ones: Pillow reads them, or says what is wrong.
     """
     simple = image.format in DECODERS and image.mode == "RGB" and not image.has_transparency_data
-    special = getattr(image, "is_animated", False) or image.info.get("progressive")
-    if not simple or special or orientation(image) != 1:
+    if not simple or getattr(image, "is_animated", False) or image.info.get("progressive"):
         return None
     data = _content(image)
-    if not _whole(data, image.format):
+    if not SOUND[image.format](image, data):
         return None
     try:
         pixels = DECODERS[image.format](data)
@@ -50,9 +52,22 @@ def _content(image: Image.Image) -> bytes:
     return data
 
 
-def _whole(data: bytes, kind: str) -> bool:
-    """False for a file that needs Pillow's care: a JPEG that is cut off, a PNG that may have to be turned.
+def _sound_png(image: Image.Image, data: bytes) -> bool:
+    """True for a PNG without orientation: asked early, Pillow would miss what stands behind the pixels ever after."""
+    return not any(data.startswith(ORIENTING, place) for place in _chunks(data))
 
-    libpng refuses what is cut off; libjpeg fills it up with grey, but its end marker occurs in no scan.
-    """
-    return data.endswith(b"\xff\xd9") if kind == "JPEG" else not any(chunk in data for chunk in ORIENTED)
+
+def _chunks(data: bytes) -> Iterator[int]:
+    """Where the names of a PNG's chunks stand, up to the end or to what is no chunk."""
+    place = 8  # behind the signature
+    while place + 8 <= len(data):
+        yield place + 4
+        place += 12 + int.from_bytes(data[place : place + 4], "big")
+
+
+def _sound_jpeg(image: Image.Image, data: bytes) -> bool:
+    """True for an upright JPEG that is whole: libjpeg fills a cut-off one with grey. Its end marker is in no scan."""
+    return data.endswith(b"\xff\xd9") and orientation(image) == 1
+
+
+SOUND = {"PNG": _sound_png, "JPEG": _sound_jpeg}

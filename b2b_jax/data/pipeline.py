@@ -175,11 +175,12 @@ def batches(streams: Sequence[Stream], batch: int, process: int, processes: int)
         process, processes: this process's index, and how many there are.
     """
     (crops,) = {stream.crops for stream in streams}
-    parts = [s.photos[:ENDLESS].batch(batch // processes, batch_fn=_stack) for s in streams]
+    parts = [s.photos[:ENDLESS].batch(batch // processes, batch_fn=stack) for s in streams]
     return Batches(ZipMapDataset(parts).map(_join)[process::processes], crops)
 
 
-def _stack(elements: Sequence[Record]) -> Batch:
+def stack(elements: Sequence[Record]) -> Batch:
+    """Elements of a stream to a group of batches: {key: (crops, n, h, w, 3), "name": (n,)}."""
     stacked = {k: np.stack([element[k] for element in elements], axis=1) for k in _images(elements[0])}
     return stacked | {"name": np.array([element["name"] for element in elements])}
 

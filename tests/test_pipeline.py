@@ -6,12 +6,17 @@ import numpy as np
 import pytest
 from PIL import Image
 from test_data import labelled
+from trees import write_tree
 
 from b2b_jax import images
 from b2b_jax.data import pipeline
 from b2b_jax.data.photo import Photo
 from b2b_jax.data.skipping import BadPhotos, Skipping
 from b2b_jax.data.sources import ArraySource, Pairs, Photos
+from b2b_jax.training import loop
+from b2b_jax.training.run import Run
+from b2b_jax.training.stages import blur_extractor, deblurrer, translator
+from configs import demo, reds
 
 PHOTOS, BATCH = 8, 4
 EPOCH = PHOTOS // BATCH  # groups
@@ -125,3 +130,60 @@ def test_a_photo_smaller_than_the_crop_is_enlarged_where_photos_are_resized(tmp_
     element = pipeline.stream(source, pipeline.Crop(8), 0, resize=10)[0]
     assert (element["image"] == 77).all() and not source.bad.lines
     assert pipeline.extent(pipeline.Crop(8), 10) == 1 and pipeline.extent(pipeline.Crop(8)) == 8
+
+
+@pytest.fixture
+def photos(tmp_path):
+    """GoPro and REDS in the layouts of their downloads, small photos of noise, by their paths."""
+    rng, found = np.random.default_rng(0), {}
+    for name, folder in (("gopro", "GOPRO_Large"), ("reds", "REDS")):
+        write_tree(tmp_path / folder, name)
+        for path in (tmp_path / folder).rglob("*0*.png"):
+            found[str(path)] = rng.integers(0, 256, (30, 40, 3), np.uint8)
+            images.write(path, found[str(path)])
+    return found
+
+
+@pytest.mark.parametrize(("variant", "resize"), [("release", 20), ("paper", 0)])
+@pytest.mark.parametrize("crops", [1, 2])
+def test_the_translator_is_fed_crops_of_resized_photos_as_its_config_says(tmp_path, photos, variant, resize, crops):
+    config = reds.get_config(variant)
+    assert config.translator.resize == (512 if variant == "release" else 0)
+    config.translator.update(resize=resize, crop=8, batch=2)
+    config.data.update(root=str(tmp_path), crops_per_image=crops)
+    batches = translator.batches(Run(config, tmp_path / "run"), "extractor")
+    seen = []
+    for step in range(4):
+        batch = batches[step]
+        assert batch["name"].tolist() == batches[step - step % crops]["name"].tolist()
+        for i, (camera, pair, sharp) in enumerate(batch["name"]):
+            files = {"unknown_blur": camera, "unknown_sharp": sharp, "known_blurry": pair}
+            files["known_sharp"] = pair.replace("/blur/", "/sharp/")
+            shown = {key: images.resize_shorter(photos[file], resize or 30) for key, file in files.items()}
+            places = {key: place(photo, batch[key][i]) for key, photo in shown.items()}
+            assert places["known_blurry"] == places["known_sharp"]
+            seen.append((camera, places["unknown_blur"]))
+    assert len(set(seen)) == 8
+
+
+@pytest.mark.parametrize("stage", [deblurrer, blur_extractor])
+def test_the_other_stages_train_on_several_crops_of_a_photo(tmp_path, monkeypatch, stage):
+    config, fed = demo.get_config("quick"), []
+    config.data.update(root=str(tmp_path), crops_per_image=3)
+    config.data.scenes.update(known=5, validation=2, size=300)
+    config.blur_extractor.update(batch=4, crop=256)
+    config.evaluation.validation_crop = 256
+
+    class Trained(Exception):
+        pass
+
+    def train(task, dataset, *rest):
+        fed.extend(dataset[step] for step in range(4))
+        raise Trained
+
+    monkeypatch.setattr(loop, "train", train)
+    with pytest.raises(Trained):
+        stage.train(Run(config, tmp_path / "run"))
+    names = [batch["name"].tolist() for batch in fed]
+    assert names[0] == names[1] == names[2] != names[3]
+    assert (fed[0]["sharp"] != fed[1]["sharp"]).any()

@@ -42,11 +42,11 @@ def rows(config: ConfigDict, photos: np.ndarray, repeats: int, eaten: float | No
 def _timed(config: ConfigDict, paths: Sequence[Path], suffix: str, repeats: int, eaten: float | None) -> Iterator[Row]:
     crop, batch, data = config.translator.crop, config.translator.batch, config.data
     calls = {"plain loop": (batch, lambda: read_plainly(paths, crop, batch))}
-    calls |= {f"of it, {name}": (batch, call) for name, call in parts(paths, crop, batch).items()}
+    calls |= {f"part: {name}": (batch, call) for name, call in parts(paths, crop, batch).items()}
     for crops in sorted({*CROPS, data.crops_per_image}):
         for threads in sorted({1, data.threads}):
             count = 2 * max(2, threads) * crops
-            name = f"pipeline, {crops} of a photo, threads: {threads}"
+            name = f"pipeline, crops of a photo: {crops}, threads: {threads}"
             calls[name] = (count * batch, _feeder(paths, crop, batch, crops, threads, data.prefetch, count))
     times = measure.sample({name: call for name, (_, call) in calls.items()}, repeats, warm_up=1)
     found = {name: measure.row(f"{name}, {suffix}", count, times[name]) for name, (count, _) in calls.items()}

@@ -48,8 +48,8 @@ def data() -> ConfigDict:
             # A training photo that is broken or smaller than the crop: skip (name it, take the next one) | stop. A bad
             # photo to score on always stops the run: a table is about all its photos.
             "bad_photos": "skip",
-            # Crops of one decoding, for as many successive steps: 2 where photos come too slowly (docs/benchmarks.md).
-            # The price: neighbouring steps show the same photos. One batch never shows one twice for it.
+            # Crops of one decoding, for as many successive steps: up to 4 where photos come too slowly, as the progress
+            # bar's images/s tell (docs/benchmarks.md). No batch has fewer photos for it, but neighbours share theirs.
             "crops_per_image": 1,
             "threads": 2,  # that read and decode ahead of the accelerator
             "prefetch": 4,  # batches kept ready; at least crops_per_image for each thread

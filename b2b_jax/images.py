@@ -1,7 +1,7 @@
 """Photos on disk and in memory: reading, writing, finding, value ranges, luma and padding.
 
 The one place for each of these. Photos are uint8 RGB arrays (h, w, 3); networks want float32 in [0, 1].
-Only numpy and Pillow are imported: a data worker must not start an accelerator.
+Only numpy, Pillow and `decoding` are imported: a data worker must not start an accelerator.
 """
 
 import contextlib
@@ -16,7 +16,9 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import ExifTags, Image, ImageOps
+from PIL import Image, ImageOps
+
+from b2b_jax import decoding
 
 EXTENSIONS = frozenset(
     {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".ppm", ".pgm", ".jp2", ".avif", ".mpo"}
@@ -71,22 +73,20 @@ def read(path: str | os.PathLike) -> np.ndarray:
       ImageError: the file is missing, empty, truncated, no image, too large, or of an unknown value range.
     """
     with opened(path) as image:
-        return _to_rgb(Path(path), ImageOps.exif_transpose(image))
+        return _pixels(Path(path), image)
 
 
 def decode(data: bytes, name: str) -> np.ndarray:
     """The photo in the bytes of a file, as `read` gives it; `name` stands for the path in errors."""
     with opened(name, io.BytesIO(data)) as image:
-        return _to_rgb(Path(name), ImageOps.exif_transpose(image))
+        return _pixels(Path(name), image)
 
 
 def size(path: str | os.PathLike) -> tuple[int, int]:
     """Height and width in pixels of the photo that `read` would give, from its header alone; ImageError as there."""
     with opened(path) as image:
         width, height = image.size
-        # A PNG's own getexif decodes it all to look for a chunk behind the pixels: 40 ms of a 720p frame.
-        turned = Image.Image.getexif(image).get(ExifTags.Base.Orientation, 1) >= 5
-        return (width, height) if turned else (height, width)
+        return (width, height) if decoding.orientation(image) >= 5 else (height, width)
 
 
 @contextlib.contextmanager
@@ -129,6 +129,15 @@ def _check_size(path: Path, image: Image.Image) -> None:
     w, h = image.size
     if h * w > MAX_PIXELS:
         raise ImageError(f"{path}: {w} x {h} is more than the limit of {MAX_PIXELS:,} pixels; cut it into parts")
+
+
+def _pixels(path: Path, image: Image.Image) -> np.ndarray:
+    """The upright photo, uint8 (h, w, 3)."""
+    pixels = decoding.plain(image)
+    if pixels is not None:
+        return pixels
+    ImageOps.exif_transpose(image, in_place=True)
+    return _to_rgb(path, image)
 
 
 def _to_rgb(path: Path, image: Image.Image) -> np.ndarray:

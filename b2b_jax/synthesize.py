@@ -75,7 +75,8 @@ def synthesize(run: Run, count: int) -> Iterator[tuple[np.ndarray, np.ndarray | 
     make, key = jax.jit(gan.make_known_blur(extractor and extractor.module)), jax.random.key(run.config.seed)
     supplies = domains.KNOWN_BLUR[source](run.config, run.known, run.unknown)
     twin = {"sharp": "sharp"} if source in ("paired", "synthetic") else {}
-    streams = translator.streams(run, supplies, run.config.translator.crop, translator.SEED, twin)
+    settings = run.config.translator
+    streams = translator.streams(run, supplies, settings.crop, translator.SEED, twin, resize=settings.resize)
     for index, photos in enumerate(
         pipeline.iterate(pipeline.batches(streams, batch, 0, 1), 0, -(-count // batch), 2, 2)
     ):

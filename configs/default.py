@@ -48,8 +48,11 @@ def data() -> ConfigDict:
             # A training photo that is broken or smaller than the crop: skip (name it, take the next one) | stop. A bad
             # photo to score on always stops the run: a table is about all its photos.
             "bad_photos": "skip",
+            # Crops of one decoding, for as many successive steps: up to 4 where photos come too slowly, as the progress
+            # bar's images/s tell (docs/benchmarks.md). No batch has fewer photos for it, but neighbours share theirs.
+            "crops_per_image": 1,
             "threads": 2,  # that read and decode ahead of the accelerator
-            "prefetch": 4,  # batches kept ready
+            "prefetch": 4,  # batches kept ready; at least crops_per_image for each thread
             "scenes": scenes(),
         }
     )
@@ -240,7 +243,9 @@ def translator() -> ConfigDict:
             "steps": 1_000_000,
             "batch": 16,  # images over all devices
             "crop": 256,  # pixels
+            "resize": 0,  # pixels of a photo's shorter side before it is cropped (released code: 512); 0 = as it is
             "augment": True,  # quarter turns and mirror images; of the blurs, too
+            "turns": True,  # False: augmented by mirroring left to right only (released code)
             "color_jitter": 0.1,  # largest relative change of brightness, contrast and saturation; 0 = none
             "optimizer": ConfigDict(
                 {

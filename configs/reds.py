@@ -10,8 +10,8 @@ Expected (published, NAFNet): PSNR 25.80 → 28.11 dB, SSIM 0.880 → 0.893, aft
 This implementation has not been run to the end on REDS.
 
 `reds.py:release` follows the released code where it differs from the paper: hinge loss, VGG16 features, penalty 1e-4,
-batch 1, no curriculum, no colour jitter, 100 + 200 epochs of REDS' 14,400 blurry photos. Unlike it, crops are cut from
-the whole frame, not from one reduced to 512 pixels, and are not mirrored.
+batch 1, no curriculum, photos reduced to 512 pixels before the crop, mirrored left to right only, no colour jitter,
+100 + 200 epochs of REDS' 14,400 blurry photos.
 """
 
 from ml_collections import ConfigDict
@@ -33,7 +33,8 @@ def get_config(variant: str = "paper") -> ConfigDict:
 
 def release(config: ConfigDict, photos: int) -> None:
     """The released code's settings for a camera of `photos` blurry photos."""
-    config.update(gan_loss="hinge", batch=1, augment=False, color_jitter=0.0, ema=0.0, steps=300 * photos)
+    config.update(gan_loss="hinge", batch=1, resize=512, turns=False, color_jitter=0.0, ema=0.0)
+    config.steps = 300 * photos
     config.content.update(kind="vgg16", weights="weights/vgg16.safetensors")
     config.gradient_penalty.weight = 1e-4
     config.curriculum.start = 1.0

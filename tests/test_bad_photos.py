@@ -86,7 +86,7 @@ def camera_of(folder, kind, good=3, policy="skip"):
 
 def drawn(source, count=12):
     stream = pipeline.stream(source, pipeline.Crop(CROP), 0)
-    return [int(stream[index]["image"][0, 0, 0]) for index in range(count)]
+    return [int(stream[index]["image"][0, 0, 0, 0]) for index in range(count)]
 
 
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind not in BAD])

@@ -85,12 +85,20 @@ def test_train_writes_what_it_prints(tmp_path):
     assert f"| {row['images_per_second']:.4g} |" in run.stdout
 
 
-def test_data_times_the_pipeline_and_the_plain_loop():
-    run = benchmark("data", "--config=configs/demo.py:quick", *TINY, "--repeats=1", "--photos=1")
+def test_data_times_the_pipeline_its_parts_and_the_plain_loop(tmp_path):
+    path = tmp_path / "out.json"
+    options = ("--repeats=1", "--photos=1", "--config.data.crops_per_image=3", f"--output={path}")
+    run = benchmark("data", "--config=configs/demo.py:quick", *TINY, *options)
     assert run.returncode == 0, run.stderr
-    assert [line.split(" |")[0] for line in run.stdout.splitlines() if line.startswith("| p")] == [
-        f"| {way}, {suffix}" for suffix in ("png", "jpg") for way in ("pipeline, 2 threads", "plain loop")
-    ]
+    rows = {row["work"]: row for row in json.loads(path.read_text())["rows"]}
+    parts = [f"part: {name}" for name in ("read", "decode", "crop", "batch", "transfer")]
+    whole = [f"pipeline, crops of a photo: {crops}, threads: {threads}" for crops in (1, 2, 3, 4) for threads in (1, 2)]
+    wanted = [f"{way}, {suffix}" for suffix in ("png", "jpg") for way in ("plain loop", *parts, *whole)]
+    assert list(rows) == wanted
+    for work, row in rows.items():
+        loop = rows[f"plain loop, {work[-3:]}"]["images_per_second"]
+        share = row["images_per_second"] / loop if work.startswith("pipeline") else None
+        assert row["times_loop"] == (share and pytest.approx(share)) and row["times_step"] is None
 
 
 @pytest.mark.parametrize(

@@ -119,7 +119,8 @@ def label(image):
 
 
 def stream(count, seed, crop=4):
-    return pipeline.stream(labelled(count), pipeline.Crop(crop), seed).map(lambda element: element["image"])
+    made = pipeline.stream(labelled(count), pipeline.Crop(crop), seed)
+    return made.photos.map(lambda element: element["image"][0])
 
 
 def test_an_element_is_a_function_of_seed_and_index():
@@ -321,7 +322,7 @@ def test_the_known_blur_is_made_of_what_its_source_names(tmp_path):
             stream = pipeline.rename(pipeline.stream(supply.source, supply.crop(crop), 0), supply.names)
             for i in range(count):
                 for key in supply.names.values():
-                    found.setdefault(key, []).append(int(stream[i][key][0, 0, 0]))
+                    found.setdefault(key, []).append(int(stream[i][key][0, 0, 0, 0]))
         return found
 
     camera = [int(unknown.sharp[i]["image"][0, 0, 0]) for i in range(2)]

@@ -312,7 +312,7 @@ def test_pairs_are_made_of_sharp_photos(tmp_path, kind):
     known = domains.open_known(degraded_config(tmp_path, kind))
     assert len(known.train) == 40 and len(known.validation) == 8
     element = pipeline.stream(known.train, known.crop(16), 0)[0]
-    assert element["sharp"].shape == element["blurry"].shape == (16, 16, 3)
+    assert element["sharp"].shape == element["blurry"].shape == (1, 16, 16, 3)
     assert abs(element["blurry"].mean() - element["sharp"].mean()) < 30
     assert all((known.validation[2][key] == known.validation[2][key]).all() for key in ("blurry", "sharp"))
     assert {known.train[i]["image"][0, 0, 0] // 20 for i in range(40)}.isdisjoint(

@@ -41,7 +41,9 @@ def config(**changes):
 
 def dataset():
     photos = np.random.default_rng(0).integers(0, 256, (7, 4, 4, 3), np.uint8)
-    return pipeline.batches([pipeline.stream(ArraySource("photo", image=photos), pipeline.Crop(3), 0)], BATCH, 0, 1)
+    # Two steps show the same photos, in other crops: a run may stop between them.
+    stream = pipeline.stream(ArraySource("photo", image=photos), pipeline.Crop(3), 0, crops=2)
+    return pipeline.batches([stream], BATCH, 0, 1)
 
 
 def task(bad=(), at=lambda step: None, width=3):

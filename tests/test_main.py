@@ -151,6 +151,8 @@ def test_the_default_folder_is_named_after_the_configuration(parse):
         (["--config.compute_dtype=float16"], ["compute_dtype is 'float16'", "bfloat16"]),
         (["--config.loop.log_every=0"], ["loop.log_every is 0"]),
         (["--config.data.split_ratio=1.5"], ["data.split_ratio is 1.5", "between 0 and 1"]),
+        (["--config.data.crops_per_image=0"], ["data.crops_per_image is 0", "at least 1"]),
+        (["--config.translator.resize=50"], ["translator.resize is 50", "0 or at least 68"]),
         (["--config.data.bad_photos=ignore"], ["data.bad_photos is 'ignore'", "skip, stop"]),
         (["--config.data.degradation.kind=blur"], ["data.degradation.kind is 'blur'", "realistic", "frames"]),
         (["--config.data.degradation.response=log"], ["data.degradation.response is 'log'", "gamma, srgb, linear"]),
@@ -297,7 +299,7 @@ def test_release_follows_the_released_code_where_it_differs():
     chosen = [(c.gan_loss, c.content.kind, c.batch, c.gradient_penalty.weight) for c in (paper, release)]
     assert chosen == [("logistic", "vgg19", 16, 0.005), ("hinge", "vgg16", 1, 1e-4)]
     assert (paper.curriculum.start, release.curriculum.start) == (0.5, 1.0)
-    assert (paper.augment, release.augment) == (True, False)
+    assert [(c.augment, c.turns, c.resize) for c in (paper, release)] == [(True, True, 0), (True, False, 512)]
     assert paper.content.weight == release.content.weight == 0.8
     assert (paper.steps, paper.optimizer.constant_steps) == (1_000_000, 500_000)
     assert (release.steps, release.optimizer.constant_steps) == (300 * 14_400, 100 * 14_400)

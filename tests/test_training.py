@@ -128,6 +128,26 @@ def test_dihedral_yields_each_of_the_eight_symmetries():
     assert max(np.bincount(kinds)) < 30
 
 
+def test_mirroring_yields_the_image_and_its_mirror_image_and_nothing_else():
+    x = images(1, 5, 4, 3)[0]
+    both = np.stack([np.stack([x] * 100), np.stack([1 - x] * 100)])
+    found = [np.asarray(batch) for batch in augment.mirror(KEY, both)]
+    wanted = [x, x[:, ::-1]]
+    kinds = [[np.array_equal(y, want) for want in wanted].index(True) for y in found[0]]
+    assert 30 < sum(kinds) < 70
+    np.testing.assert_array_equal(found[1], np.stack([1 - wanted[kind] for kind in kinds]))
+
+
+def test_without_turns_the_piles_are_mirrored_only_each_in_its_own_way():
+    config = default.translator()
+    config.update(turns=False, color_jitter=0.0)
+    x = images(1, 6, 6, 3)[0]
+    y, k = (np.asarray(pile) for pile in gan.prepared(KEY, *[np.stack([x] * 40)] * 2, config))
+    mirrored = np.array([[(image == x[:, ::-1]).all() for image in pile] for pile in (y, k)])
+    as_it_was = np.array([[(image == x).all() for image in pile] for pile in (y, k)])
+    assert (mirrored != as_it_was).all() and (mirrored[0] != mirrored[1]).any()
+
+
 def test_compiled_augmentation_is_the_one_that_runs_op_by_op():
     """A hue that picks its branch by the equality of floats would not be: compiled roundings differ."""
     y, k = np.random.default_rng(0).random((2, 4, 16, 16, 3), np.float32)

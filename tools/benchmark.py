@@ -4,7 +4,7 @@
 
 train      the training step of --stage, as the stage builds it
 deblur     a photo of --size through translator and deblurrer, compiled; reading and writing it
-data       crops of 1280x720 photos, PNG and JPEG, through the input pipeline and through a plain loop with Pillow
+data       crops of 1280x720 photos, PNG and JPEG: the input pipeline, its parts, and a plain loop with Pillow
 evaluate   photos of --size through the evaluation: two networks' results scored
 compile    only the compilation of all programs above
 cost       only XLA's count of operations of them, for a GPU; nothing is compiled
@@ -17,17 +17,17 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
+import feeding
 import jax
 import jax.numpy as jnp
 import measure
 import numpy as np
 from absl import flags
 from measure import Row
-from PIL import Image
 
 from b2b_jax import commandline, images, models, sharding, weights
-from b2b_jax.data import pipeline, scenes
-from b2b_jax.data.sources import ArraySource, Photos
+from b2b_jax.data import scenes
+from b2b_jax.data.sources import ArraySource
 from b2b_jax.errors import UserError
 from b2b_jax.evaluation import evaluate as scoring
 from b2b_jax.files import write_json
@@ -44,11 +44,11 @@ OPTIONS = {
     "stage": flags.DEFINE_enum("stage", "translator", ("translator", "deblurrer"), "Whose training step."),
     "size": flags.DEFINE_string("size", "1280x720", "Width and height in pixels of a photo to deblur or evaluate."),
     "photos": flags.DEFINE_integer("photos", 32, "Files that `data` makes of each format.", lower_bound=1),
+    "step": flags.DEFINE_bool("step", False, "`data` also times the training step of --stage, and compares."),
     "peak_tflops": flags.DEFINE_float("peak_tflops", 0.0, "Of one device; 0: of the known chips.", lower_bound=0.0),
     "against": flags.DEFINE_enum("against", None, ("torch",), "Time this, too, where `train` can, in turns with ours."),
 }
 FRAME = (720, 1280)  # height and width of the photos of `data`
-ROUND = 4  # batches that `data` times at once
 
 Calls = Mapping[str, Callable[[], object]]
 
@@ -225,39 +225,16 @@ def deblur(run: Run) -> Iterator[Row]:
 
 
 def data(run: Run) -> Iterator[Row]:
-    """Crops from files: the pipeline of training, and a plain loop that opens and cuts the same number of photos."""
-    config, photos = run.config.translator, generated(OPTIONS["photos"].value, *FRAME)
-    count = ROUND * config.batch
-    with tempfile.TemporaryDirectory() as folder:
-        for suffix in ("png", "jpg"):
-            paths = [Path(folder) / suffix / f"{i:04d}.{suffix}" for i in range(len(photos))]
-            for path, photo in zip(paths, photos, strict=True):
-                images.write(path, photo)
-            calls = {
-                f"pipeline, {run.config.data.threads} threads": lambda paths=paths: read_by_pipeline(run, paths),
-                "plain loop": lambda paths=paths: read_plainly(paths, config.crop, count),
-            }
-            for name, times in measure.sample(calls, OPTIONS["repeats"].value, warm_up=1).items():
-                yield measure.row(f"{name}, {suffix}", count, times)
-
-
-def read_by_pipeline(run: Run, paths: list[Path]) -> None:
-    """ROUND batches of random crops, as the translator's stage reads them."""
-    config, data = run.config.translator, run.config.data
-    stream = pipeline.stream(Photos(paths), pipeline.Crop(config.crop), run.config.seed)
-    dataset = pipeline.batches([stream], config.batch, 0, 1)
-    for _ in pipeline.iterate(dataset, 0, ROUND, data.threads, data.prefetch):
-        pass
-
-
-def read_plainly(paths: list[Path], crop: int, count: int) -> None:
-    """What one would write without a pipeline: open, convert, cut, one photo after another."""
-    rng = np.random.default_rng(0)
-    for index in range(count):
-        with Image.open(paths[index % len(paths)]) as photo:
-            pixels = np.asarray(photo.convert("RGB"))
-        top, left = (rng.integers(length - crop + 1) for length in pixels.shape[:2])
-        np.ascontiguousarray(pixels[top : top + crop, left : left + crop])
+    """Crops from files, and what the training step could take if asked for."""
+    eaten = None
+    if OPTIONS["step"].value:
+        chosen = task(run)
+        (step,) = train(run)
+        yield step
+        # Each image of a step is made of as many photos as the batch has names.
+        eaten = len(random_batch(run, chosen.batch)) * chosen.batch / step.seconds
+    photos = generated(OPTIONS["photos"].value, *FRAME)
+    yield from feeding.rows(run.config, photos, OPTIONS["repeats"].value, eaten)
 
 
 def evaluate(run: Run) -> Iterator[Row]:

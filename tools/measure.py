@@ -48,6 +48,8 @@ class Row:
     memory: float | None = None
     cold: float | None = None
     warm: float | None = None
+    times_loop: float | None = None  # its rate over that of a plain loop,
+    times_step: float | None = None  # … and over what the training step takes
 
 
 def compiled(function: Callable, *arguments: object) -> Program:
@@ -154,6 +156,8 @@ COLUMNS = {
     "fastest": lambda r, peak: _number(r.fastest, 1e3),
     "slowest": lambda r, peak: _number(r.slowest, 1e3),
     "images/s": lambda r, peak: _number(r.seconds and r.images / r.seconds),
+    "× plain loop": lambda r, peak: _number(r.times_loop),
+    "× step": lambda r, peak: _number(r.times_step),
     "GFLOP a call": lambda r, peak: _number(r.flop, 1e-9),
     "TFLOP/s": lambda r, peak: _number(_rate(r)),
     "of peak": lambda r, peak: f"{_rate(r) / peak:.1%}" if peak and _rate(r) else "",

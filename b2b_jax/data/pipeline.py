@@ -1,10 +1,17 @@
 """From sources to batches with grain: every batch is a pure function of (seed, step, process index, process count).
 
-The i-th element of a stream is the same photo under the same crop whatever asks for it, and step s on process p of P
-takes the elements of local batch s·P + p. So `step` is the whole state of the input pipeline.
+The i-th element of a stream is the same photo, cut into the same k crops, whatever asks for it. Group g on process p of
+P holds the photos of local batch g·P + p, and step s takes crop s mod k of each photo of group s div k. So `step` is
+the whole state of the input pipeline.
+
+Decoding a photo costs a hundred times more than cutting a crop: k crops of one decoding (`data.crops_per_image`) make k
+steps of one. They go to k successive batches, not into one: every batch still has as many photos as images, with all
+their variety for its gradient, for the discriminator and for the curriculum's ranks, and k need not divide it. What k
+costs is memory for crops, k batches for each thread, never for whole photos.
 """
 
 import dataclasses
+import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -12,6 +19,7 @@ import grain
 import numpy as np
 from grain.experimental import ZipMapDataset
 
+from b2b_jax import images
 from b2b_jax.data import blur, degradation
 from b2b_jax.data.skipping import Skipping
 from b2b_jax.data.sources import Record, Source, check_extent
@@ -85,34 +93,96 @@ def _images(record: Record) -> Batch:
 
 
 @dataclasses.dataclass(frozen=True)
-class Named(grain.transforms.RandomMap):
-    """Another transform, after which the record still has its name."""
+class Resize(grain.transforms.Map):
+    """All images of a record with their shorter side at `side` pixels."""
+
+    side: int
+
+    def map(self, record: Record) -> Record:
+        small = {k: images.resize_shorter(v, self.side) for k, v in _images(record).items()}
+        return small | {"name": record["name"]}
+
+
+@dataclasses.dataclass(frozen=True)
+class Several(grain.transforms.RandomMap):
+    """`count` crops of one photo by another transform, copied out of it: {key: (count, h, w, 3), "name": str}."""
 
     transform: Transform
+    count: int
 
     def random_map(self, record: Record, rng: np.random.Generator) -> Record:
-        return self.transform.random_map(record, rng) | {"name": record["name"]}
+        crops = [self.transform.random_map(record, rng) for _ in range(self.count)]
+        return {k: np.stack([crop[k] for crop in crops]) for k in crops[0]} | {"name": record["name"]}
 
 
-def stream(source: Source, transform: Transform, seed: int) -> grain.MapDataset:
-    """Endless shuffled elements of `source` under `transform`; every epoch has an order and crops of its own."""
-    if isinstance(source, Skipping):
-        source = source.at_least(transform.extent)
-    return grain.MapDataset.source(source).seed(seed).shuffle().repeat().random_map(Named(transform))
+@dataclasses.dataclass(frozen=True)
+class Stream:
+    """Endless elements, one for each photo, by index: {key: (crops, h, w, 3), "name": str}."""
+
+    photos: grain.MapDataset
+    crops: int
+
+    def __getitem__(self, index: int) -> Record:
+        return self.photos[index]
 
 
-def batches(streams: Sequence[grain.MapDataset], batch: int, process: int, processes: int) -> grain.MapDataset:
-    """The batches of steps 0, 1, 2, … of one process: {key: (n, h, w, 3)}, n = batch / processes.
-
-    Under "name" stand the names of the photos, (n, len(streams)).
+def stream(source: Source, transform: Transform, seed: int, crops: int = 1, resize: int = 0) -> Stream:
+    """Endless shuffled photos of `source` under `transform`; every epoch has an order and crops of its own.
 
     Args:
-        streams: of elements that are dicts of images; a batch has the keys of all of them.
+        source: of photos or pairs.
+        transform: makes one crop.
+        seed: of the order and the crops.
+        crops: of one photo.
+        resize: pixels of a photo's shorter side before it is cut; 0 leaves photos as they are.
+    """
+    if isinstance(source, Skipping):
+        source = source.at_least(extent(transform, resize))
+    photos = grain.MapDataset.source(source).seed(seed).shuffle().repeat()
+    if resize:
+        photos = photos.map(Resize(resize))
+    return Stream(photos.random_map(Several(transform, crops)), crops)
+
+
+def extent(transform: Transform, resize: int = 0) -> int:
+    """Pixels that a photo must have on either side before it is resized."""
+    return 1 if resize else transform.extent
+
+
+def rename(stream: Stream, names: Mapping[str, str]) -> Stream:
+    """Only the images of `names`, from old key to new, and the name."""
+    photos = stream.photos.map(lambda x: {new: x[old] for old, new in names.items()} | {"name": x["name"]})
+    return dataclasses.replace(stream, photos=photos)
+
+
+@dataclasses.dataclass(frozen=True)
+class Batches:
+    """The batches of steps 0, 1, 2, … of one process: {key: (n, h, w, 3)}; "name": (n, streams), of the photos."""
+
+    groups: grain.MapDataset  # of `crops` batches of the same photos: {key: (crops, n, h, w, 3), "name": (n, streams)}
+    crops: int
+
+    def __getitem__(self, step: int) -> Batch:
+        return _batch(self.groups[step // self.crops], step % self.crops)
+
+
+def batches(streams: Sequence[Stream], batch: int, process: int, processes: int) -> Batches:
+    """The batches of one process, n = batch / processes images each.
+
+    Args:
+        streams: of equally many crops; a batch has the keys of all of them.
         batch: images over all processes; a multiple of their number.
         process, processes: this process's index, and how many there are.
     """
-    joined = ZipMapDataset([s[:ENDLESS].batch(batch // processes) for s in streams])
-    return joined.map(_join)[process::processes]
+    (crops,) = {stream.crops for stream in streams}
+    parts = [s.photos[:ENDLESS].batch(batch // processes, batch_fn=stack) for s in streams]
+    return Batches(ZipMapDataset(parts).map(_join)[process::processes], crops)
+
+
+def stack(elements: Sequence[Record]) -> Batch:
+    """Elements of a stream to a group of batches: {key: (crops, n, h, w, 3), "name": (n,)}."""
+    stacked = {k: np.stack([element[k] for element in elements], axis=1) for k in _images(elements[0])}
+    return stacked | {"name": np.array([element["name"] for element in elements])}
 
 
 def _join(parts: Sequence[Batch]) -> Batch:
@@ -120,12 +190,15 @@ def _join(parts: Sequence[Batch]) -> Batch:
     return {k: v for part in parts for k, v in part.items()} | {"name": names}
 
 
-def rename(stream: grain.MapDataset, names: Mapping[str, str]) -> grain.MapDataset:
-    """Only the images of `names`, from old key to new, and the name."""
-    return stream.map(lambda element: {new: element[old] for old, new in names.items()} | {"name": element["name"]})
+def _batch(group: Batch, index: int) -> Batch:
+    return {k: v[index] for k, v in _images(group).items()} | {"name": group["name"]}
 
 
-def iterate(dataset: grain.MapDataset, start: int, stop: int, threads: int, prefetch: int) -> Iterator[Batch]:
-    """Yields the batches of steps start, …, stop - 1, prepared ahead by threads."""
-    options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=prefetch)
-    return iter(dataset[start:stop].to_iter_dataset(options))
+def iterate(batches: Batches, start: int, stop: int, threads: int, prefetch: int) -> Iterator[Batch]:
+    """Yields the batches of steps start, …, stop - 1, about `prefetch` of them prepared ahead by threads."""
+    crops, first = batches.crops, start // batches.crops
+    # A thread makes a whole group: with fewer places than threads some would idle.
+    options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=max(threads, -(-prefetch // crops)))
+    groups = batches.groups[first : -(-stop // crops)].to_iter_dataset(options)
+    each = (_batch(group, index) for group in groups for index in range(crops))
+    return itertools.islice(each, start - first * crops, stop - first * crops)

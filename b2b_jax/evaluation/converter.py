@@ -71,9 +71,8 @@ def new_known(run: Run, count: int) -> np.ndarray:
     streams = translator.streams(run, supplies(run), config.crop, SEED_NEW)
     make, frozen = known_blur(run)
     make, key = jax.jit(make), jax.random.key(run.config.seed)
-    for index, batch in enumerate(
-        pipeline.batches(streams, config.batch, process=0, processes=1)[: -(-count // config.batch)]
-    ):
+    batches = pipeline.batches(streams, config.batch, process=0, processes=1)
+    for index, batch in enumerate(pipeline.iterate(batches, 0, -(-count // config.batch), threads=0, prefetch=0)):
         batch.pop("name")
         photos.append(np.asarray(make(frozen, batch, jax.random.fold_in(key, index))))
     return np.concatenate(photos)[:count]

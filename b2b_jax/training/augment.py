@@ -20,6 +20,12 @@ def dihedral(key: Array, batches: Sequence[Array]) -> list[Array]:
     return [jax.vmap(_symmetry)(batch, symmetries) for batch in batches]
 
 
+def mirror(key: Array, batches: Sequence[Array]) -> list[Array]:
+    """The i-th image of every batch (n, h, w, c) as it is or mirrored left to right, each with probability 1/2."""
+    mirrored = jax.random.bernoulli(key, shape=(len(batches[0]), 1, 1, 1))
+    return [jnp.where(mirrored, batch[:, :, ::-1], batch) for batch in batches]
+
+
 def _symmetry(image: Array, index: Array) -> Array:
     image = jnp.where(index & 1, image[:, ::-1], image)
     image = jnp.where(index & 2, image[::-1], image)

@@ -90,7 +90,8 @@ def prepared(key: Array, y: Array, k: Array, config: ConfigDict) -> tuple[Array,
     """Both piles turned, mirrored and jittered, each in its own way."""
     images = [y, k]
     if config.augment:
-        images = [augment.dihedral(jax.random.fold_in(key, i), [x])[0] for i, x in enumerate(images)]
+        turned = augment.dihedral if config.turns else augment.mirror
+        images = [turned(jax.random.fold_in(key, i), [x])[0] for i, x in enumerate(images)]
     if config.color_jitter:
         images = [
             augment.color_jitter(jax.random.fold_in(key, 2 + i), x, config.color_jitter) for i, x in enumerate(images)

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import grain
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -61,7 +60,7 @@ class Diverged(Exception):
 
 def train(
     task: Task,
-    dataset: grain.MapDataset,
+    dataset: pipeline.Batches,
     folder: Path,
     config: ConfigDict,
     validated: Callable[[], None] = lambda: None,

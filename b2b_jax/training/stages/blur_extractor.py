@@ -6,7 +6,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from b2b_jax import sharding
-from b2b_jax.data import pipeline
 from b2b_jax.data.sources import check_sizes
 from b2b_jax.errors import UserError
 from b2b_jax.files import write_json
@@ -31,7 +30,7 @@ def train(run: Run) -> None:
     config, folder = run.config.blur_extractor, run.workdir / "blur_extractor"
     network = common.create(config.network, run.dtype)
     optimizer = optimizers.create(config.optimizer, config.steps)
-    pairs = pipeline.stream(run.known.train, run.known.crop(config.crop), common.stream_seed(run.config.seed, SEED))
+    pairs = common.stream(run, run.known.train, run.known.crop(config.crop), SEED)
     evaluate = validate(run, network)
     task = loop.Task(
         name="blur_extractor",

@@ -4,7 +4,6 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import flax.linen as nn
-import grain
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,6 +11,7 @@ from ml_collections import ConfigDict
 
 from b2b_jax import metrics, models, sharding, weights
 from b2b_jax.data import pipeline
+from b2b_jax.data.sources import Source
 from b2b_jax.errors import UserError
 from b2b_jax.files import read_json
 from b2b_jax.inference.pipeline import Network
@@ -84,12 +84,18 @@ def check_traces(stage: str, network: nn.Module, crop: int) -> None:
         raise UserError(f"{stage}.crop does not fit: {error}") from error
 
 
-def batches(run: Run, streams: list[grain.MapDataset], batch: int) -> grain.MapDataset:
+def stream(run: Run, source: Source, transform: pipeline.Transform, number: int) -> pipeline.Stream:
+    """Photos of `source` for a stage to train on, under the seed number `number`."""
+    seed, crops = stream_seed(run.config.seed, number), run.config.data.crops_per_image
+    return pipeline.stream(source, transform, seed, crops)
+
+
+def batches(run: Run, streams: list[pipeline.Stream], batch: int) -> pipeline.Batches:
     """This process's batches of the run."""
     return pipeline.batches(streams, batch, jax.process_index(), jax.process_count())
 
 
-def train(run: Run, task: loop.Task, dataset: grain.MapDataset, folder: Path) -> State:
+def train(run: Run, task: loop.Task, dataset: pipeline.Batches, folder: Path) -> State:
     """Trains `task` in `folder`, as loop.train does; every validation also renews what the run shows of itself."""
     return loop.train(task, dataset, folder, run.config, lambda: run.show(run, folder.name))
 

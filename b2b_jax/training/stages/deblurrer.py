@@ -35,7 +35,7 @@ def fit(
     """Trains `config.deblurrer` on any pairs and exports it to `folder`."""
     config = run.config.deblurrer
     evaluate = validate(run, common.create(config.network, run.dtype), held_out)
-    pairs = pipeline.stream(train, crop(config.crop), common.stream_seed(run.config.seed, SEED))
+    pairs = common.stream(run, train, crop(config.crop), SEED)
     trained = task(run, folder.name, load_features(run), evaluate)
     state = common.train(run, trained, common.batches(run, [pairs], config.batch), folder)
     common.export(folder, config.network, best_params(state, "deblurrer"))

@@ -4,14 +4,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import flax.linen as nn
-import grain
 import jax
 import jax.numpy as jnp
 from flax.errors import InvalidRngError
 
 from b2b_jax import losses
 from b2b_jax.data import domains, pipeline
-from b2b_jax.data.sources import check_sizes
+from b2b_jax.data.sources import Source, check_sizes
 from b2b_jax.errors import UserError
 from b2b_jax.inference import pipeline as inference
 from b2b_jax.inference.pipeline import Network
@@ -64,12 +63,14 @@ def task(run: Run, name: str, frozen: Mapping[str, Network], evaluate: loop.Eval
     )
 
 
-def batches(run: Run, source: str) -> grain.MapDataset:
+def batches(run: Run, source: str) -> pipeline.Batches:
     """Batches of `unknown_blur` and of what K is made from, each shuffled by its own seed, cycled at its own length."""
     camera = domains.Supply(run.unknown.blur, pipeline.Crop, {"image": "unknown_blur"})
     supplies = [camera, *domains.KNOWN_BLUR[source](run.config, run.known, run.unknown)]
-    crops = streams(run, supplies, run.config.translator.crop, SEED)
-    return common.batches(run, crops, run.config.translator.batch)
+    config, crops = run.config.translator, run.config.data.crops_per_image
+    return common.batches(
+        run, streams(run, supplies, config.crop, SEED, crops=crops, resize=config.resize), config.batch
+    )
 
 
 def streams(
@@ -78,18 +79,20 @@ def streams(
     crop: int,
     seed: int,
     further: Mapping[str, str] | None = None,
-) -> list[grain.MapDataset]:
+    crops: int = 1,
+    resize: int = 0,
+) -> list[pipeline.Stream]:
     """Endless crops of every supply, shuffled under the seed numbers `seed`, `seed` + 1, …
 
-    `further` keeps more of a crop's images, under new names.
+    `further` keeps more of a crop's images, under new names; `crops` and `resize` are those of `pipeline.stream`.
     """
-    return [
-        pipeline.rename(
-            pipeline.stream(supply.source, supply.crop(crop), common.stream_seed(run.config.seed, seed + i)),
-            {**supply.names, **(further or {})},
-        )
-        for i, supply in enumerate(supplies)
-    ]
+
+    def stream(number: int, supply: domains.Supply) -> pipeline.Stream:
+        key = common.stream_seed(run.config.seed, number)
+        cut = pipeline.stream(supply.source, supply.crop(crop), key, crops, resize)
+        return pipeline.rename(cut, {**supply.names, **(further or {})})
+
+    return [stream(number, supply) for number, supply in enumerate(supplies, seed)]
 
 
 def check(run: Run) -> None:
@@ -104,7 +107,7 @@ def check(run: Run) -> None:
     check_generator(generator, config.crop)
     # The discriminator's smallest image is a quarter of the crop.
     common.check_traces("translator", common.create(config.discriminator, run.dtype), config.crop // 4)
-    check_sizes(run.unknown.blur, config.crop, "translator.crop")
+    check_photos(run, run.unknown.blur, pipeline.Crop(config.crop))
     check_known_blur(run)
 
 
@@ -127,9 +130,17 @@ def check_known_blur(run: Run) -> None:
     config, source = run.config.translator, run.config.known_blur.source
     common.check_choice("known_blur.source", source, domains.KNOWN_BLUR)
     for supply in domains.KNOWN_BLUR[source](run.config, run.known, run.unknown):
-        check_sizes(supply.source, supply.crop(config.crop).extent, "translator.crop")
+        check_photos(run, supply.source, supply.crop(config.crop))
     if source == "extractor":
         blur_extractor.check_crop(run, "translator", config.crop)
+
+
+def check_photos(run: Run, source: Source, crop: pipeline.Transform) -> None:
+    """UserError when crops cannot be cut from the photos, resized or not."""
+    resize = run.config.translator.resize
+    if resize and resize < crop.extent:
+        raise UserError(f"translator.resize is {resize}; it must be 0 or at least {crop.extent}, which a crop needs")
+    check_sizes(source, pipeline.extent(crop, resize), "translator.crop")
 
 
 def load_vgg(run: Run) -> Network | None:

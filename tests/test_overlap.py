@@ -30,8 +30,8 @@ def test_items_come_in_order_and_no_more_are_made_than_told(size):
     made = []
     with made_ahead(numbers(made), size) as items:
         for i, item in enumerate(items):
-            time.sleep(0.01)
-            assert item == i and len(made) == min(i + 1 + size, 10)
+            time.sleep(0.01)  # for the thread to go too far
+            assert item == i and i < len(made) <= i + 1 + size
         assert i == 9
 
 

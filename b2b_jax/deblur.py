@@ -41,8 +41,9 @@ from tqdm import tqdm
 from b2b_jax.errors import UserError
 from b2b_jax.files import read_json
 from b2b_jax.images import ImageError
-from b2b_jax.inference import jobs, panels, photos, pipeline, tiles, video
+from b2b_jax.inference import jobs, overlap, panels, photos, pipeline, tiles, video
 from b2b_jax.inference.jobs import RESTORED, SIDE_BY_SIDE, TRANSLATED, Job, Jobs
+from b2b_jax.inference.photos import Photo
 from b2b_jax.inference.pipeline import Chain, Network
 from b2b_jax.inference.tiles import Restorer
 from b2b_jax.inference.video_writer import VideoError
@@ -189,12 +190,8 @@ def from_run(folder: Path) -> Choice:
 def load(path: Path, dtype: np.dtype) -> Network:
     """Reads a network that turns images into images; UserError for any other."""
     network = pipeline.load(path, dtype)
-    image = jax.ShapeDtypeStruct((1, 256, 256, 3), np.float32)
-    try:
-        shape = jax.eval_shape(lambda x: pipeline.apply(network.module, network.variables, x), image).shape
-    except (TypeError, AttributeError, ValueError):
-        shape = None
-    if shape != image.shape or isinstance(network.module, KernelWizard):  # which blurs
+    # Those have a stride; so has the KernelWizard, which blurs. Tracing one to see would take as long as loading it.
+    if not hasattr(network.module, "stride") or isinstance(network.module, KernelWizard):
         raise UserError(f"{path} holds a {type(network.module).__name__}, which does not turn photos into photos")
     return network
 
@@ -203,38 +200,67 @@ def load(path: Path, dtype: np.dtype) -> Network:
 
 
 def run(todo: list[Job], restorer: Restorer) -> list[str]:
-    """Does the jobs; returns a line for each that could not be done."""
-    bad = []
-    for job in tqdm(todo, desc="files", unit="file", dynamic_ncols=True, disable=len(todo) == 1):
-        try:
-            note = (deblur_video if job.is_video else deblur_photo)(job, restorer)
-        except (ImageError, VideoError, UserError, OSError) as error:
-            bad.append(reason(job.source, str(error)))
-        except (MemoryError, jax.errors.JaxRuntimeError) as error:
-            if not isinstance(error, MemoryError) and "RESOURCE_EXHAUSTED" not in str(error):
-                raise
-            bad.append(reason(job.source, "needs more memory than there is; try a smaller --tile"))
-        else:
-            if note:
-                tqdm.write(f"{job.source}: {note}")
-    return bad
+    """Does the jobs; returns a line for each that could not be done.
+
+    While a photo or video is restored, the photo after it is read and the one before it written.
+    """
+    bad: dict[Path, str] = {}
+    with overlap.ahead(read_photo, todo, 1) as started, overlap.behind(1) as later:
+        for job, reading in tqdm(
+            started, desc="files", total=len(todo), unit="file", dynamic_ncols=True, disable=len(todo) == 1
+        ):
+            with named(job, bad):
+                if job.is_video:
+                    tell(job, deblur_video(job, restorer))
+                else:
+                    photo = reading.result()
+                    later(write_photo, job, photo, deblur_photo(job, photo.pixels, restorer), bad)
+    return [bad[job.source] for job in todo if job.source in bad]
 
 
-def deblur_photo(job: Job, restorer: Restorer) -> str:
-    """Restores a photo; returns what its owner should know."""
-    photo = photos.read(job.source)
+@contextlib.contextmanager
+def named(job: Job, bad: dict[Path, str]) -> Iterator[None]:
+    """Puts what is wrong with a job's file under its path into `bad`; a fault of ours goes on."""
+    try:
+        yield
+    except (ImageError, VideoError, UserError, OSError) as error:
+        bad[job.source] = reason(job.source, str(error))
+    except (MemoryError, jax.errors.JaxRuntimeError) as error:
+        if not isinstance(error, MemoryError) and "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        bad[job.source] = reason(job.source, "needs more memory than there is; try a smaller --tile")
+
+
+def tell(job: Job, note: str) -> None:
+    """Prints what the file's owner should know."""
+    if note:
+        tqdm.write(f"{job.source}: {note}")
+
+
+def read_photo(job: Job) -> Photo | None:
+    """The photo of a job; None for a video, whose frames are read as they are needed."""
+    return None if job.is_video else photos.read(job.source)
+
+
+def deblur_photo(job: Job, pixels: np.ndarray, restorer: Restorer) -> np.ndarray:
+    """The restored colours of a photo (h, w, 3), for all targets side by side."""
     with tqdm(desc=job.source.name, unit="tile", leave=False, dynamic_ncols=True) as bar:
-        plan = restorer.plan(*photo.pixels.shape[:2])
+        plan = restorer.plan(*pixels.shape[:2])
         bar.reset(plan.tiles)
-        restored = restorer.photo(photo.pixels, plan, bar.update)
-    if SIDE_BY_SIDE in job.targets:
-        restored = np.concatenate([photo.pixels, restored], axis=-1)
-    notes = [photo.note]
-    for path, channels in slices(job, restored.shape[-1]).items():
-        written, note = panels.photo(photo, restored[..., channels], path.suffix)
-        photos.write(path, written)
-        notes.append(note)
-    return "; ".join(filter(None, notes))
+        return restorer.photo(pixels, plan, bar.update)
+
+
+def write_photo(job: Job, photo: Photo, restored: np.ndarray, bad: dict[Path, str]) -> None:
+    """Writes a photo with restored colours to its targets."""
+    with named(job, bad):
+        if SIDE_BY_SIDE in job.targets:
+            restored = np.concatenate([photo.pixels, restored], axis=-1)
+        notes = [photo.note]
+        for path, channels in slices(job, restored.shape[-1]).items():
+            written, note = panels.photo(photo, restored[..., channels], path.suffix)
+            photos.write(path, written)
+            notes.append(note)
+        tell(job, "; ".join(filter(None, notes)))
 
 
 def deblur_video(job: Job, restorer: Restorer) -> str:

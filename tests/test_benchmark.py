@@ -101,12 +101,24 @@ def test_data_times_the_pipeline_its_parts_and_the_plain_loop(tmp_path):
         assert row["times_loop"] == (share and pytest.approx(share)) and row["times_step"] is None
 
 
+def test_deblur_takes_turns_with_pytorch():
+    pytest.importorskip("torch")
+    config = ("--config=configs/demo.py:quick", "--config.translator.generator.base_channels=4")
+    run = benchmark("deblur", *config, "--size=32x32", "--repeats=1", "--against=torch")
+    assert run.returncode == 0, run.stderr
+    assert [line.split(" |")[0] for line in run.stdout.splitlines() if ", b2b" in line or "PyTorch" in line] == [
+        f"| {network}, {side}"
+        for network in ("MIMOUNet", "NAFNet")
+        for side in ("b2b_jax", "PyTorch, eager", "PyTorch, torch.compile")
+    ]
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
         (["fly"], "got fly"),
         (["deblur", "--config=configs/demo.py", "--size=12"], "--size is '12'"),
-        (["data", "--config=configs/demo.py", "--against=torch"], "--against goes with train"),
+        (["data", "--config=configs/demo.py", "--against=torch"], "--against goes with train and deblur"),
         (["train"], "No configuration. Usage: python tools/benchmark.py"),
     ],
 )

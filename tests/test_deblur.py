@@ -4,6 +4,8 @@ import json
 import os
 import re
 import signal
+import threading
+import time
 from fractions import Fraction
 from pathlib import Path
 
@@ -17,6 +19,7 @@ from helpers import jit
 from PIL import ExifTags, Image, ImageCms
 
 from b2b_jax import deblur, images, models, weights
+from b2b_jax.inference import photos as photos_module
 from b2b_jax.inference import pipeline
 from b2b_jax.inference.tiles import Restorer
 
@@ -303,8 +306,8 @@ def test_help_explains(capsys):
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_signal_leaves_nothing_half_written(call, tmp_path, monkeypatch, request, number, code):
     previous = signal.getsignal(signal.SIGTERM)
-    photos = [write(tmp_path / name, RGB8) for name in ("a.png", "b.png")]
-    saved = Image.Image.save
+    photos = [write(tmp_path / name, RGB8) for name in ("a.png", "b.png", "c.png", "d.png")]
+    saved, threads = Image.Image.save, threading.active_count()
 
     def save_and_stop(self, path, **options):
         saved(self, path, **options)
@@ -320,7 +323,9 @@ def test_a_signal_leaves_nothing_half_written(call, tmp_path, monkeypatch, reque
         assert end.value.code == code
     else:
         assert call(*photos)[0] == code
-    assert listing(tmp_path / "out") == ["a.png"]
+    assert listing(tmp_path / "out") == ["a.png", "b.png"]  # what is being written becomes whole
+    np.testing.assert_array_equal(images.read(tmp_path / "out" / "b.png"), RGB8)
+    assert threading.active_count() == threads
     assert signal.getsignal(signal.SIGTERM) is previous
 
 
@@ -345,6 +350,55 @@ def test_what_fails_for_one_photo_does_not_stop_the_others(call, tmp_path, monke
     code, printed, errors = call(*(write(tmp_path / name, RGB8) for name in ("a.png", "b.png")))
     assert code == 2 and "1 written" in printed and f"{tmp_path / 'a.png'}: " in errors[1] and wanted in errors[1]
     assert listing(tmp_path / "out") == ["b.png"]
+
+
+def test_the_next_is_read_and_the_last_written_meanwhile(call, tmp_path, monkeypatch):
+    """Each waits for what comes after it in a program without threads."""
+    read, restored = {name: threading.Event() for name in "abc"}, {name: threading.Event() for name in "abc"}
+    read_photo, write_photo, restore = deblur.read_photo, deblur.write_photo, Restorer.photo
+    following, current = {"a": "b", "b": "c"}, iter("abc")
+
+    def restoring(self, photo, plan, tick):
+        name = next(current)
+        assert name == "c" or read[following[name]].wait(60)
+        restored[name].set()
+        return restore(self, photo, plan, tick)
+
+    def writing(job, *rest):
+        assert job.source.stem == "c" or restored[following[job.source.stem]].wait(60)
+        write_photo(job, *rest)
+
+    monkeypatch.setattr(deblur, "read_photo", lambda job: (read_photo(job), read[job.source.stem].set())[0])
+    monkeypatch.setattr(deblur, "write_photo", writing)
+    monkeypatch.setattr(Restorer, "photo", restoring)
+    photos = [write(tmp_path / f"{name}.png", RGB8) for name in "abc"]
+    assert call(*photos)[0] == 0 and listing(tmp_path / "out") == ["a.png", "b.png", "c.png"]
+
+
+def test_what_cannot_be_done_is_listed_in_the_order_of_the_inputs(call, tmp_path, monkeypatch):
+    photos = [write(tmp_path / f"{name}.png", RGB8) for name in "abcd"]
+    (tmp_path / "b.png").write_text("text")
+    saved = photos_module.write
+
+    def full(path, photo):
+        if path.stem != "d":
+            time.sleep(0.2)  # the broken one after it is found first
+            raise OSError(28, "No space left on device")
+        saved(path, photo)
+
+    monkeypatch.setattr(photos_module, "write", full)
+    code, printed, errors = call(*photos)
+    assert code == 2 and "1 written" in printed and listing(tmp_path / "out") == ["d.png"]
+    assert [Path(line.split(":")[0].strip()).name for line in errors[1:]] == ["a.png", "b.png", "c.png"]
+
+
+@pytest.mark.parametrize("broken", ["read_photo", "write_photo"])
+def test_a_fault_of_ours_in_a_thread_is_not_hidden(call, tmp_path, monkeypatch, broken):
+    threads = threading.active_count()
+    monkeypatch.setattr(deblur, broken, lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        call(*(write(tmp_path / name, RGB8) for name in ("a.png", "b.png", "c.png")))
+    assert threading.active_count() == threads
 
 
 def test_a_fault_of_ours_is_not_hidden(call, tmp_path, monkeypatch):

@@ -8,7 +8,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGE = sorted((ROOT / "b2b_jax").rglob("*.py"))
 TOOLS = sorted((ROOT / "tools").rglob("*.py"))
-RIVALS = [ROOT / "tools" / name for name in ("torch_networks.py", "torch_reference.py")]  # what we are compared with
+RIVALS = sorted((ROOT / "tools").glob("torch_*.py"))  # what we are compared with
 CONFIGS = sorted((ROOT / "configs").glob("*.py"))
 PHOTOS = [path for path in PACKAGE if path.parent.name == "data" or path.name in ("decoding.py", "images.py")]
 

@@ -124,6 +124,15 @@ def test_local_mean_is_accurate_in_float32_far_along_a_photo():
     np.testing.assert_allclose(got[:, :1, 191:-192], want, rtol=1e-5)
 
 
+@pytest.mark.parametrize("axis", [1, 2])
+@pytest.mark.parametrize("way", [nafnet._means_by_sums, nafnet._means_by_product])
+def test_means_of_neighbours(way, axis):
+    x = np.asarray(images(2, 11, 9, 3))
+    for k in (1, 4, 9):
+        wanted = np.lib.stride_tricks.sliding_window_view(x, k, axis=axis).mean(-1)
+        assert_close(way(jnp.asarray(x), k, axis), wanted, tol=1e-6)
+
+
 def test_batch_norm_moves_its_statistics_as_pytorch():
     module, x = layers.BatchNorm(), images(2, 3, 5, 4)
     variables = module.init(KEY, x)

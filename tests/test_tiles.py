@@ -214,6 +214,29 @@ def test_frames_are_restored_in_batches_as_photos_are_one_by_one(tile):
         np.testing.assert_array_equal(got, alone.photo(frame, alone.plan(48, 36)))
 
 
+def test_the_next_batch_is_handed_over_before_results_are_waited_for():
+    happened = []
+
+    class Result:
+        """Stands for an array that is being computed."""
+
+        def __init__(self, x):
+            self._x = x
+
+        def __array__(self, dtype=None, copy=None):
+            happened.append(("fetched", int(self._x[0, 0])))
+            return self._x
+
+    def function(x):
+        happened.append(("started", int(x[0, 0])))
+        return Result(x)
+
+    images = [np.full(1, i) for i in range(5)]
+    assert [int(x[0]) for x in pipeline.stream(function, images, 2)] == [0, 1, 2, 3, 4]
+    order = "started 0, started 2, fetched 0, started 4, fetched 2, fetched 4"
+    assert ", ".join(f"{what} {i}" for what, i in happened) == order
+
+
 def test_no_frames_give_no_frames():
     assert list(Restorer(mosaic()).frames([])) == []
 

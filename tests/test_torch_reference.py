@@ -1,4 +1,4 @@
-"""The step in PyTorch that the benchmark compares with: its losses and its weights are ours. Needs PyTorch."""
+"""What the benchmark compares with in PyTorch: its losses, weights and photos are ours. Needs PyTorch."""
 
 import sys
 from pathlib import Path
@@ -11,6 +11,8 @@ from test_models import random_variables
 
 from b2b_jax import models, weights
 from b2b_jax.errors import UserError
+from b2b_jax.inference import pipeline
+from b2b_jax.inference.pipeline import Network
 from b2b_jax.training import gan
 from b2b_jax.training import state as states
 from b2b_jax.training.stages.common import VGG_LAYERS
@@ -19,6 +21,7 @@ from configs import default, demo
 torch = pytest.importorskip("torch")
 sys.path.insert(0, str(Path(__file__).parents[1] / "tools"))
 
+import torch_inference  # noqa: E402
 import torch_reference  # noqa: E402
 
 torch.set_num_threads(1)  # its threads wait for one another, which takes long where other tests run
@@ -108,6 +111,31 @@ def test_losses_and_weights_after_two_steps_are_ours(settings):
     error = flat(a.numpy() - averages[name] for name, a in zip(names, step.average, strict=True))
     moved = flat(averages[name] - weights.to_torch_state(params["generator"])[name] for name in names)
     assert np.linalg.norm(error) <= 0.01 * np.linalg.norm(moved)
+
+
+@pytest.mark.parametrize(
+    ("name", "hyper"),
+    [
+        ("mimo_unet", {"base_channels": 4, "num_res": 1}),
+        ("nafnet", {"width": 4, "encoders": (1, 2), "middle": 1, "decoders": (2, 1)}),
+        ("nafnet", {"width": 4, "encoders": (1,), "middle": 2, "decoders": (1,), "unshuffle": 2}),
+    ],
+)
+def test_deblurred_photos_are_ours(name, hyper):
+    rng, sides = np.random.default_rng(1), (24, 32) if name == "mimo_unet" else (21, 30)
+    x, module = rng.random((2, *sides, 3), np.float32), models.create(name, **hyper)
+    variables = jax.tree.map(lambda w: 0.5 * w / np.sqrt(w[..., 0].size), random_variables(module, x))
+    wanted = jit(lambda x: pipeline.apply(module, variables, x))(x)
+    got = torch_inference.runs(Network(module, variables), "float32")["PyTorch, eager"](x)
+    assert np.abs(wanted - x).mean() > 0.01  # the network does something
+    assert_close(got.numpy(), wanted)
+
+
+def test_a_network_that_it_does_not_know_is_refused():
+    with pytest.raises(UserError, match=r"not this NAFNet; add --config.deblurrer.network.local=False"):
+        torch_inference.twin(models.create("nafnet", local=True))
+    with pytest.raises(UserError, match=r"not this UNet$"):
+        torch_inference.twin(models.create("unet"))
 
 
 def test_a_step_that_it_does_not_know_is_refused_with_the_keys_to_change():

@@ -1,7 +1,9 @@
 """Videos there and back: every frame restored, all else as it was."""
 
+import threading
 from fractions import Fraction
 from pathlib import Path
+from time import sleep
 
 import av
 import numpy as np
@@ -338,9 +340,64 @@ def test_a_failing_network_leaves_nothing(tmp_path):
         yield next(iter(frames))
         raise KeyboardInterrupt
 
+    threads = threading.active_count()
     with pytest.raises(KeyboardInterrupt):
         video.convert(source, {tmp_path / "out" / "b.mp4": ALL}, fail)
-    assert not list((tmp_path / "out").iterdir())
+    assert not list((tmp_path / "out").iterdir()) and threading.active_count() == threads
+
+
+def test_a_failing_encoder_leaves_nothing(tmp_path, monkeypatch):
+    source, threads = make(tmp_path / "a.mp4"), threading.active_count()
+
+    def fail(self, frame):
+        raise VideoError("full")
+
+    monkeypatch.setattr(video_writer.Writer, "_encode", fail)
+    with pytest.raises(VideoError, match="full"):
+        video.convert(source, {tmp_path / "out" / "b.mp4": ALL}, same)
+    assert not list((tmp_path / "out").iterdir()) and threading.active_count() == threads
+
+
+def test_frames_are_decoded_and_encoded_meanwhile(tmp_path, monkeypatch):
+    """The network waits for the second frame while it holds the first, the encoder for the network to go on."""
+    source, decoded, going_on = make(tmp_path / "a.mp4", sound=None), threading.Event(), threading.Event()
+    time, add, counts = video.Clock.time, video_writer.Writer.frame, []
+
+    def count(self, frame):
+        counts.append(1)
+        if len(counts) > 1:
+            decoded.set()
+        return time(self, frame)
+
+    def restore(frames):
+        for frame in frames:
+            assert decoded.wait(60)
+            yield frame
+            going_on.set()
+
+    monkeypatch.setattr(video.Clock, "time", count)
+    monkeypatch.setattr(video_writer.Writer, "frame", lambda *args: add(*args) if going_on.wait(60) else None)
+    assert_same_pictures(read(source)[0], read(convert(source, restore))[0])
+
+
+def test_few_frames_are_held_at_once(tmp_path, monkeypatch):
+    source = make(tmp_path / "a.mp4", pictures(count=40), range(0, 40040, 1001), sound=None)
+    time, add, decoded, encoded, held = video.Clock.time, video_writer.Writer.frame, [], [], []
+
+    def count(self, frame):
+        decoded.append(1)
+        held.append(len(decoded) - len(encoded))
+        return time(self, frame)
+
+    def slow(self, *args):
+        sleep(0.005)
+        add(self, *args)
+        encoded.append(1)
+
+    monkeypatch.setattr(video.Clock, "time", count)
+    monkeypatch.setattr(video_writer.Writer, "frame", slow)
+    convert(source, lambda frames: frames)
+    assert max(held) <= 2 * video.AHEAD + 4 and len(encoded) == len(decoded) == 40  # and one in every hand
 
 
 def test_without_the_encoder(tmp_path, monkeypatch):

@@ -3,7 +3,8 @@
     python tools/benchmark.py train --config configs/demo.py:gpu --config.translator.batch=32 --output train.json
 
 train      the training step of --stage, as the stage builds it
-deblur     a photo of --size through translator and deblurrer, compiled; reading and writing it
+deblur     a photo of --size through translator and deblurrer, compiled; reading and writing it; with --against torch
+           each network in turns with PyTorch's, eager and compiled
 data       crops of 1280x720 photos, PNG and JPEG: the input pipeline, its parts, and a plain loop with Pillow
 evaluate   photos of --size through the evaluation: two networks' results scored
 compile    only the compilation of all programs above
@@ -46,7 +47,9 @@ OPTIONS = {
     "photos": flags.DEFINE_integer("photos", 32, "Files that `data` makes of each format.", lower_bound=1),
     "step": flags.DEFINE_bool("step", False, "`data` also times the training step of --stage, and compares."),
     "peak_tflops": flags.DEFINE_float("peak_tflops", 0.0, "Of one device; 0: of the known chips.", lower_bound=0.0),
-    "against": flags.DEFINE_enum("against", None, ("torch",), "Time this, too, where `train` can, in turns with ours."),
+    "against": flags.DEFINE_enum(
+        "against", None, ("torch",), "Time this, too, in turns with ours, in train or deblur."
+    ),
 }
 FRAME = (720, 1280)  # height and width of the photos of `data`
 
@@ -82,8 +85,8 @@ def parse() -> tuple[str, Run]:
     except UserError as error:
         raise UserError(str(error).replace(commandline.USAGE, USAGE)) from error
     commandline.check_values(run.config)
-    if OPTIONS["against"].value and words[0] != "train":
-        raise UserError(f"--against goes with train, not with {words[0]}")
+    if OPTIONS["against"].value and words[0] not in ("train", "deblur"):
+        raise UserError(f"--against goes with train and deblur, not with {words[0]}")
     return words[0], run
 
 
@@ -209,8 +212,11 @@ def train(run: Run) -> Iterator[Row]:
 
 
 def deblur(run: Run) -> Iterator[Row]:
-    """A photo of --size restored on the device; its decoding and encoding."""
+    """A photo of --size restored on the device; its decoding and encoding; each network and the same in PyTorch."""
     photo = generated(1, *size())[0]
+    if OPTIONS["against"].value:
+        yield from deblur_against_torch(run, images.to_float(photo)[None])
+        return
     restore, variables = restorer(run)
     x = jax.device_put(images.to_float(photo)[None])
     program = measure.compiled(restore, variables, x)
@@ -222,6 +228,20 @@ def deblur(run: Run) -> Iterator[Row]:
             calls = {"write": lambda path=path: images.write(path, photo), "read": lambda path=path: images.read(path)}
             for name, times in measure.sample(calls, repeats).items():
                 yield measure.row(f"{name} {path.suffix}", 1, times)
+
+
+def deblur_against_torch(run: Run, x: np.ndarray) -> Iterator[Row]:
+    """Translator and deblurrer on photos (1, h, w, 3), from the host's memory and back, each in turns with PyTorch."""
+    import torch_inference
+
+    for stage in ("translator", "deblurrer"):
+        chosen = network(run, stage)
+        rivals = torch_inference.runs(chosen, run.dtype.name)
+        ours = inference.runner(chosen._replace(variables=jax.device_put(chosen.variables)))
+        calls = {"b2b_jax": lambda ours=ours: np.asarray(ours(x))}
+        calls |= {name: lambda call=call: call(x) for name, call in rivals.items()}
+        for name, times in measure.sample(calls, OPTIONS["repeats"].value).items():
+            yield measure.row(f"{type(chosen.module).__name__}, {name}", 1, times)
 
 
 def data(run: Run) -> Iterator[Row]:

@@ -6,6 +6,7 @@ Images are NHWC float32 in [0, 1]; networks pad what their strides do not divide
 import itertools
 import math
 import os
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -131,9 +132,22 @@ def batches(images: Iterable[np.ndarray], size: int) -> Iterator[tuple[np.ndarra
 
 
 def stream(function: Callable[[np.ndarray], Array], images: Iterable[np.ndarray], batch: int) -> Iterator[np.ndarray]:
-    """What `function` makes of each image (h, w, 3), computed `batch` at a time."""
+    """What `function` makes of each image (h, w, 3), computed `batch` at a time.
+
+    JAX returns before it has computed: the next batch is handed over before the results of one are waited for, so that
+    what is done with them, and with the images, takes no time from the device.
+    """
+    started: deque[tuple[Array, int]] = deque()
     for x, n in batches(images, batch):
-        yield from np.asarray(function(x))[:n]
+        started.append((function(x), n))
+        if len(started) > 1:
+            yield from _fetched(*started.popleft())
+    for results, n in started:
+        yield from _fetched(results, n)
+
+
+def _fetched(results: Array, count: int) -> np.ndarray:
+    return np.asarray(results)[:count]
 
 
 def run(function: Callable[[Array], Array], images: np.ndarray, batch: int) -> np.ndarray:

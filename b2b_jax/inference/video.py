@@ -8,20 +8,31 @@ are taken as they lie. `video_writer` tells how pictures are encoded.
 
 import contextlib
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import av
 import numpy as np
 
 from b2b_jax import images
+from b2b_jax.inference.overlap import behind, made_ahead
 from b2b_jax.inference.video_writer import CONTAINERS, SCALING, VideoError, Writer, depth, named
 
 Frames = Iterable[np.ndarray]
 Restore = Callable[[Frames], Frames]
 
+AHEAD = 4  # frames that are decoded and not yet asked for, and as many that are done and not yet encoded
 EXACT = {"mov", "matroska", "avi"}  # FFmpeg's names of the containers whose headers say when the file ends
 TOLERANCE = 0.1  # seconds that a whole file may end before its header says, besides the time of its last frame
+
+
+class Moment(NamedTuple):
+    """What belongs to a frame besides its pixels."""
+
+    pts: int  # in units of the stream's time base
+    duration: int
+    packets: list[av.Packet]  # of other streams, between the frame before and this one
 
 
 def output_suffix(source: Path) -> str:
@@ -41,7 +52,8 @@ def convert(source: Path, targets: Mapping[Path, slice], restore: Restore) -> st
 
     targets: paths whose suffixes `output_suffix` gave, and the channels of the restored frames that each takes: three,
         or several times three for as many pictures side by side.
-    restore: frames (h, w, 3) to frames (h, w, c) of the same dtype, one for one.
+    restore: frames (h, w, 3) to frames (h, w, c) of the same dtype, one for one. Meanwhile other threads decode the
+        frames to come and encode those that are done.
     VideoError: the file is missing, broken, truncated or has no pictures, or a stream of it cannot be copied.
     """
     picture = _first_picture(source)
@@ -50,12 +62,26 @@ def convert(source: Path, targets: Mapping[Path, slice], restore: Restore) -> st
         drafts = {stack.enter_context(images.draft(path)): path for path in targets}
         counts = {path: (channels.stop - channels.start) // 3 for path, channels in targets.items()}
         writers = [stack.enter_context(Writer(x, path, reader, picture, counts[path])) for x, path in drafts.items()]
-        times: deque[tuple[int, int]] = deque()
-        for frame in restore(_frames(source, reader, writers, picture, times)):
-            pts, duration = times.popleft()
-            for writer, channels in zip(writers, targets.values(), strict=True):
-                writer.frame(frame[..., channels], pts, duration)
+        moments: deque[Moment] = deque()
+        frames = stack.enter_context(made_ahead(_frames(source, reader, picture, moments), AHEAD))
+        write = stack.enter_context(behind(AHEAD))
+        for frame in restore(frames):
+            write(_write, writers, targets.values(), moments.popleft(), frame)
+        write(_copy, writers, [packet for moment in moments for packet in moment.packets])
     return "; ".join(dict.fromkeys(writer.note for writer in writers if writer.note))
+
+
+def _write(writers: Sequence[Writer], places: Iterable[slice], moment: Moment, frame: np.ndarray) -> None:
+    """Adds a frame to every video, each taking its channels of it, after the packets that came before it."""
+    _copy(writers, moment.packets)
+    for writer, channels in zip(writers, places, strict=True):
+        writer.frame(frame[..., channels], moment.pts, moment.duration)
+
+
+def _copy(writers: Sequence[Writer], packets: Iterable[av.Packet]) -> None:
+    for packet in packets:
+        for writer in writers:
+            writer.copy(packet)
 
 
 def _opened(source: Path) -> av.container.InputContainer:
@@ -83,30 +109,27 @@ def _first_picture(source: Path) -> av.VideoFrame:
 
 
 def _frames(
-    source: Path,
-    reader: av.container.InputContainer,
-    writers: list[Writer],
-    picture: av.VideoFrame,
-    times: deque[tuple[int, int]],
+    source: Path, reader: av.container.InputContainer, picture: av.VideoFrame, moments: deque[Moment]
 ) -> Iterator[np.ndarray]:
-    """Yields the frames and appends their times to `times`; meanwhile all other packets go to the writers."""
+    """Yields the frames; their moments are appended to `moments`, and a last one of the packets after them."""
     video, end, clock = _pictures(source, reader), 0.0, Clock(_pictures(source, reader))
     pixel_format = "rgb48le" if depth(picture) > 8 else "rgb24"
-    packets = reader.demux()
+    packets, others = reader.demux(), []
     while (packet := _next(source, packets, end)) is not None:
         if packet.pts is not None:
             end = max(end, float((packet.pts + (packet.duration or 0)) * packet.time_base))
         if packet.stream.index != video.index:
-            for writer in writers:
-                writer.copy(packet)
+            others.append(packet)
             continue
         with named(source, f"broken at {end:.1f} s"):
             frames = packet.decode()
         for frame in frames:
             if (frame.width, frame.height) != (picture.width, picture.height):
                 raise VideoError(f"{source}: changes its size to {frame.width} x {frame.height} at {end:.1f} s")
-            times.append(clock.time(frame))
+            moments.append(Moment(*clock.time(frame), others))
+            others = []
             yield frame.to_ndarray(format=pixel_format, interpolation=SCALING)
+    moments.append(Moment(0, 0, others))
     missing = ((reader.duration or 0) + (reader.start_time or 0)) / av.time_base - end
     if EXACT & set(reader.format.name.split(",")) and missing > TOLERANCE + clock.longest * video.time_base:
         raise VideoError(f"{source}: truncated, {missing:.1f} s before its end")

@@ -13,6 +13,7 @@ DIMENSIONS = ("NHWC", "HWIO", "NHWC")
 FEW = 12  # channels out, up to which `narrowing` pays on a CPU: a photo has 3, one behind a pixel-unshuffle 12
 
 
+@functools.partial(jax.jit, static_argnames=("stride", "padding", "groups"))  # layers of one shape are traced once
 def conv(
     x: jax.Array, kernel: jax.Array, stride: int = 1, padding: int | tuple[int, int] = 0, groups: int = 1
 ) -> jax.Array:

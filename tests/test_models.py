@@ -95,10 +95,11 @@ def with_second_derivatives(f, x, k):
 
 
 @pytest.mark.parametrize("padding", [(1, 1), (2, 0)])
-def test_narrowing_convolution_has_equal_first_and_second_derivatives(padding):
-    x, k = images(2, 9, 11, 5), images(3, 3, 5, 3) - 0.5
+@pytest.mark.parametrize(("name", "channels"), [("narrowing", (20, 3)), ("shallow", (5, 3)), ("shallow", (3, 8))])
+def test_few_channels_have_equal_first_and_second_derivatives(name, channels, padding):
+    x, k = images(2, 9, 11, channels[0]), images(3, 3, *channels) - 0.5
     ours, slow = functools.partial(layers.conv, padding=padding), functools.partial(direct, padding=padding)
-    assert "narrowing" in str(jax.make_jaxpr(ours)(x, k))
+    assert name in str(jax.make_jaxpr(ours)(x, k))
     for got, want in zip(*(jit(with_second_derivatives, static_argnums=0)(f, x, k) for f in (ours, slow)), strict=True):
         assert_close(got, want, tol=1e-5)
 
@@ -113,9 +114,11 @@ def test_the_convolution_within_a_transposed_one_has_equal_first_and_second_deri
         assert_close(got, want, tol=1e-5)
 
 
-def test_only_a_cpu_gets_other_convolutions_than_jax_would_make():
+@pytest.mark.parametrize("channels", [(20, 3), (5, 3), (3, 8)])
+def test_only_a_cpu_gets_other_convolutions_than_jax_would_make(channels):
     def lowered(f, platform: str) -> list[str]:
-        trace = jax.jit(lambda x, k: with_gradients(f, x, k)).trace(images(2, 9, 9, 5), images(3, 3, 5, 3))
+        x, k = images(2, 9, 9, channels[0]), images(3, 3, *channels)
+        trace = jax.jit(lambda x, k: with_gradients(f, x, k)).trace(x, k)
         text = trace.lower(lowering_platforms=(platform,)).as_text()
         return sorted(
             re.sub(r"%\w+", "", line).strip() for line in text.splitlines() if "stablehlo.convolution" in line

@@ -28,6 +28,8 @@ def conv(
         return depthwise(x, kernel)
     if stride == 1 and groups == 1 and (kh, kw) == (1, 1) and ph == pw == 0:
         return pointwise(x, kernel[0, 0])
+    if stride == 1 and groups == 1 and (kh, kw) == (3, 3) and _is_shallow(kernel):
+        return shallow(x, kernel, (ph, pw))
     if stride == 1 and groups == 1 and (kh, kw) == (3, 3) and 1 < kernel.shape[3] < min(kernel.shape[2], FEW + 1):
         return narrowing(x, kernel, (ph, pw))
     return lax.conv_general_dilated(
@@ -121,6 +123,55 @@ def image_over_gradient(x: jax.Array, g: jax.Array, padding: tuple[int, int]) ->
 narrowing.defvjp(lambda x, kernel, padding: (narrowing(x, kernel, padding), (x, kernel)), _narrowing_backward)
 
 
+def _is_shallow(kernel: jax.Array) -> bool:
+    return kernel.shape[2] <= 16 and 1 < kernel.shape[3] <= 8
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def shallow(x: jax.Array, kernel: jax.Array, padding: tuple[int, int]) -> jax.Array:
+    """3x3 convolution of stride 1 with so few channels that a CPU's matrix products are mostly overhead."""
+    return lax.platform_dependent(
+        x,
+        kernel,
+        cpu=lambda x, kernel: neighbours(x, kernel, padding),
+        default=lambda x, kernel: _slide(x, kernel, padding),
+    )
+
+
+def neighbours(x: jax.Array, kernel: jax.Array, padding: tuple[int, int]) -> jax.Array:
+    """The convolution with 2 or 4 neighbouring pixels as channels of one: twice the products in a third of the time."""
+    count, out = 4 if kernel.shape[3] <= 4 else 2, kernel.shape[3]
+    width = x.shape[2] + 2 * padding[1] - 2
+    lacking = -width % count
+    shifted = [jnp.pad(kernel, ((0, 0), (i, count - 1 - i), (0, 0), (0, 0))) for i in range(count)]
+    wide = jnp.stack(shifted, axis=3).reshape(3, count + 2, kernel.shape[2], count * out)
+    pads = ((padding[0],) * 2, (padding[1], padding[1] + lacking))
+    y = lax.conv_general_dilated(x, wide, (1, count), pads, dimension_numbers=DIMENSIONS)
+    return y.reshape(*y.shape[:2], width + lacking, out)[:, :, :width]
+
+
+def _shallow_backward(
+    padding: tuple[int, int], saved: tuple[jax.Array, jax.Array], g: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    def over_image(x: jax.Array, kernel: jax.Array, g: jax.Array) -> jax.Array:
+        return jax.vjp(lambda x: _slide(x, kernel, padding), x)[1](g)[0]
+
+    def over_image_on_cpu(x: jax.Array, kernel: jax.Array, g: jax.Array) -> jax.Array:
+        turned = kernel[::-1, ::-1].swapaxes(2, 3)
+        if not _is_shallow(turned):
+            return over_image(x, kernel, g)
+        return shallow(g, turned, (2 - padding[0], 2 - padding[1]))
+
+    x, kernel = saved
+    dx = lax.platform_dependent(x, kernel, g, cpu=over_image_on_cpu, default=over_image)
+    if kernel.shape[3] < kernel.shape[2]:
+        return dx, _narrowing_backward(padding, saved, g)[1]
+    return dx, jax.vjp(lambda kernel: _slide(x, kernel, padding), kernel)[1](g)[0]
+
+
+shallow.defvjp(lambda x, kernel, padding: (shallow(x, kernel, padding), (x, kernel)), _shallow_backward)
+
+
 def conv_transpose(
     x: jax.Array, kernel: jax.Array, stride: int = 2, padding: int = 1, output_padding: int = 0
 ) -> jax.Array:
@@ -164,21 +215,21 @@ def _two_by_two_backward(saved: tuple[jax.Array, jax.Array], g: jax.Array) -> tu
     dk = lax.platform_dependent(
         x,
         g,
-        cpu=tap_products,
+        cpu=patch_product,
         default=lambda x, g: jax.vjp(lambda kernel: _slide(x, kernel, (1, 1)), kernel)[1](g)[0],
     )
     return dx, dk
 
 
-def tap_products(x: jax.Array, g: jax.Array) -> jax.Array:
-    """The kernel's gradient, dk[i, j, c, o] = Σ x[n, p + i - 1, q + j - 1, c] g[n, p, q, o], a product for each tap.
+def patch_product(x: jax.Array, g: jax.Array) -> jax.Array:
+    """The kernel's gradient, dk[i, j, c, o] = Σ x[n, p + i - 1, q + j - 1, c] g[n, p, q, o], as one matrix product.
 
     On a CPU ten times as fast as XLA's convolution of x by a kernel as large as g.
     """
     (h, w), c = g.shape[1:3], x.shape[-1]
-    padded, flat = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0))), g.reshape(-1, g.shape[-1])
-    taps = [padded[:, i : i + h, j : j + w].reshape(-1, c).T @ flat for i in (0, 1) for j in (0, 1)]
-    return jnp.stack(taps).reshape(2, 2, c, g.shape[-1])
+    padded = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
+    patches = jnp.concatenate([padded[:, i : i + h, j : j + w] for i in (0, 1) for j in (0, 1)], axis=-1)
+    return (patches.reshape(-1, 4 * c).T @ g.reshape(-1, g.shape[-1])).reshape(2, 2, c, g.shape[-1])
 
 
 two_by_two.defvjp(lambda x, kernel: (two_by_two(x, kernel), (x, kernel)), _two_by_two_backward)

@@ -101,6 +101,14 @@ def test_data_times_the_pipeline_its_parts_and_the_plain_loop(tmp_path):
         assert row["times_loop"] == (share and pytest.approx(share)) and row["times_step"] is None
 
 
+def test_evaluate_scores_its_photos_at_every_call():
+    config = ("--config=configs/demo.py:quick", "--config.translator.generator.base_channels=4")
+    run = benchmark("evaluate", *config, "--config.evaluation.batch=2", "--size=32x32", "--repeats=1")
+    assert run.returncode == 0, run.stderr
+    assert "| deblurrer and blur2blur, scored | 2 |" in run.stdout
+    assert run.stderr.count("evaluation: one batch: 100%") >= 4  # three to warm up
+
+
 def test_deblur_takes_turns_with_pytorch():
     pytest.importorskip("torch")
     config = ("--config=configs/demo.py:quick", "--config.translator.generator.base_channels=4")

@@ -139,7 +139,7 @@ def shallow(x: jax.Array, kernel: jax.Array, padding: tuple[int, int]) -> jax.Ar
 
 
 def neighbours(x: jax.Array, kernel: jax.Array, padding: tuple[int, int]) -> jax.Array:
-    """The convolution with 2 or 4 neighbouring pixels as channels of one: twice the products in a third of the time."""
+    """The convolution with 2 or 4 neighbouring pixels as channels of one: more products, in much less time."""
     count, out = 4 if kernel.shape[3] <= 4 else 2, kernel.shape[3]
     width = x.shape[2] + 2 * padding[1] - 2
     lacking = -width % count

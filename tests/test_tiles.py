@@ -192,8 +192,8 @@ def test_memory_decides_between_whole_and_tiles(monkeypatch):
 
 
 def test_working_memory_is_in_proportion_to_the_pixels(chain):
-    small, large = (chain.working_memory((1, side, side, 3)) for side in (64, 256))
-    assert small > 64 * 64 * 4 * 8 and large / small == pytest.approx(16, rel=0.05)
+    small, large = (chain.working_memory((1, side, side, 3)) for side in (128, 512))
+    assert small > 128 * 128 * 4 * 8 and large / small == pytest.approx(16, rel=0.05)
 
 
 def test_the_budget_is_what_the_machine_can_give():

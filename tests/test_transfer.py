@@ -79,5 +79,5 @@ def test_known_blur_is_each_pairs_code_on_the_cameras_photo():
         wanted = jnp.clip(module.apply(variables, photos[2][i : i + 1] / 255, mean, method="adapt"), 0, 1)
         assert_close(known[i : i + 1], wanted, tol=1e-5)
     np.testing.assert_array_equal(
-        make({"blur_extractor": variables}, batch, jax.random.key(3)), known
+        make({"blur_extractor": variables}, batch, jax.random.fold_in(KEY, 3)), known
     )  # nothing random

@@ -3,6 +3,7 @@
 import importlib.util
 import re
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from b2b_jax.data.camera import RESPONSES
 from b2b_jax.data.degradation import DEGRADATIONS
 from b2b_jax.data.synthetic import FRAME_KINDS
 from b2b_jax.errors import UserError
+from b2b_jax.images import ImageError
 from b2b_jax.training.run import Run
 from b2b_jax.training.stages import common
 
@@ -26,6 +28,18 @@ COORDINATOR = flags.DEFINE_string("coordinator", None, "HOST:PORT of the first o
 NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "How many processes run together.")
 PROCESS_ID = flags.DEFINE_integer("process_id", None, "Which of them this is, from 0.")
 HEARTBEAT = flags.DEFINE_integer("heartbeat", 100, "Seconds of silence after which a process counts as dead.")
+
+
+def outcome(command: Callable[[], None]) -> int:
+    """Runs a command; returns its exit code: 0, 2 for a user's mistake (said in one line), 130 for Ctrl-C."""
+    try:
+        command()
+    except (UserError, ImageError) as error:
+        print(error, file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+    return 0
 
 
 def parse() -> Run:

@@ -32,18 +32,16 @@ def command() -> int:
     if {"-h", "--help"} & set(sys.argv):
         print(f"{__doc__}\n--output DIR: {OUTPUT.help}\n--count N: {COUNT.help} (default {COUNT.default})")
         return 0
-    try:
-        run = commandline.parse()
-        folder = output_folder()
-        check(run)
-        enable_compilation_cache()
-        write(folder, synthesize(run, COUNT.value), COUNT.value)
-    except (UserError, images.ImageError) as error:
-        print(error, file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        return 130
-    return 0
+    return commandline.outcome(make_photos)
+
+
+def make_photos() -> None:
+    """Writes the photos that the flags ask for."""
+    run = commandline.parse()
+    folder = output_folder()
+    check(run)
+    enable_compilation_cache()
+    write(folder, synthesize(run, COUNT.value), COUNT.value)
 
 
 def output_folder() -> Path:

@@ -62,16 +62,12 @@ def command() -> int:
     if {"-h", "--help"} & set(sys.argv):
         print(__doc__, USAGE, *(f"--{name}: {flag.help} ({flag.default})" for name, flag in OPTIONS.items()), sep="\n")
         return 0
-    try:
+
+    def measure_and_report() -> None:
         work, run = parse()
-        rows = list(WORKS[work](run))
-        report(work, rows)
-    except (UserError, images.ImageError) as error:
-        print(error, file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        return 130
-    return 0
+        report(work, list(WORKS[work](run)))
+
+    return commandline.outcome(measure_and_report)
 
 
 def parse() -> tuple[str, Run]:

@@ -235,7 +235,8 @@ def translator() -> ConfigDict:
             ),
             "curriculum": ConfigDict(
                 {
-                    "start": 0.5,  # share of each batch that counts at first, the least blurry part; 1 = no curriculum
+                    "start": 0.5,  # share of each batch that counts at first; 1 = no curriculum
+                    "direction": "sharp_first",  # sharp_first (the least blurry count first) | blurry_first
                     "grow_from": 200_000,  # step at which the share starts to grow
                     "full_at": 500_000,  # step from which every image counts
                 }

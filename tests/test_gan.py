@@ -206,6 +206,15 @@ def test_photos_outside_the_curriculum_leave_no_trace_in_the_generator():
     assert relative(half, whole) > 0.05
 
 
+def test_the_step_counts_photos_in_the_direction_of_its_config(monkeypatch):
+    config, asked = small_config(), []
+    config.curriculum.direction = "blurry_first"
+    monkeypatch.setattr(gan.curriculum, "mask", lambda y, share, direction: asked.append(direction) or jnp.ones(len(y)))
+    step = functools.partial(gan.update, SMALL, PROBES, gan.make_content("pooled", None), config)
+    jax.eval_shape(step, small_state(0, rate=0.0), {}, batch("abcd"), KNOWN, ALPHA)
+    assert asked == ["blurry_first"]
+
+
 def small_penalty(params: dict, fake: jax.Array) -> jax.Array:
     return losses.gradient_penalty(lambda x: SMALL["discriminator"].apply(params, x), KNOWN, fake, ALPHA)
 

@@ -91,18 +91,19 @@ def test_laplacian_variance_equals_scipys():
     np.testing.assert_allclose(curriculum.laplacian_variance(x), sharpness(x), rtol=1e-4)
 
 
+@pytest.mark.parametrize("direction, sign", [("sharp_first", -1), ("blurry_first", 1)])
 @pytest.mark.parametrize(
     "share, count", [(0.0, 1), (0.1, 1), (0.125, 1), (0.13, 2), (0.5, 4), (0.51, 5), (0.875, 7), (1.0, 8)]
 )
-def test_mask_counts_the_sharpest(share, count):
+def test_mask_counts_the_sharpest_or_the_blurriest(share, count, direction, sign):
     x = blurred(8)
     want = np.zeros(8)
-    want[np.argsort(sharpness(x))[8 - count :]] = 1
-    np.testing.assert_array_equal(curriculum.mask(x, jnp.float32(share)), want)
+    want[np.argsort(sign * sharpness(x))[:count]] = 1
+    np.testing.assert_array_equal(curriculum.mask(x, jnp.float32(share), direction), want)
 
 
 def test_mask_of_equal_images_still_counts_the_share():
-    assert curriculum.mask(jnp.ones((6, 8, 8, 3)), 0.5).sum() == 3
+    assert curriculum.mask(jnp.ones((6, 8, 8, 3)), 0.5, "sharp_first").sum() == 3
 
 
 # ---- augmentation ----

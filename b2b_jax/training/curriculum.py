@@ -1,7 +1,8 @@
 """The translator's curriculum (arXiv 2403.16205, section 4.1): easy, that is less blurry, photos first.
 
 Our reading of the paper: within a batch, images are ranked by the variance of their Laplacian (higher = sharper); the
-sharpest `share` of them counts in the losses. The share is constant at first, then grows in a line to the whole batch.
+first `share` of them counts in the losses. The share is constant at first, then grows in a line to the whole batch.
+The other direction, the blurriest first, is there to be compared with.
 """
 
 import jax
@@ -9,6 +10,7 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 Array = jax.Array
+DIRECTIONS = {"sharp_first": -1, "blurry_first": 1}  # the sign under which a rising variance ranks the photos
 
 
 def laplacian_variance(images: Array) -> Array:
@@ -24,8 +26,8 @@ def share(step: Array, config: ConfigDict) -> Array:
     return config.start + (1.0 - config.start) * progress
 
 
-def mask(images: Array, share: Array) -> Array:
-    """1 for the sharpest ⌈share · n⌉ of the images (n, h, w, 3), 0 for the others: (n,) float32, never all zero."""
+def mask(images: Array, share: Array, direction: str) -> Array:
+    """1 for the first ⌈share · n⌉ of the images (n, h, w, 3), 0 for the others: (n,) float32, never all zero."""
     n = len(images)
-    rank = jnp.argsort(jnp.argsort(-laplacian_variance(images)))
+    rank = jnp.argsort(jnp.argsort(DIRECTIONS[direction] * laplacian_variance(images)))
     return (rank < jnp.maximum(jnp.ceil(share * n - 1e-4), 1)).astype(jnp.float32)

@@ -113,7 +113,8 @@ def update(
     """The algorithm above for y, k (n, h, w, 3) and the penalty's mixing factors alpha (n, 1, 1, 1)."""
     counted = None
     if config.curriculum.start < 1:
-        counted = curriculum.mask(y, curriculum.share(state.step, config.curriculum))
+        share = curriculum.share(state.step, config.curriculum)
+        counted = curriculum.mask(y, share, config.curriculum.direction)
 
     def translate(params):
         outputs = networks["generator"].apply(params, y, train=True)

@@ -7,6 +7,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from flax.errors import InvalidRngError
+from ml_collections import ConfigDict
 
 from b2b_jax import losses
 from b2b_jax.data import domains, pipeline
@@ -14,7 +15,7 @@ from b2b_jax.data.sources import Source, check_sizes
 from b2b_jax.errors import UserError
 from b2b_jax.inference import pipeline as inference
 from b2b_jax.inference.pipeline import Network
-from b2b_jax.training import gan, loop
+from b2b_jax.training import curriculum, gan, loop
 from b2b_jax.training.run import Run, centre_crops
 from b2b_jax.training.stages import blur_extractor, common
 from b2b_jax.training.state import State, best_params
@@ -100,6 +101,7 @@ def check(run: Run) -> None:
     config = run.config.translator
     common.check_batch("translator", config.batch)
     common.check_choice("translator.gan_loss", config.gan_loss, losses.GAN_LOSSES)
+    check_curriculum(config.curriculum)
     common.check_choice("translator.discriminator.norm", config.discriminator.norm, ("instance", "none"))
     load_vgg(run)
     generator = common.create(config.generator, run.dtype)
@@ -109,6 +111,18 @@ def check(run: Run) -> None:
     common.check_traces("translator", common.create(config.discriminator, run.dtype), config.crop // 4)
     check_photos(run, run.unknown.blur, pipeline.Crop(config.crop))
     check_known_blur(run)
+
+
+def check_curriculum(config: ConfigDict) -> None:
+    """UserError for a direction, a share or steps that no curriculum has."""
+    common.check_choice("translator.curriculum.direction", config.direction, curriculum.DIRECTIONS)
+    if not 0 < config.start <= 1:
+        raise UserError(f"translator.curriculum.start is {config.start}; it must be above 0 and at most 1")
+    if config.full_at < config.grow_from:
+        raise UserError(
+            f"translator.curriculum.full_at is {config.full_at}, before grow_from, {config.grow_from};"
+            " it must not be smaller"
+        )
 
 
 def check_generator(generator: nn.Module, crop: int) -> None:

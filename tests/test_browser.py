@@ -205,9 +205,10 @@ def test_pictures_are_chosen_by_menu_and_by_thumbnail(visit):
 def live(everything, tmp_path):
     """Writes the page that the run has at a step, and returns its path."""
 
-    def write(step: int, reload: int = 1):
+    def write(step: int, reload: int = 1, age: float = 0):
         parts = [Progress("translator", step, 600, f"{step} of 600 steps")]
         going_on = {"progress": parts, "samples": [example("photo 1"), example("photo 2")], "reload": reload}
+        going_on["written"] = time.time() - age
         return report.write(tmp_path, dataclasses.replace(everything, **going_on))
 
     return write
@@ -259,6 +260,12 @@ def test_a_page_of_a_run_that_goes_on_renews_itself_where_the_reader_is(visit, l
     wait_for(browser, "600 of 600 steps")
     assert browser.execute_script(STATE) == before and browser.get_log("browser") == []
     assert browser.execute_script(PLACE) == pytest.approx(place, abs=2)
+
+
+@pytest.mark.parametrize("age, told", [(90, None), (7 * 60 + 1, "7 min"), (5 * 3600, "5 h"), (50 * 3600, "2 days")])
+def test_the_page_of_a_run_that_was_killed_tells_how_old_it_is(visit, live, age, told):
+    lede = visit(page=live(100, age=age)).find_element("css selector", ".lede").text
+    assert lede.endswith(f" That was {told} ago.") if told else "ago" not in lede
 
 
 def test_a_finished_page_stays_as_it_is(visit, live):

@@ -85,11 +85,15 @@ def test_empty_sections_are_left_out(tmp_path):
 
 def test_a_page_tells_how_far_a_run_is_and_when_to_look_again(tmp_path):
     text, page = render(
-        tmp_path, progress=[Progress(EVIL, 3, 20, EVIL)], samples=[Example("photo", {"y": picture(4, 4)})], reload=15
+        tmp_path,
+        progress=[Progress(EVIL, 3, 20, EVIL)],
+        samples=[Example("photo", {"y": picture(4, 4)})],
+        reload=15,
+        written=1e9,
     )
     assert page.all("progress") == [{"value": "3", "max": "20", "aria-label": EVIL}] and "<b>" not in text
     assert [section["id"] for section in page.all("section")][:2] == ["progress", "newest-validation"]
-    assert page.all("body") == [{"data-reload": "15"}]
+    assert page.all("body") == [{"data-reload": "15", "data-written": "1000000000"}]
     _, page = render(tmp_path)
     assert page.all("body") == [{"data-reload": "0"}] and not page.all("progress")
 

@@ -76,6 +76,7 @@ class Report:
 
     `extremes` are the examples of the largest and the smallest gain, apart from `examples`; `samples` those of the
     newest validation. A page with `reload` looks for a newer one after so many seconds; 0: it is the last.
+    `written`, in seconds since 1970, is what such a page tells its age by.
     """
 
     title: str
@@ -92,6 +93,7 @@ class Report:
     progress: list[Progress] = field(default_factory=list)
     samples: list[Example] = field(default_factory=list)
     reload: int = 0
+    written: float = 0.0
 
 
 def write(folder: Path, report: Report) -> Path:
@@ -122,6 +124,7 @@ def write(folder: Path, report: Report) -> Path:
         summary=escape(report.summary),
         headline=_headline(report.headline),
         reload=report.reload,
+        written=round(report.written),
         links="".join(f'<a href="#{_anchor(title)}">{title}</a>' for title in made),
         body="\n".join(made.values()),
     )

@@ -7,6 +7,7 @@ import csv
 import json
 import platform
 import sys
+import time
 from importlib.metadata import version
 from pathlib import Path
 
@@ -105,6 +106,7 @@ def gather(run: Run, stage: str = "") -> Report:
         progress=parts if unfinished else [],
         samples=progress.samples(run, stage) if stage or not found else [],
         reload=RELOAD if stage else 0,
+        written=time.time(),
         facts=facts(run, results),
         tables=[*map(table, sets), *converter_table(results)],
         examples=[example for example in found if not example.kind],

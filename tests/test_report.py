@@ -95,7 +95,7 @@ def test_a_page_tells_how_far_a_run_is_and_when_to_look_again(tmp_path):
     assert [section["id"] for section in page.all("section")][:2] == ["progress", "newest-validation"]
     assert page.all("body") == [{"data-reload": "15", "data-written": "1000000000"}]
     _, page = render(tmp_path)
-    assert page.all("body") == [{"data-reload": "0"}] and not page.all("progress")
+    assert page.all("body") == [{"data-reload": "0", "data-written": "0"}] and not page.all("progress")
 
 
 def dots(page: Page) -> list[dict]:

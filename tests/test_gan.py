@@ -5,6 +5,7 @@ Images are NHWC float32 in [0, 1]; the reference arrays are NCHW.
 
 import functools
 import json
+import re
 
 import jax
 import jax.numpy as jnp
@@ -100,9 +101,12 @@ def test_losses_of_three_steps_are_those_of_the_released_code(name):
         "loss_G": "loss_g",
     }
     wanted = json.loads(str(golden(f"b2b_step/{name}")["losses_json"]))
-    for want, got in zip(wanted, three_steps(name)[1], strict=True):
+    for step, (want, got) in enumerate(zip(wanted, three_steps(name)[1], strict=True)):
         for key, value in ours.items():
-            assert_close(got[value], want[key])
+            # The slopes behind the penalty jump where a LeakyReLU's input is zero. After an update, with its rounding,
+            # one such input of `step_noperc` may lie on the other side: the penalty of step 2 then differs by 1.2e-4.
+            jumps = step > 0 and key in ("gradient_penalty_weighted", "loss_D")
+            assert_close(got[value], want[key], tol=2e-4 if jumps else 1e-4)
         assert_close(STEPS[name][3] * got["g_content"], want["loss_G_Perc"])
 
 
@@ -227,6 +231,14 @@ def test_the_penalty_comes_in_one_step_of_several_with_their_common_weight():
         new, metrics = small_step()(state.replace(step=jnp.int32(step)), {}, y, KNOWN, ALPHA)
         assert new.step == step + 1
         np.testing.assert_allclose(metrics["gradient_penalty"], 0.01 * EVERY * mean * (step % EVERY == 0), rtol=1e-5)
+
+
+def test_on_a_cpu_all_convolutions_of_a_lazy_penalty_have_their_axes_in_the_order_that_is_fast_in_a_condition():
+    params, config = random_variables(SMALL["discriminator"], images(1, 24, 24, 3)), small_config().gradient_penalty
+    penalty = functools.partial(gan.lazy_penalty, SMALL["discriminator"], config)
+    text = jax.jit(jax.grad(penalty)).lower(params, jnp.int32(0), KNOWN, KNOWN, ALPHA).as_text()
+    orders = re.findall(r"stablehlo.convolution.*? dim_numbers = (.*?), window", text)
+    assert len(orders) > 6 and set(orders) == {"[b, 0, 1, f]x[0, 1, i, o]->[b, 0, 1, f]"}
 
 
 def test_no_penalty_is_computed_when_its_weight_is_zero():

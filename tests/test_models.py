@@ -79,9 +79,11 @@ def test_depthwise_equals_grouped_convolution_with_gradients():
         assert_close(direct, slow, tol=1e-6)
 
 
-def direct(x: jax.Array, kernel: jax.Array, padding: tuple[int, int]) -> jax.Array:
-    pads = [(p, p) for p in padding]
-    return jax.lax.conv_general_dilated(x, kernel, (1, 1), pads, dimension_numbers=convolution.DIMENSIONS)
+def direct(x: jax.Array, kernel: jax.Array, padding: tuple[int, int], stride: int = 1, groups: int = 1) -> jax.Array:
+    pads, options = [(p, p) for p in padding], {"feature_group_count": groups}
+    return jax.lax.conv_general_dilated(
+        x, kernel, (stride, stride), pads, dimension_numbers=convolution.DIMENSIONS, **options
+    )
 
 
 def with_second_derivatives(f, x, k):
@@ -104,6 +106,18 @@ def test_few_channels_have_equal_first_and_second_derivatives(name, channels, pa
         assert_close(got, want, tol=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("size", "stride", "padding", "groups"), [(4, 2, (1, 1), 1), (4, 1, (1, 0), 1), (3, 2, (0, 2), 2)]
+)
+def test_any_geometry_has_equal_first_and_second_derivatives(size, stride, padding, groups):
+    x, k = images(2, 10, 13, 4), images(size, size, 4 // groups, 6) - 0.5
+    ours = functools.partial(layers.conv, stride=stride, padding=padding, groups=groups)
+    slow = functools.partial(direct, padding=padding, stride=stride, groups=groups)
+    assert "general" in str(jax.make_jaxpr(ours)(x, k))
+    for got, want in zip(*(jit(with_second_derivatives, static_argnums=0)(f, x, k) for f in (ours, slow)), strict=True):
+        assert_close(got, want, tol=1e-5)
+
+
 def test_the_convolution_within_a_transposed_one_has_equal_first_and_second_derivatives():
     x, k = images(2, 6, 7, 5), images(2, 2, 5, 12) - 0.5
     slow = functools.partial(direct, padding=(1, 1))
@@ -114,7 +128,7 @@ def test_the_convolution_within_a_transposed_one_has_equal_first_and_second_deri
         assert_close(got, want, tol=1e-5)
 
 
-@pytest.mark.parametrize("channels", [(20, 3), (5, 3), (3, 8)])
+@pytest.mark.parametrize("channels", [(20, 3), (5, 3), (3, 8), (16, 16)])
 def test_only_a_cpu_gets_other_convolutions_than_jax_would_make(channels):
     def lowered(f, platform: str) -> list[str]:
         x, k = images(2, 9, 9, channels[0]), images(3, 3, *channels)

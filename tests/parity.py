@@ -196,7 +196,7 @@ OPS: dict[str, Callable[..., jax.Array]] = {
     "mimo_resblock_5": module(mimo_unet.ResBlock()),
     "mimo_scm_16": module(mimo_unet.SCM(16)),
     "mimo_fam_5": module(mimo_unet.FAM()),
-    "mimo_aff_14_4": module(mimo_unet.AFF(4)),
+    "mimo_aff_14_4": lambda *args: module(mimo_unet.AFF(4, (0, 0, 0)))(args[:3], args[3]),
     "cyclegan_resnetblock_reflect_instance_4": module(resnet.ResnetBlock()),
     **{
         f"tlc_local_avgpool_{case}": lambda x, p, case=case: nafnet.local_mean(

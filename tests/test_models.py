@@ -144,6 +144,13 @@ def test_only_a_cpu_gets_other_convolutions_than_jax_would_make(channels):
     assert lowered(ours, "cpu") != lowered(slow, "cpu")
 
 
+def test_a_blend_is_the_convolution_of_all_channels_at_one_size():
+    scales, blend = [images(2, 8, 12, 3), images(2, 4, 6, 5), images(2, 2, 3, 4)], layers.Blend(6, (0, 1, 2))
+    variables, double = random_variables(blend, scales), layers.nearest_double
+    together = jnp.concatenate([scales[0], double(scales[1]), double(double(scales[2]))], axis=-1)
+    assert_close(blend.apply(variables, scales), layers.Conv(6, 1).apply(variables, together), tol=1e-6)
+
+
 def test_local_mean_is_accurate_in_float32_far_along_a_photo():
     x = np.asarray(images(1, 4, 6000, 1)) + 1
     want = np.lib.stride_tricks.sliding_window_view(x.astype(np.float64), 384, axis=2).mean(-1).mean(1, keepdims=True)

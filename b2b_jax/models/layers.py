@@ -5,7 +5,7 @@ Arrays are NHWC. Parameters are float32; `dtype` is the type in which a layer co
 
 import functools
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -69,6 +69,34 @@ class Conv(nn.Module):
         if self.use_bias:
             y = y + self.param("bias", self.bias_init or default, (self.features,)).astype(self.dtype)
         return y
+
+
+class Blend(nn.Module):
+    """The 1x1 convolution of several images as one, channels after channels; parameters as those of a `Conv`.
+
+    Image i has its sides doubled `doublings[i]` times, by repeating pixels. As that commutes with the convolution,
+    each image is convolved at its own size, and nothing of all their channels at the full size is ever made.
+    """
+
+    features: int
+    doublings: tuple[int, ...]
+    kernel_init: Initializer | None = None
+    bias_init: Initializer | None = None
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, images: Sequence[jax.Array], train: bool = False) -> jax.Array:
+        channels = [x.shape[-1] for x in images]
+        default = torch_uniform(sum(channels))
+        kernel = self.param("kernel", self.kernel_init or default, (1, 1, sum(channels), self.features))
+        kernels = jnp.split(kernel.astype(self.dtype), np.cumsum(channels)[:-1], axis=2)
+        y = 0
+        for x, part, doublings in zip(images, kernels, self.doublings, strict=True):
+            added = conv(x.astype(self.dtype), part)
+            for _ in range(doublings):
+                added = nearest_double(added)
+            y = y + added
+        return y + self.param("bias", self.bias_init or default, (self.features,)).astype(self.dtype)
 
 
 class ConvTranspose(nn.Module):

@@ -4,6 +4,7 @@ Cho et al., "Rethinking Coarse-to-Fine Approach in Single Image Deblurring", ICC
 reads the image at three scales and writes it at three scales. NHWC images in [0, 1]; names as in the PyTorch original.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -14,20 +15,26 @@ from b2b_jax.models import layers
 
 
 class BasicConv(nn.Module):
-    """Convolution, or the transposed one that doubles both sides, then ReLU unless told otherwise."""
+    """Convolution, or the transposed one that doubles both sides, then ReLU unless told otherwise.
+
+    With `doublings` it takes several images, as `layers.Blend`.
+    """
 
     features: int
     kernel_size: int = 3
     stride: int = 1
     transpose: bool = False
     relu: bool = True
+    doublings: tuple[int, ...] = ()
     weight_init: str = "torch"
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
+    def __call__(self, x: jax.Array | Sequence[jax.Array], train: bool = False) -> jax.Array:
         init = layers.choose(layers.INITS, self.weight_init, "weight_init")
-        if self.transpose:
+        if self.doublings:
+            y = layers.Blend(self.features, self.doublings, dtype=self.dtype, name="main.0", **init)(x)
+        elif self.transpose:
             y = layers.ConvTranspose(self.features, dtype=self.dtype, name="main.0", **init)(x)
         else:
             args = (self.features, self.kernel_size, self.stride)
@@ -74,8 +81,7 @@ class SCM(nn.Module):
         c, y, kw = self.features, x, {"weight_init": self.weight_init, "dtype": self.dtype}
         for i, (width, kernel) in enumerate(((c // 4, 3), (c // 2, 1), (c // 2, 3), (c - x.shape[-1], 1))):
             y = BasicConv(width, kernel, name=f"main.{i}", **kw)(y)
-        y = jnp.concatenate([x.astype(y.dtype), y], axis=-1)
-        return BasicConv(c, 1, relu=False, name="conv", **kw)(y)
+        return BasicConv(c, relu=False, doublings=(0, 0), name="conv", **kw)([x, y])
 
 
 class FAM(nn.Module):
@@ -91,16 +97,17 @@ class FAM(nn.Module):
 
 
 class AFF(nn.Module):
-    """Asymmetric feature fusion (figure 5): the features of the full, half and quarter scale, resized to one size."""
+    """Asymmetric feature fusion (figure 5): features of three scales, each doubled so many times, to one size."""
 
     features: int
+    doublings: tuple[int, int, int]
     weight_init: str = "torch"
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, full: jax.Array, half: jax.Array, quarter: jax.Array, train: bool = False) -> jax.Array:
+    def __call__(self, scales: Sequence[jax.Array], train: bool = False) -> jax.Array:
         kw = {"weight_init": self.weight_init, "dtype": self.dtype}
-        y = BasicConv(self.features, 1, name="conv.0", **kw)(jnp.concatenate([full, half, quarter], axis=-1))
+        y = BasicConv(self.features, doublings=self.doublings, name="conv.0", **kw)(scales)
         return BasicConv(self.features, relu=False, name="conv.1", **kw)(y)
 
 
@@ -151,9 +158,8 @@ class MIMOUNet(nn.Module):
     def _fuse(self, z1: jax.Array, z2: jax.Array, z4: jax.Array, train: bool) -> tuple[jax.Array, jax.Array]:
         """The skips (full, half): each fuses the features of all three scales; channel dropout in MIMO-UNet+."""
         c, kw = self.base_channels, {"weight_init": self.weight_init, "dtype": self.dtype}
-        z4_doubled = layers.nearest_double(z4)
-        half = AFF(2 * c, name="AFFs.1", **kw)(layers.nearest_half(z1), z2, z4_doubled)
-        full = AFF(c, name="AFFs.0", **kw)(z1, layers.nearest_double(z2), layers.nearest_double(z4_doubled))
+        half = AFF(2 * c, (0, 0, 1), name="AFFs.1", **kw)([layers.nearest_half(z1), z2, z4])
+        full = AFF(c, (0, 1, 2), name="AFFs.0", **kw)([z1, z2, z4])
         drop = nn.Dropout(self.dropout, broadcast_dims=(1, 2), deterministic=not train)
         return drop(full), drop(half)
 
@@ -170,11 +176,11 @@ class MIMOUNet(nn.Module):
         quarter = quarter + BasicConv(3, name="ConvsOut.0", **out)(z)
 
         z = BasicConv(2 * c, transpose=True, name="feat_extract.3", **kw)(z)
-        z = BasicConv(2 * c, 1, name="Convs.0", **kw)(jnp.concatenate([z, skip2], axis=-1))
+        z = BasicConv(2 * c, doublings=(0, 0), name="Convs.0", **kw)([z, skip2])
         z = Stage(self.num_res, name="Decoder.1", **kw)(z)
         half = half + BasicConv(3, name="ConvsOut.1", **out)(z)
 
         z = BasicConv(c, transpose=True, name="feat_extract.4", **kw)(z)
-        z = BasicConv(c, 1, name="Convs.1", **kw)(jnp.concatenate([z, skip1], axis=-1))
+        z = BasicConv(c, doublings=(0, 0), name="Convs.1", **kw)([z, skip1])
         z = Stage(self.num_res, name="Decoder.2", **kw)(z)
         return [quarter, half, full + BasicConv(3, name="feat_extract.5", **out)(z)]

@@ -77,11 +77,15 @@ def check_optimizer(stage: str, config: ConfigDict) -> None:
 
 
 def check_traces(stage: str, network: nn.Module, crop: int) -> None:
-    """UserError when the network cannot take square images of `crop` pixels, in the network's own words."""
+    """UserError when the network refuses square images of `crop` pixels, or has to pad them to its stride."""
     try:
         jax.eval_shape(network.init, jax.random.key(0), jnp.zeros((1, crop, crop, 3)))
     except ValueError as error:
         raise UserError(f"{stage}.crop does not fit: {error}") from error
+    name, stride = type(network).__name__, getattr(network, "stride", 1)
+    if crop % stride:
+        fitting = " or ".join(str(x) for x in (crop // stride * stride, crop // stride * stride + stride) if x)
+        raise UserError(f"{stage}.crop is {crop}; {name} takes multiples of {stride}, such as {fitting}")
 
 
 def stream(run: Run, source: Source, transform: pipeline.Transform, number: int) -> pipeline.Stream:

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+import types
 from pathlib import Path
 
 import jax
@@ -180,6 +181,32 @@ def test_a_signal_saves_the_running_step_and_the_rest_is_the_same(whole, tmp_pat
     train(tmp_path)
     assert rows(tmp_path, "metrics.jsonl")[-1]["seconds"] > seconds
     assert_same(tmp_path, whole)
+
+
+def test_a_run_that_goes_on_is_one_run_of_weights_and_biases(tmp_path, monkeypatch):
+    """With a stand-in for the package, which is optional and wants an account or its offline mode."""
+    started = []
+
+    class Started:
+        def __init__(self, **settings):
+            self.settings, self.steps, self.finished = settings, [], False
+            started.append(self)
+
+        def log(self, values, step):
+            self.steps.append((step, values["seconds"]))
+
+        def finish(self):
+            self.finished = True
+
+    fake = types.SimpleNamespace(init=Started, util=types.SimpleNamespace(generate_id=lambda: f"id{len(started)}"))
+    monkeypatch.setitem(sys.modules, "wandb", fake)
+    with pytest.raises(loop.Stopped):
+        train(tmp_path, config(wandb="trial"), at=send_at(3, signal.SIGTERM))
+    train(tmp_path, config(wandb="trial"))
+    assert [run.settings["id"] for run in started] == ["id0", "id0"] and started[0].settings["project"] == "trial"
+    assert all(run.finished for run in started) and all(run.settings["resume"] == "allow" for run in started)
+    logged = [(row["step"], row["seconds"]) for row in rows(tmp_path, "metrics.jsonl")]
+    assert started[0].steps + started[1].steps == logged
 
 
 def test_a_signal_at_the_last_step_still_gives_a_summary(tmp_path):

@@ -11,7 +11,7 @@ from tensorboardX import SummaryWriter
 from b2b_jax import images
 from b2b_jax.files import read_json, write_json, write_text
 
-METRICS, IMAGES, CLOCK = "metrics.jsonl", "images.jsonl", "clock.json"
+METRICS, IMAGES, CLOCK, WANDB = "metrics.jsonl", "images.jsonl", "clock.json", "wandb.json"
 SAMPLES = "samples.json"  # what the columns of the pictures under samples/ show
 
 
@@ -131,4 +131,6 @@ def _append(path: Path, row: Mapping[str, Any]) -> None:
 def _start_wandb(folder: Path, project: str):
     import wandb  # an optional extra: pip install 'b2b_jax[wandb]'
 
-    return wandb.init(project=project, dir=str(folder), name=str(folder), resume="allow")
+    identity = (read_json(folder / WANDB) or {}).get("id") or wandb.util.generate_id()
+    write_json(folder / WANDB, {"id": identity})  # so that a run that goes on is one run there, too
+    return wandb.init(project=project, id=identity, dir=str(folder), name=str(folder), resume="allow")

@@ -1,6 +1,7 @@
 """What a run tells: metrics.jsonl (one row per report), TensorBoard events, sample pictures, W&B if asked."""
 
 import json
+import secrets
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -131,6 +132,6 @@ def _append(path: Path, row: Mapping[str, Any]) -> None:
 def _start_wandb(folder: Path, project: str):
     import wandb  # an optional extra: pip install 'b2b_jax[wandb]'
 
-    identity = (read_json(folder / WANDB) or {}).get("id") or wandb.util.generate_id()
+    identity = (read_json(folder / WANDB) or {}).get("id") or secrets.token_hex(4)
     write_json(folder / WANDB, {"id": identity})  # so that a run that goes on is one run there, too
     return wandb.init(project=project, id=identity, dir=str(folder), name=str(folder), resume="allow")

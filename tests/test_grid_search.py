@@ -29,7 +29,10 @@ def runs(tool, monkeypatch):
         commands.append(keys)
         folder = Path(keys["workdir"], "deblurrer")
         folder.mkdir(parents=True, exist_ok=True)
-        rate = float(keys.get("config.deblurrer.optimizer.learning_rate", 0))
+        rate = float(keys.get("config.deblurrer.optimizer.learning_rate", 0.001))
+        saved = {"name": keys["config.deblurrer.optimizer.name"], "learning_rate": rate, "rho": 0.9}
+        config = {"deblurrer": {"loss": keys["config.deblurrer.loss"], "optimizer": saved}}
+        Path(keys["workdir"], "config.json").write_text(json.dumps(config))
         value = 20 + PSNR[keys["config.deblurrer.loss"]] + PSNR[keys["config.deblurrer.optimizer.name"]] + 100 * rate
         rows = [{"step": 1, "validation_psnr": 99.0}, {"step": 2, "validation_psnr": value}, {"step": 3, "loss": 0.1}]
         (folder / "metrics.jsonl").write_text("\n".join(map(json.dumps, rows)))
@@ -47,13 +50,17 @@ def arguments(folder, *more):
 def test_the_second_grid_refines_the_best_of_the_first(tool, runs, tmp_path, capsys):
     assert tool.main(arguments(tmp_path, "--", "--config.seed=4")) == 0
     chosen = [(r["config.deblurrer.loss"], r["config.deblurrer.optimizer.name"]) for r in runs]
-    assert chosen == [("mse", "adam"), ("mse", "rmsprop"), ("l1", "adam"), *[("l1", "rmsprop")] * 3]
-    assert [r.get("config.deblurrer.optimizer.learning_rate") for r in runs[4:]] == ["0.001", "0.003"]
+    assert chosen == [("mse", "adam"), ("mse", "rmsprop"), ("l1", "adam"), *[("l1", "rmsprop")] * 2]
+    assert runs[4]["config.deblurrer.optimizer.learning_rate"] == "0.003"  # 0.001 was in the first grid
     assert all(r["config.seed"] == "4" and r["config.deblurrer.steps"] == "7" for r in runs)
     assert len({r["workdir"] for r in runs}) == len(runs)
     table = (tmp_path / "grid.md").read_text()
-    assert [line.split("|")[-2].strip() for line in table.splitlines()[2:]] == [
-        *("21.80", "21.60", "21.50", "21.00", "20.50", "20.00")
+    assert [[cell.strip() for cell in line.split("|")[3:-1]] for line in table.splitlines()[2:]] == [
+        ["0.003", "0.9", "21.80"],
+        ["0.001", "0.9", "21.60"],
+        ["0.001", "", "21.10"],
+        ["0.001", "0.9", "20.60"],
+        ["0.001", "", "20.10"],
     ]
     assert table in capsys.readouterr().out
 

@@ -8,8 +8,10 @@ Arguments after `--` are given to every run: `-- --config.data.root=DIR`.
 """
 
 import argparse
+import functools
 import itertools
 import json
+import operator
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -33,7 +35,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     rates = {"optimizer.learning_rate": args.learning_rates}
     if best["optimizer.name"] == "rmsprop":
         rates["optimizer.rho"] = args.rhos
-    second = [{**best, **cell} for cell in grid(**rates)]
+    done = args.output / name(best)  # has the configuration's own rates, which need no second run
+    second = [{**best, **cell} for cell in grid(**rates) if any(setting(done, k) != v for k, v in cell.items())]
     if code := run_all(second, args):
         return code
     report(first + second, args.output)
@@ -70,6 +73,12 @@ def score(folder: Path) -> float:
     return [row["validation_psnr"] for row in rows if "validation_psnr" in row][-1]
 
 
+def setting(folder: Path, key: str) -> object:
+    """What a run had at a configuration key below `deblurrer`."""
+    saved = json.loads((folder / "config.json").read_text())["deblurrer"]
+    return functools.reduce(operator.getitem, key.split("."), saved)
+
+
 def ranked(cells: Sequence[Cell], output: Path) -> list[Cell]:
     """The cells, best score first."""
     return sorted(cells, key=lambda cell: -score(output / name(cell)))
@@ -79,7 +88,13 @@ def report(cells: Sequence[Cell], output: Path) -> None:
     """Writes and prints the table, and draws it."""
     keys = list(dict.fromkeys(key for cell in cells for key in cell))
     order = ranked(cells, output)
-    rows = [[str(cell.get(key, "")) for key in keys] + [f"{score(output / name(cell)):.2f}"] for cell in order]
+    rows = []
+    for cell in order:
+        folder = output / name(cell)
+        values = {key: str(setting(folder, key)) for key in keys}
+        if "optimizer.rho" in keys and values["optimizer.name"] != "rmsprop":
+            values["optimizer.rho"] = ""
+        rows.append([*values.values(), f"{score(folder):.2f}"])
     lines = [f"| {' | '.join(row)} |" for row in [[*keys, "validation PSNR, dB"], ["---"] * (len(keys) + 1), *rows]]
     (output / "grid.md").write_text("\n".join(lines) + "\n")
     print("\n".join(lines))

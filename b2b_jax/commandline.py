@@ -106,4 +106,4 @@ def check_values(config: ConfigDict) -> None:
         except ValueError as error:
             raise UserError(f"data.scenes.{key}: {error}") from error
     if config.loop.wandb and not importlib.util.find_spec("wandb"):
-        raise UserError("loop.wandb is set, but wandb is not installed: pip install 'b2b_jax[wandb]'")
+        raise UserError("loop.wandb is set, but wandb is not installed: pip install -e '.[wandb]'")

@@ -237,7 +237,7 @@ STATE = """const e = document.querySelector("#newest-validation .example:not([hi
 
 @pytest.mark.parametrize("width", [1280, 360])
 def test_a_page_of_a_run_that_goes_on_renews_itself_where_the_reader_is(visit, live, width):
-    browser = visit(width, page=live(100))
+    browser = visit(width, page=live(100, age=500))  # old, so that its first sentence grows
     assert browser.execute_script("return document.documentElement.scrollWidth <= innerWidth")
     browser.execute_script("""
         const section = document.querySelector("#newest-validation");
@@ -252,7 +252,7 @@ def test_a_page_of_a_run_that_goes_on_renews_itself_where_the_reader_is(visit, l
         scrollTo({top: document.querySelector("#training").offsetTop - 30, behavior: "instant"});""")
     before, place = browser.execute_script(STATE), browser.execute_script(PLACE)
     assert before[1:3] == ["70%", "2×"] and "photo 2" in before[0] and "translated G(y)" in before[4] and before[6]
-    live(200)
+    live(200, age=500)
     wait_for(browser, "200 of 600 steps")
     assert browser.execute_script(STATE) == before
     assert browser.execute_script(PLACE) == pytest.approx(place, abs=2) and place[0] == pytest.approx(30, abs=2)

@@ -101,12 +101,9 @@ def test_losses_of_three_steps_are_those_of_the_released_code(name):
         "loss_G": "loss_g",
     }
     wanted = json.loads(str(golden(f"b2b_step/{name}")["losses_json"]))
-    for step, (want, got) in enumerate(zip(wanted, three_steps(name)[1], strict=True)):
+    for want, got in zip(wanted, three_steps(name)[1], strict=True):
         for key, value in ours.items():
-            # The slopes behind the penalty jump where a LeakyReLU's input is zero. After an update, with its rounding,
-            # one such input of `step_noperc` may lie on the other side: the penalty of step 2 then differs by 1.2e-4.
-            jumps = step > 0 and key in ("gradient_penalty_weighted", "loss_D")
-            assert_close(got[value], want[key], tol=2e-4 if jumps else 1e-4)
+            assert_close(got[value], want[key])
         assert_close(STEPS[name][3] * got["g_content"], want["loss_G_Perc"])
 
 
@@ -233,12 +230,23 @@ def test_the_penalty_comes_in_one_step_of_several_with_their_common_weight():
         np.testing.assert_allclose(metrics["gradient_penalty"], 0.01 * EVERY * mean * (step % EVERY == 0), rtol=1e-5)
 
 
-def test_on_a_cpu_all_convolutions_of_a_lazy_penalty_have_their_axes_in_the_order_that_is_fast_in_a_condition():
+def lowered_penalty(platform: str) -> str:
     params, config = random_variables(SMALL["discriminator"], images(1, 24, 24, 3)), small_config().gradient_penalty
-    penalty = functools.partial(gan.lazy_penalty, SMALL["discriminator"], config)
-    text = jax.jit(jax.grad(penalty)).lower(params, jnp.int32(0), KNOWN, KNOWN, ALPHA).as_text()
-    orders = re.findall(r"stablehlo.convolution.*? dim_numbers = (.*?), window", text)
+    penalty = jax.grad(functools.partial(gan.lazy_penalty, SMALL["discriminator"], config))
+    with jax.default_matmul_precision("default"):
+        trace = jax.jit(penalty).trace(params, jnp.int32(0), KNOWN, KNOWN, ALPHA)
+    return trace.lower(lowering_platforms=(platform,)).as_text()
+
+
+def test_on_a_cpu_all_convolutions_of_a_lazy_penalty_have_their_axes_in_the_order_that_is_fast_in_a_condition():
+    orders = re.findall(r"stablehlo.convolution.*? dim_numbers = (.*?), window", lowered_penalty("cpu"))
     assert len(orders) > 6 and set(orders) == {"[b, 0, 1, f]x[0, 1, i, o]->[b, 0, 1, f]"}
+
+
+@pytest.mark.parametrize("platform", ["cpu", "cuda", "tpu"])
+def test_all_convolutions_of_the_penalty_are_computed_in_full_float32(platform):
+    lines = [line for line in lowered_penalty(platform).splitlines() if "stablehlo.convolution" in line]
+    assert len(lines) > 6 and all(line.count("precision HIGHEST") == 2 for line in lines)
 
 
 def test_no_penalty_is_computed_when_its_weight_is_zero():

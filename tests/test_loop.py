@@ -4,6 +4,7 @@ import functools
 import json
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -206,6 +207,9 @@ def test_a_run_that_goes_on_is_one_run_of_weights_and_biases(tmp_path, monkeypat
     assert all(run.finished for run in started) and all(run.settings["resume"] == "allow" for run in started)
     logged = [(row["step"], row["seconds"]) for row in rows(tmp_path, "metrics.jsonl")]
     assert started[0].steps + started[1].steps == logged
+    shutil.rmtree(tmp_path / "checkpoints")  # afresh: Weights & Biases would ignore steps that it has had
+    train(tmp_path, config(wandb="trial"))
+    assert started[2].settings["id"] != started[0].settings["id"]
 
 
 def test_a_signal_at_the_last_step_still_gives_a_summary(tmp_path):

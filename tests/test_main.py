@@ -126,8 +126,8 @@ def test_the_default_folder_is_named_after_the_configuration(parse):
     [
         (["--config.translator.crop=40"], ["translator.crop", "at least 12x12, got 10x10"]),
         (["--config.deblurrer.loss=l2"], ["deblurrer.loss", "'l2'", "charbonnier"]),
-        (["--config.translator.crop=50"], ["translator.crop is 50", "multiples of 4, such as 48 or 52"]),
-        (["--config.deblurrer.crop=50"], ["deblurrer.crop is 50", "multiples of 4, such as 48 or 52"]),
+        (["--config.translator.crop=50"], ["translator.crop is 50", "a multiple of 4"]),
+        (["--config.deblurrer.crop=50"], ["deblurrer.crop is 50", "a multiple of 4"]),
         (["--config.translator.gan_loss=hing"], ["translator.gan_loss is 'hing'", "hinge"]),
         (["--config.translator.curriculum.direction=sharp"], ["curriculum.direction is 'sharp'", "sharp_first"]),
         (["--config.translator.curriculum.start=1.5"], ["curriculum.start is 1.5", "at most 1"]),

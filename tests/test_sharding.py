@@ -129,7 +129,8 @@ def test_devices_sum_each_networks_gradients_once(facts):
         del each[1]  # losses, and the one bias of the discriminator's logits
     discriminator, generator = sorted(filter(None, sums), key=Counter.total)
     sizes = {name: Counter(n for n in facts["sizes"][name] if n > 1) for name in NETWORKS}
-    assert generator == sizes["generator"]
+    # As many numbers as parameters; a kernel that is used in parts may also be summed in parts.
+    assert sum(generator.elements()) == sum(sizes["generator"].elements())
     # The discriminator's are sums over its uses: three scales and the penalty. On a CPU XLA adds them up only after
     # they have crossed.
     assert discriminator.keys() == sizes["discriminator"].keys()

@@ -1,8 +1,9 @@
 """Convolutions with PyTorch's geometry, in the forms that compile to fast programs on CPU, GPU and TPU.
 
 Arrays are NHWC, kernels (kh, kw, in, out). Every convolution of the package comes through `conv` or `conv_transpose`.
-On a CPU gradients are convolutions with their axes in this very order (`in_order`): XLA reorders those of others only
-outside of conditions and loops. Inside of one, where the gradient penalty is, they would take up to ten times as long.
+On a CPU the gradients of `general` are convolutions with their axes in this very order (`in_order`): XLA reorders those
+of others only outside of conditions and loops. Inside, where the gradient penalty is, others take up to ten times as
+long; so would `narrowing` and `shallow`, whose 3x3 kernels no PatchGAN has.
 """
 
 import functools
@@ -12,7 +13,7 @@ import jax.numpy as jnp
 from jax import lax
 
 DIMENSIONS = ("NHWC", "HWIO", "NHWC")
-Geometry = tuple[int, tuple[int, int], int]  # stride, padding (vertical, horizontal), groups
+Geometry = tuple[int, tuple[int, int], int, str | None]  # stride, padding (vertical, horizontal), groups, precision
 FEW = 12  # channels out, up to which `narrowing` pays on a CPU: a photo has 3, one behind a pixel-unshuffle 12
 
 
@@ -35,7 +36,8 @@ def conv(
         return shallow(x, kernel, (ph, pw))
     if stride == 1 and groups == 1 and (kh, kw) == (3, 3) and 1 < kernel.shape[3] < min(kernel.shape[2], FEW + 1):
         return narrowing(x, kernel, (ph, pw))
-    return general(x, kernel, (stride, (ph, pw), groups))
+    # The precision is that of the caller. JAX derives the gradients later, when what the caller had set is gone.
+    return general(x, kernel, (stride, (ph, pw), groups, jax.config.jax_default_matmul_precision))
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
@@ -45,11 +47,9 @@ def general(x: jax.Array, kernel: jax.Array, geometry: Geometry) -> jax.Array:
 
 
 def _convolve(x: jax.Array, kernel: jax.Array, geometry: Geometry) -> jax.Array:
-    stride, padding, groups = geometry
-    pads = [(p, p) for p in padding]
-    return lax.conv_general_dilated(
-        x, kernel, (stride, stride), pads, dimension_numbers=DIMENSIONS, feature_group_count=groups
-    )
+    stride, padding, groups, precision = geometry
+    options = {"dimension_numbers": DIMENSIONS, "feature_group_count": groups, "precision": precision}
+    return lax.conv_general_dilated(x, kernel, (stride, stride), [(p, p) for p in padding], **options)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
@@ -65,11 +65,11 @@ def over_image(g: jax.Array, kernel: jax.Array, shape: tuple[int, ...], geometry
         return jax.linear_transpose(lambda x: _convolve(x, kernel, geometry), image)(g)[0]
 
     def in_order(g: jax.Array, kernel: jax.Array) -> jax.Array:
-        stride, padding, _ = geometry
+        stride, padding, _, precision = geometry
         sizes = zip(shape[1:], g.shape[1:], kernel.shape, padding, strict=False)
         pads = [(k - 1 - p, size + p - stride * (out - 1) - 1) for size, out, k, p in sizes]
-        turned, spread = kernel[::-1, ::-1].swapaxes(2, 3), (stride, stride)
-        return lax.conv_general_dilated(g, turned, (1, 1), pads, lhs_dilation=spread, dimension_numbers=DIMENSIONS)
+        turned, options = kernel[::-1, ::-1].swapaxes(2, 3), {"dimension_numbers": DIMENSIONS, "precision": precision}
+        return lax.conv_general_dilated(g, turned, (1, 1), pads, lhs_dilation=(stride, stride), **options)
 
     return lax.platform_dependent(g, kernel, cpu=by_jax if geometry[2] > 1 else in_order, default=by_jax)
 
@@ -79,11 +79,11 @@ def _over_kernel(x: jax.Array, g: jax.Array, kernel: jax.Array, geometry: Geomet
         return jax.linear_transpose(lambda kernel: _convolve(x, kernel, geometry), kernel)(g)[0]
 
     def in_order(x: jax.Array, g: jax.Array) -> jax.Array:
-        stride, padding, _ = geometry
+        stride, padding, _, precision = geometry
         sizes = zip(x.shape[1:], g.shape[1:], kernel.shape, padding, strict=False)
         pads = [(p, k + stride * (out - 1) - size - p) for size, out, k, p in sizes]
-        x, g, spread = x.transpose(3, 1, 2, 0), g.transpose(1, 2, 0, 3), (stride, stride)
-        dk = lax.conv_general_dilated(x, g, (1, 1), pads, rhs_dilation=spread, dimension_numbers=DIMENSIONS)
+        x, g, options = x.transpose(3, 1, 2, 0), g.transpose(1, 2, 0, 3), {"dimension_numbers": DIMENSIONS}
+        dk = lax.conv_general_dilated(x, g, (1, 1), pads, rhs_dilation=(stride, stride), precision=precision, **options)
         return dk.transpose(1, 2, 0, 3)
 
     return lax.platform_dependent(x, g, cpu=by_jax if geometry[2] > 1 else in_order, default=by_jax)
@@ -223,17 +223,17 @@ def neighbours(x: jax.Array, kernel: jax.Array, padding: tuple[int, int]) -> jax
 def _shallow_backward(
     padding: tuple[int, int], saved: tuple[jax.Array, jax.Array], g: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    def over_image(x: jax.Array, kernel: jax.Array, g: jax.Array) -> jax.Array:
+    def by_jax(x: jax.Array, kernel: jax.Array, g: jax.Array) -> jax.Array:
         return jax.vjp(lambda x: _slide(x, kernel, padding), x)[1](g)[0]
 
-    def over_image_on_cpu(x: jax.Array, kernel: jax.Array, g: jax.Array) -> jax.Array:
+    def on_cpu(x: jax.Array, kernel: jax.Array, g: jax.Array) -> jax.Array:
         turned = kernel[::-1, ::-1].swapaxes(2, 3)
         if not _is_shallow(turned):
-            return over_image(x, kernel, g)
+            return by_jax(x, kernel, g)
         return shallow(g, turned, (2 - padding[0], 2 - padding[1]))
 
     x, kernel = saved
-    dx = lax.platform_dependent(x, kernel, g, cpu=over_image_on_cpu, default=over_image)
+    dx = lax.platform_dependent(x, kernel, g, cpu=on_cpu, default=by_jax)
     if kernel.shape[3] < kernel.shape[2]:
         return dx, _narrowing_backward(padding, saved, g)[1]
     return dx, jax.vjp(lambda kernel: _slide(x, kernel, padding), kernel)[1](g)[0]

@@ -17,7 +17,7 @@ from b2b_jax.models import layers
 class BasicConv(nn.Module):
     """Convolution, or the transposed one that doubles both sides, then ReLU unless told otherwise.
 
-    With `doublings` it takes several images, as `layers.Blend`.
+    With `doublings` it is the 1x1 convolution of several images that `layers.Blend` is, whatever `kernel_size` says.
     """
 
     features: int

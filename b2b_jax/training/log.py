@@ -29,7 +29,7 @@ class Log:
         self.rate = next((row["images_per_second"] for row in rows[::-1] if "images_per_second" in row), 0.0)
         self.seconds = (read_json(folder / CLOCK) or {}).get("seconds", 0.0)  # of all starts before, lost ones too
         self._events = SummaryWriter(str(folder), purge_step=step + 1)
-        self._wandb = _start_wandb(folder, wandb_project) if wandb_project else None
+        self._wandb = _start_wandb(folder, step, wandb_project) if wandb_project else None
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
         """Appends one row of numbers."""
@@ -129,9 +129,10 @@ def _append(path: Path, row: Mapping[str, Any]) -> None:
         raise OSError(error.errno, error.strerror, str(path)) from error
 
 
-def _start_wandb(folder: Path, project: str):
-    import wandb  # an optional extra: pip install 'b2b_jax[wandb]'
+def _start_wandb(folder: Path, step: int, project: str):
+    import wandb  # an optional extra: pip install -e '.[wandb]'
 
-    identity = (read_json(folder / WANDB) or {}).get("id") or secrets.token_hex(4)
-    write_json(folder / WANDB, {"id": identity})  # so that a run that goes on is one run there, too
+    # A stage that goes on is one run there, too; one that starts afresh is another, as steps there never go back.
+    identity = (step and (read_json(folder / WANDB) or {}).get("id")) or secrets.token_hex(4)
+    write_json(folder / WANDB, {"id": identity})
     return wandb.init(project=project, id=identity, dir=str(folder), name=str(folder), resume="allow")

@@ -82,10 +82,9 @@ def check_traces(stage: str, network: nn.Module, crop: int) -> None:
         jax.eval_shape(network.init, jax.random.key(0), jnp.zeros((1, crop, crop, 3)))
     except ValueError as error:
         raise UserError(f"{stage}.crop does not fit: {error}") from error
-    name, stride = type(network).__name__, getattr(network, "stride", 1)
+    stride = getattr(network, "stride", 1)
     if crop % stride:
-        fitting = " or ".join(str(x) for x in (crop // stride * stride, crop // stride * stride + stride) if x)
-        raise UserError(f"{stage}.crop is {crop}; {name} takes multiples of {stride}, such as {fitting}")
+        raise UserError(f"{stage}.crop is {crop}; the network wants a multiple of {stride}")
 
 
 def stream(run: Run, source: Source, transform: pipeline.Transform, number: int) -> pipeline.Stream:

@@ -1,8 +1,8 @@
-"""Times three ways to the gradient of a 3x3 convolution's kernel, on this machine: why `narrowing` is there.
+"""Times three ways to the gradient of a 3x3 convolution's kernel, on this machine: why `convolution_cpu` has its own.
 
     python tools/kernel_gradients.py --repeats 20
 
-The gradient sliding over the image (XLA's own), the image sliding over the gradient (`narrowing` on a CPU), and a loop
+The gradient sliding over the image (XLA's own), the image sliding over the gradient (`image_over_gradient`), and a loop
 over blocks of two rows that gathers each block's patches for one matrix product. Medians of calls that take turns.
 """
 
@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import measure
 from jax import lax
 
-from b2b_jax.models import convolution
+from b2b_jax.models import convolution_cpu
 
 SHAPES = (  # images, side, channels in, channels out: those of the demo, then those of the paper's networks
     *((8, 48, 8, 3), (8, 24, 24, 12), (8, 48, 8, 8), (8, 48, 16, 16), (8, 24, 16, 16), (8, 12, 32, 32)),
@@ -28,14 +28,14 @@ def gradient_over_image(x: jax.Array, g: jax.Array) -> jax.Array:
     """XLA's: x (n, h, w, c), g (n, h, w, o) -> (3, 3, c, o)."""
     kernel = jnp.zeros((3, 3, x.shape[-1], g.shape[-1]))
     forward = lambda kernel: lax.conv_general_dilated(  # noqa: E731
-        x, kernel, (1, 1), ((1, 1), (1, 1)), dimension_numbers=convolution.DIMENSIONS
+        x, kernel, (1, 1), ((1, 1), (1, 1)), dimension_numbers=convolution_cpu.DIMENSIONS
     )
     return jax.vjp(forward, kernel)[1](g)[0]
 
 
 def image_over_gradient(x: jax.Array, g: jax.Array) -> jax.Array:
-    """That of `narrowing`, at any number of channels."""
-    return convolution.image_over_gradient(x, g, (1, 1))
+    """That of few channels out, at any number of them."""
+    return convolution_cpu.image_over_gradient(x, g, convolution_cpu.Geometry(padding=(1, 1)))
 
 
 def patches(x: jax.Array, g: jax.Array) -> jax.Array:

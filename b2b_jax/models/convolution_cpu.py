@@ -1,0 +1,122 @@
+"""The forms of a convolution and of its gradients that XLA's CPU runs fastest, equal in value to JAX's own.
+
+Arrays are NHWC, kernels (kh, kw, in, out). `convolution.convolve` and its gradients ask here, for one geometry, for a
+function to use on a CPU; None stands for JAX's own. docs/benchmarks.md has the times.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+DIMENSIONS = ("NHWC", "HWIO", "NHWC")
+FEW = 12  # channels out, up to which `image_over_gradient` pays: a photo has 3, one behind a pixel-unshuffle 12
+
+Shape = tuple[int, ...]
+Form = Callable[[jax.Array, jax.Array], jax.Array] | None
+
+
+class Geometry(NamedTuple):
+    """What a convolution is besides its arrays."""
+
+    stride: int = 1
+    padding: tuple[int, int] = (0, 0)  # pixels on each side, vertical and horizontal
+    groups: int = 1
+    precision: str | None = None
+
+
+def forward(kernel: Shape, geometry: Geometry) -> Form:
+    """Of (x, kernel) -> y."""
+    return functools.partial(neighbours, geometry=geometry) if _is_shallow(kernel, geometry) else None
+
+
+def over_image(x: Shape, kernel: Shape, geometry: Geometry) -> Form:
+    """Of (g, kernel) -> dx, the gradient over an image of shape x."""
+    if geometry.groups > 1:
+        return None
+    kh, kw, inputs, out = kernel
+    rest = geometry._replace(padding=(kh - 1 - geometry.padding[0], kw - 1 - geometry.padding[1]))
+    if _is_shallow((kh, kw, out, inputs), rest):
+        return lambda g, kernel: neighbours(g, _turned(kernel), rest)
+    return functools.partial(_over_image_in_order, shape=x, geometry=geometry)
+
+
+def over_kernel(kernel: Shape, geometry: Geometry) -> Form:
+    """Of (x, g) -> dk, the gradient over a kernel of this shape."""
+    if geometry.groups > 1:
+        return None
+    size, inputs, out = kernel[:2], *kernel[2:]
+    if geometry.stride == 1 and size == (3, 3) and 1 < out < min(inputs, FEW + 1):
+        return functools.partial(image_over_gradient, geometry=geometry)
+    if geometry.stride == 1 and size == (2, 2) and geometry.padding == (1, 1):
+        return patch_product
+    return functools.partial(_over_kernel_in_order, size=size, geometry=geometry)
+
+
+def _is_shallow(kernel: Shape, geometry: Geometry) -> bool:
+    plain = geometry.stride == geometry.groups == 1 and kernel[:2] == (3, 3)
+    return plain and kernel[2] <= 16 and 1 < kernel[3] <= 8
+
+
+def neighbours(x: jax.Array, kernel: jax.Array, geometry: Geometry) -> jax.Array:
+    """A 3x3 convolution of few channels with 2 or 4 neighbouring pixels as channels of one: more products, less time.
+
+    With so few channels a CPU's matrix products are mostly overhead.
+    """
+    (ph, pw), count, out = geometry.padding, 4 if kernel.shape[3] <= 4 else 2, kernel.shape[3]
+    width = x.shape[2] + 2 * pw - 2
+    lacking = -width % count
+    shifted = [jnp.pad(kernel, ((0, 0), (i, count - 1 - i), (0, 0), (0, 0))) for i in range(count)]
+    wide = jnp.stack(shifted, axis=3).reshape(3, count + 2, kernel.shape[2], count * out)
+    y = _convolve(x, wide, ((ph, ph), (pw, pw + lacking)), geometry, window_strides=(1, count))
+    return y.reshape(*y.shape[:2], width + lacking, out)[:, :, :width]
+
+
+def image_over_gradient(x: jax.Array, g: jax.Array, geometry: Geometry) -> jax.Array:
+    """A 3x3 kernel's gradient, dk[i, j, c, o] = Σ x[n, p + i, q + j, c] g[n, p, q, o], with x sliding over g.
+
+    JAX lets g slide over x. XLA's matrix product has the channels of what slides as its columns: where g has few, this
+    is up to 30 times as fast.
+    """
+    pads = [(2 - p, 2 - p) for p in geometry.padding]
+    return _turned(_convolve(g, x, pads, geometry, dimension_numbers=("CHWN", "IHWO", "HWNC")))
+
+
+def patch_product(x: jax.Array, g: jax.Array) -> jax.Array:
+    """A 2x2 kernel's gradient at padding 1, dk[i, j, c, o] = Σ x[n, p + i - 1, q + j - 1, c] g[n, p, q, o].
+
+    As one matrix product, ten times as fast as XLA's convolution of x by a kernel as large as g.
+    """
+    (h, w), c = g.shape[1:3], x.shape[-1]
+    padded = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
+    patches = jnp.concatenate([padded[:, i : i + h, j : j + w] for i in (0, 1) for j in (0, 1)], axis=-1)
+    return (patches.reshape(-1, 4 * c).T @ g.reshape(-1, g.shape[-1])).reshape(2, 2, c, g.shape[-1])
+
+
+# XLA reorders the axes of a convolution only outside of conditions and loops. Inside, where the gradient penalty is,
+# any order but DIMENSIONS takes up to ten times as long.
+
+
+def _over_image_in_order(g: jax.Array, kernel: jax.Array, shape: Shape, geometry: Geometry) -> jax.Array:
+    stride, sizes = geometry.stride, zip(shape[1:], g.shape[1:], kernel.shape, geometry.padding, strict=False)
+    pads = [(k - 1 - p, size + p - stride * (out - 1) - 1) for size, out, k, p in sizes]
+    return _convolve(g, _turned(kernel), pads, geometry, lhs_dilation=(stride, stride))
+
+
+def _over_kernel_in_order(x: jax.Array, g: jax.Array, size: tuple[int, int], geometry: Geometry) -> jax.Array:
+    stride, sizes = geometry.stride, zip(x.shape[1:], g.shape[1:], size, geometry.padding, strict=False)
+    pads = [(p, k + stride * (out - 1) - side - p) for side, out, k, p in sizes]
+    x, g = x.transpose(3, 1, 2, 0), g.transpose(1, 2, 0, 3)
+    return _convolve(x, g, pads, geometry, rhs_dilation=(stride, stride)).transpose(1, 2, 0, 3)
+
+
+def _turned(kernel: jax.Array) -> jax.Array:
+    return kernel[::-1, ::-1].swapaxes(2, 3)
+
+
+def _convolve(x: jax.Array, kernel: jax.Array, pads: list, geometry: Geometry, **options) -> jax.Array:
+    options = {"window_strides": (1, 1), "dimension_numbers": DIMENSIONS} | options
+    return lax.conv_general_dilated(x, kernel, padding=pads, precision=geometry.precision, **options)

@@ -25,6 +25,11 @@ Exit codes: 0 done; 2 something in the input is wrong, one line each; 1 a fault 
 or SIGTERM, with nothing half-written.
 """
 
+if __name__ == "__main__":  # before the imports below, which would be done twice
+    from b2b_jax import huge_pages
+
+    huge_pages.restart()
+
 import argparse
 import contextlib
 import signal

@@ -3,6 +3,11 @@
 Finished stages are skipped, unfinished ones go on where they stopped, given weights are loaded.
 """
 
+if __name__ == "__main__":  # before the imports below, which would be done twice
+    from b2b_jax import huge_pages
+
+    huge_pages.restart()
+
 import contextlib
 import dataclasses
 import difflib

@@ -6,6 +6,11 @@ The set K of a run: what `known_blur.source` makes, crop by crop, before colour 
 unless they come from a folder, DIR/sharp their sharp twins under the same names: pairs that train any deblurrer.
 """
 
+if __name__ == "__main__":  # before the imports below, which would be done twice
+    from b2b_jax import huge_pages
+
+    huge_pages.restart()
+
 import sys
 from collections.abc import Iterator
 from pathlib import Path

@@ -13,6 +13,11 @@ cost       only XLA's count of operations of them, for a GPU; nothing is compile
 Networks have random weights, photos are random or generated: no dataset, no download. Medians of --repeats.
 """
 
+if __name__ == "__main__":  # before the imports below, which would be done twice
+    from b2b_jax import huge_pages
+
+    huge_pages.restart()
+
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping

@@ -20,6 +20,7 @@ FLOORS = [
         "decoding",
         "errors",
         "files",
+        "huge_pages",
         "images",
         "losses",
         "metrics",

@@ -1,5 +1,6 @@
 """The benchmark: what it counts and times is what it says, and the tool runs from its command line to its file."""
 
+import itertools
 import json
 import os
 import subprocess
@@ -28,16 +29,20 @@ def benchmark(*arguments: str) -> subprocess.CompletedProcess:
     return subprocess.run(command, env=env, capture_output=True, text=True, timeout=300)
 
 
-def test_calls_take_turns_and_the_warm_up_does_not_count():
+def test_calls_take_turns_and_neither_the_warm_up_nor_the_first_of_a_turn_counts():
     order = []
     calls = {
         name: lambda name=name: order.append(name) or time.sleep(0.02 if name == "slow" else 0)
         for name in ("slow", "fast")
     }
     seconds = measure.sample(calls, repeats=3, warm_up=2)
-    assert order == ["slow", "fast"] * 5
+    expected = [(name, count) for count in (2, 3, 2) for name in calls]  # warm-up; two timed in a turn, then one
+    assert [(name, len(list(group))) for name, group in itertools.groupby(order)] == expected
     assert [len(times) for times in seconds.values()] == [3, 3]
     assert min(seconds["slow"]) >= 0.02 > min(seconds["fast"])
+    order.clear()
+    assert len(measure.sample({"fast": calls["fast"]}, repeats=3, warm_up=1)["fast"]) == 3
+    assert len(order) == 4  # alone, every run counts
 
 
 def test_operations_of_a_convolution_and_its_gradient_are_counted_by_hand():

@@ -94,13 +94,20 @@ def cost(function: Callable, *arguments: object) -> dict[str, float]:
 
 
 def sample(calls: Mapping[str, Callable[[], object]], repeats: int, warm_up: int = WARM_UP) -> dict[str, list[float]]:
-    """Seconds of `repeats` runs of each call, all of them taking turns, so that a busy machine is as busy for each."""
+    """Seconds of `repeats` runs of each call; several take turns, so that a busy machine is as busy for each.
+
+    A turn is one run that is not timed and two that are. A program gives its memory back when it ends; after others
+    have run, the system has to clear that memory anew, which can cost half a run's time and happens in no real use.
+    """
+    for call in calls.values():
+        for _ in range(warm_up):
+            timed(call)
     seconds = {name: [] for name in calls}
-    for turn in range(warm_up + repeats):
+    while any(len(times) < repeats for times in seconds.values()):
         for name, call in calls.items():
-            _, duration = timed(call)
-            if turn >= warm_up:
-                seconds[name].append(duration)
+            if len(calls) > 1:
+                timed(call)
+            seconds[name] += [timed(call)[1] for _ in range(min(2, repeats - len(seconds[name])))]
     return seconds
 
 

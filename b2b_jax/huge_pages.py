@@ -1,9 +1,9 @@
 """Large pages of memory for what is computed on a CPU; imports nothing heavy, so that it can come first.
 
 Linux hands memory out in pages of 4 KiB and clears each when it is first touched. XLA asks for its temporary arrays
-anew at every call, which takes up to a sixth of the time of deblurring a photo (docs/benchmarks.md). With pages of
-2 MiB next to nothing is left of it. Many systems give those only to programs that ask, and glibc asks only if told so
-before a program starts.
+anew at every call, which takes up to two fifths of a training step (docs/benchmarks.md). With pages of 2 MiB next to
+nothing is left of it. Many systems give those only to programs that ask, and glibc asks only if told so before a
+program starts.
 """
 
 import os

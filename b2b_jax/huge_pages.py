@@ -8,6 +8,7 @@ program starts.
 
 import os
 import sys
+import threading
 from pathlib import Path
 
 MODES = Path("/sys/kernel/mm/transparent_hugepage/enabled")  # as "always [madvise] never"
@@ -18,10 +19,11 @@ def restart(modes: Path = MODES) -> None:
     """Starts this program anew, in the same process and as it was called, with glibc told to ask for large pages.
 
     Returns instead where that would change nothing: pages are large anyway or never, the C library is another one, or
-    the environment's GLIBC_TUNABLES already says what to do.
+    the environment's GLIBC_TUNABLES already says what to do. Also beside other threads: then this is a debugger's or a
+    notebook's process, which is not to be replaced.
     """
     told = os.environ.get("GLIBC_TUNABLES", "")
-    if TUNABLE in told or not _has_glibc() or not _on_request(modes):
+    if TUNABLE in told or threading.active_count() > 1 or not _has_glibc() or not _on_request(modes):
         return
     os.environ["GLIBC_TUNABLES"] = f"{told}:{TUNABLE}=1".lstrip(":")
     os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])

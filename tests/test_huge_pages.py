@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 
 import pytest
 
@@ -57,6 +58,21 @@ def test_starts_anew_once_in_the_same_process_with_all_arguments(tmp_path, befor
 def test_goes_on_where_nothing_would_change_or_the_user_has_decided(tmp_path, modes, tunables):
     pid, *got = run(tmp_path, modes, tunables)
     assert got == [pid, 0, tunables, ["a b", "--c=é"], 1]
+
+
+@glibc
+def test_goes_on_beside_other_threads_as_in_a_notebook(tmp_path, monkeypatch):
+    (tmp_path / "modes").write_text("always [madvise] never\n")
+    monkeypatch.delenv("GLIBC_TUNABLES", raising=False)
+    started = []
+    monkeypatch.setattr(os, "execv", lambda *command: started.append(command))
+    monkeypatch.setattr(threading, "active_count", lambda: 2)
+    huge_pages.restart(tmp_path / "modes")
+    assert not started and "GLIBC_TUNABLES" not in os.environ
+    monkeypatch.setattr(threading, "active_count", lambda: 1)
+    huge_pages.restart(tmp_path / "modes")
+    assert started == [(sys.executable, [sys.executable, *sys.orig_argv[1:]])]
+    monkeypatch.delenv("GLIBC_TUNABLES")
 
 
 def test_goes_on_where_the_system_says_nothing(tmp_path):

@@ -42,6 +42,12 @@ def outcome(command: Callable[[], None]) -> int:
     return 0
 
 
+def described(*holders: flags.FlagHolder) -> str:
+    """A line for each of these flags: what it is, and its default."""
+    known = [flags.FLAGS[holder.name] for holder in holders]
+    return "\n".join(f"--{flag.name}: {flag.help} (default: {flag.default})" for flag in known)
+
+
 def parse() -> Run:
     """Command line to Run; every mistake in it is a UserError of one line."""
     sys.path.append(str(Path(__file__).parents[1]))  # configurations import one another, as `configs.NAME`

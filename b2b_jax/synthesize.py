@@ -35,7 +35,7 @@ COUNT = flags.DEFINE_integer("count", 100, "How many photos to write.", lower_bo
 def command() -> int:
     """Runs the command line; returns its exit code."""
     if {"-h", "--help"} & set(sys.argv):
-        print(f"{__doc__}\n--output DIR: {OUTPUT.help}\n--count N: {COUNT.help} (default {COUNT.default})")
+        print(__doc__, commandline.described(OUTPUT, COUNT), sep="\n")
         return 0
     return commandline.outcome(make_photos)
 

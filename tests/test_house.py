@@ -1,6 +1,9 @@
 """The rules of the house, held by reading the code: who imports whom, and that everything public says what it is."""
 
 import ast
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -115,3 +118,14 @@ def test_everything_public_says_what_it_is(path):
     public = [node for node in tree.body if isinstance(node, kinds) and not node.name.startswith("_")]
     assert not tree.body or ast.get_docstring(tree), "the file has no docstring"
     assert not [node.name for node in public if not ast.get_docstring(node)]
+
+
+COMMANDS = [path for path in PACKAGE + TOOLS if "\nif __name__" in path.read_text()]
+
+
+@each(COMMANDS)
+def test_every_command_explains_itself(path):
+    options = {"cwd": ROOT, "env": os.environ | {"PYTHONPATH": str(ROOT)}, "capture_output": True, "text": True}
+    ran = subprocess.run([sys.executable, path, "--help"], **options, timeout=120)
+    assert ran.returncode == 0 and not ran.stderr
+    assert "--" in ran.stdout and len(ran.stdout.splitlines()) > 3

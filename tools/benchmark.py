@@ -65,7 +65,7 @@ Calls = Mapping[str, Callable[[], object]]
 def command() -> int:
     """Runs the command line; returns its exit code."""
     if {"-h", "--help"} & set(sys.argv):
-        print(__doc__, USAGE, *(f"--{name}: {flag.help} ({flag.default})" for name, flag in OPTIONS.items()), sep="\n")
+        print(__doc__, USAGE, commandline.described(*OPTIONS.values()), sep="\n")
         return 0
 
     def measure_and_report() -> None:

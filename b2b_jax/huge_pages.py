@@ -6,6 +6,7 @@ nothing is left of it. Many systems give those only to programs that ask, and gl
 program starts.
 """
 
+import contextlib
 import os
 import sys
 import threading
@@ -26,7 +27,8 @@ def restart(modes: Path = MODES) -> None:
     if TUNABLE in told or threading.active_count() > 1 or not _has_glibc() or not _on_request(modes):
         return
     os.environ["GLIBC_TUNABLES"] = f"{told}:{TUNABLE}=1".lstrip(":")
-    os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+    with contextlib.suppress(OSError):  # where Python cannot find itself, small pages do, too
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
 
 
 def _has_glibc() -> bool:

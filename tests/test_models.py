@@ -139,6 +139,23 @@ def test_only_a_cpu_gets_other_convolutions_than_jax_would_make(channels):
     assert lowered(ours, "cpu") != lowered(slow, "cpu")
 
 
+@pytest.mark.parametrize("platform", ["cpu", "cuda"])
+@pytest.mark.parametrize("kernel", [(4, 4, 6, 6), (3, 3, 5, 3), (3, 3, 20, 3), (1, 1, 6, 4)])
+@pytest.mark.parametrize("layer", [layers.conv, layers.conv_transpose])
+def test_gradients_keep_the_precision_that_the_layer_was_called_under(layer, kernel, platform):
+    def called(x, k):
+        with jax.default_matmul_precision("highest"):
+            return layer(x, k, 1, 0)
+
+    with jax.default_matmul_precision("default"):
+        x, k = images(2, 9, 9, kernel[2]), images(*kernel)
+        trace = jax.jit(lambda x, k: with_gradients(called, x, k)).trace(x, k)
+        text = trace.lower(lowering_platforms=(platform,)).as_text()
+    products = [line for line in text.splitlines() if re.search(r"stablehlo\.(convolution|dot_general)", line)]
+    assert len(products) == 3
+    assert all("DEFAULT" not in line and "HIGHEST" in line for line in products)
+
+
 def test_what_a_cpu_runs_instead():
     def chosen(*kernel: int, **geometry) -> list[str]:
         g = convolution_cpu.Geometry(padding=(1, 1), **geometry)

@@ -13,6 +13,7 @@ from typing import Any
 import flax.linen as nn
 
 from b2b_jax.models.kernel_wizard import KernelWizard
+from b2b_jax.models.maxim import MAXIM
 from b2b_jax.models.mimo_unet import MIMOUNet
 from b2b_jax.models.nafnet import NAFNet
 from b2b_jax.models.patchgan import PatchGAN
@@ -24,6 +25,7 @@ from b2b_jax.models.vgg import VGG
 
 MODELS = {
     "kernel_wizard": KernelWizard,
+    "maxim": MAXIM,
     "mimo_unet": MIMOUNet,
     "nafnet": NAFNet,
     "patchgan": PatchGAN,

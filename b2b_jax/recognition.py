@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from b2b_jax.models import maxim
+
 State = Mapping[str, np.ndarray]  # tensor names to arrays
 
 
@@ -171,6 +173,7 @@ NETWORKS: dict[str, Callable[[State], dict[str, Any] | None]] = {
     "kernel_wizard": _kernel_wizard,
     "resnet": _resnet,
     "unet": _unet,
+    "maxim": maxim.recognise,
     "patchgan": _patchgan,
     "vgg": _vgg,
 }

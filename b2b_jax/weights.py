@@ -15,6 +15,7 @@ Arrays here are numpy arrays; nothing is placed on an accelerator.
 
 import json
 import os
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -37,6 +38,8 @@ METADATA = "b2b_jax"  # one entry, in JSON: safetensors writes several in an ord
 ADVICE = "tools/convert_weights.py converts checkpoints of PyTorch"
 # What a published checkpoint holds beyond the network that we build.
 UNUSED = {"vgg": ("classifier.",)}
+# What an exported network may lack, having been exported for its last image alone: what makes the coarse ones.
+UNEXPORTED = {"maxim": r"stage_\d+_output_conv_[1-9]\d*/(kernel|bias)"}
 
 
 class Leaf(NamedTuple):
@@ -93,6 +96,28 @@ def from_torch_state(state: State, variables_like: Variables) -> Variables:
             for path, like in wanted.items()
         }
     )
+
+
+def from_flax_tree(name: str, tree: State, variables_like: Variables) -> tuple[Variables, list[str]]:
+    """A network's parameters in flax's names and layouts as its variables.
+
+    Args:
+      name: the network's name for `models.create`.
+      tree: paths joined by slashes, without a collection, to arrays.
+      variables_like: as in `from_torch_state`.
+
+    Returns:
+      Variables, and the paths that the file lacks and the images of the network do not need: they are zeros.
+
+    Raises:
+      ValueError: arrays are missing, left over or of another shape; at most ten of each are named.
+    """
+    wanted = flatten_dict(variables_like["params"], sep="/")
+    lacking = [path for path in wanted if path not in tree and re.fullmatch(UNEXPORTED.get(name, ""), path)]
+    tree = tree | {path: np.zeros(wanted[path].shape, np.float32) for path in lacking}
+    _check_shapes({path: array.shape for path, array in tree.items()}, {path: x.shape for path, x in wanted.items()})
+    params = {path: np.asarray(tree[path], like.dtype) for path, like in wanted.items()}
+    return {"params": unflatten_dict(params, sep="/")}, lacking
 
 
 def to_torch_state(variables: Variables) -> dict[str, np.ndarray]:

@@ -22,7 +22,7 @@ SMALL |= {"block_size_lr": (2, 2), "channels_reduction": 1}
 def fixture(name: str, outputs: str) -> tuple[models.MAXIM, dict, Any]:
     """A small network of the authors, its weights, and what it makes of one batch."""
     config = json.loads(reference(f"maxim/{name}_config.json").read_text())
-    known = {key: value for key, value in config.items() if key not in ("grid_size_lr", "dropout_rate")}
+    known = {key: value for key, value in config.items() if key not in ("grid_size_lr", "dropout_rate", "num_outputs")}
     params = np.load(reference(f"maxim/{name}_params.npz"))
     flat = {tuple(key.split("/")[2:]): params[key].astype(np.float32) for key in params.files}
     module = models.create("maxim", **known, outputs=outputs)

@@ -6,11 +6,14 @@ the authors' checkpoints.
 """
 
 import math
+import re
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from b2b_jax.models import layers, maxim_blocks
 from b2b_jax.models.maxim_mlps import CrossGatingBlock, Sizes, conv
@@ -27,7 +30,7 @@ class Features(NamedTuple):
 
 
 class MAXIM(nn.Module):
-    """(n, h, w, 3) -> (n, h, w, num_outputs), or a list of such images; nothing is clamped.
+    """(n, h, w, c) -> (n, h, w, c), or a list of such images; each adds to its input, and nothing is clamped.
 
     features: channels at the top, doubled at each of `depth` levels. num_groups: pairs of a spatial MLP and channel
     attention in a block. num_supervision_scales: levels that read the reduced input and write an image.
@@ -54,7 +57,6 @@ class MAXIM(nn.Module):
     grid_gmlp_factor: int = 2
     input_proj_factor: int = 2
     channels_reduction: int = 4
-    num_outputs: int = 3
     use_bias: bool = True
     outputs: str = "last"
     dtype: Any = jnp.float32
@@ -92,10 +94,10 @@ class MAXIM(nn.Module):
         restored, attended = [], []
         for level, image in enumerate(images):
             if last:
-                change = self._conv3(f"{name}_output_conv_{level}", decoded[level], self.num_outputs)
+                change = self._conv3(f"{name}_output_conv_{level}", decoded[level], image.shape[-1])
                 restored.append(image + change.astype(image.dtype))
             else:
-                args = (self.features * 2**level, self.num_outputs, self.use_bias, self.dtype)
+                args = (self.features * 2**level, self.use_bias, self.dtype)
                 attend = maxim_blocks.SAM(*args, name=f"{name}_supervised_attention_module_{level}")
                 y, output = attend(decoded[level], image)
                 attended.append(y)
@@ -185,3 +187,67 @@ def window(y: jax.Array, shape: tuple[int, ...], corner: tuple[int, int], reduct
 def nearest(x: jax.Array, r: int) -> jax.Array:
     """Reduces both sides r times: the pixel right below the middle of each cell (jax.image.resize, "nearest")."""
     return layers.cells(x, r)[:, :, r // 2, :, r // 2]
+
+
+# ---- from parameters ----
+
+
+def recognise(state: Mapping[str, np.ndarray]) -> dict[str, Any] | None:
+    """Hyper-parameters from the paths and shapes of the authors' parameters; None: they are of another network.
+
+    ValueError: it lacks what every MAXIM has, or its blocks or grids are not square: shapes tell areas alone.
+    """
+    if "stage_0_input_conv_0/kernel" not in state:
+        return None
+    try:
+        return _hyper({name: array.shape for name, array in state.items()})
+    except KeyError as error:
+        raise ValueError(f"a MAXIM with spatial MLPs and channel attention has {error}, which is missing") from error
+
+
+def _hyper(shapes: dict[str, tuple[int, ...]]) -> dict[str, Any]:
+    top, lowest, mlp = "stage_0_encoder_block_0", "stage_0_global_block_0", "SplitHeadMultiAxisGmlpLayer_0"
+    features, depth = shapes["stage_0_input_conv_0/kernel"][-1], _count(shapes, r"stage_0_encoder_block_(\d+)/")
+    factors = {
+        name: shapes[f"{lowest}/{mlp}/{name}in_project/kernel"] for name in ("BlockGmlpLayer/", "GridGmlpLayer/", "")
+    }
+    sizes = [
+        tuple(
+            _side(shapes, f"{block}/{mlp}/{axis}GmlpLayer/{axis}GatingUnit/Dense_0/kernel")
+            for axis in ("Block", "Grid")
+        )
+        for block in [*(f"stage_0_encoder_block_{level}" for level in range(depth)), lowest]
+    ]
+    return {
+        "features": features,
+        "depth": depth,
+        "num_stages": _count(shapes, r"stage_(\d+)_"),
+        "num_groups": _count(shapes, rf"{top}/SplitHeadMultiAxisGmlpLayer_(\d+)/"),
+        "num_bottleneck_blocks": _count(shapes, r"stage_0_global_block_(\d+)/"),
+        "num_supervision_scales": _count(shapes, r"stage_0_input_conv_(\d+)/"),
+        "high_res_stages": sum(size != sizes[-1] for size in sizes),
+        "block_size_hr": sizes[0][0],
+        "grid_size_hr": sizes[0][1],
+        "block_size_lr": sizes[-1][0],
+        "block_gmlp_factor": _factor(factors["BlockGmlpLayer/"]),
+        "grid_gmlp_factor": _factor(factors["GridGmlpLayer/"]),
+        "input_proj_factor": _factor(factors[""]),
+        "channels_reduction": features
+        // shapes[f"{top}/channel_attention_block_10/channel_attention/Conv_0/kernel"][-1],
+        "use_bias": "stage_0_input_conv_0/bias" in shapes,
+    }
+
+
+def _count(shapes: Mapping[str, Any], pattern: str) -> int:
+    return len({match[1] for name in shapes if (match := re.match(pattern, name))})
+
+
+def _side(shapes: Mapping[str, tuple[int, ...]], name: str) -> list[int]:
+    area = shapes[name][-1]
+    if (side := math.isqrt(area)) ** 2 != area:
+        raise ValueError(f"{name} mixes {area} pixels, wanted a square number: shapes do not tell unequal sides")
+    return [side, side]
+
+
+def _factor(shape: tuple[int, ...]) -> int:
+    return shape[-1] // shape[0]

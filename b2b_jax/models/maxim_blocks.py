@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from b2b_jax.models import layers
-from b2b_jax.models.maxim_mlps import CrossGatingBlock, Dense, Enlarge, MultiAxisGmlp, Sizes, conv
+from b2b_jax.models.maxim_mlps import CrossGatingBlock, Dense, Enlarge, MultiAxisGmlp, Sizes, conv, gelu
 
 # ---- attention ----
 
@@ -57,7 +57,7 @@ class ChannelMixing(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         c, kw = x.shape[-1], {"use_bias": self.use_bias, "dtype": self.dtype}
-        return Dense(c, name="Dense_1", **kw)(nn.gelu(Dense(c, name="Dense_0", **kw)(x)))
+        return Dense(c, name="Dense_1", **kw)(gelu(Dense(c, name="Dense_0", **kw)(x)))
 
 
 class MixingAttention(nn.Module):
@@ -79,7 +79,6 @@ class SAM(nn.Module):
     """Supervised attention: the stage's image, and features weighed by what that image shows."""
 
     features: int
-    num_outputs: int = 3
     use_bias: bool = True
     dtype: Any = jnp.float32
 
@@ -87,7 +86,7 @@ class SAM(nn.Module):
     def __call__(self, x: jax.Array, image: jax.Array) -> tuple[jax.Array, jax.Array]:
         kw = {"use_bias": self.use_bias, "dtype": self.dtype}
         y = conv("Conv_0", x, self.features, 3, **kw)
-        output = image + conv("Conv_1", x, self.num_outputs, 3, **kw).astype(image.dtype)
+        output = image + conv("Conv_1", x, image.shape[-1], 3, **kw).astype(image.dtype)
         return x + y * nn.sigmoid(conv("Conv_2", output, self.features, 3, **kw)), output
 
 

@@ -4,6 +4,7 @@ Figures and equations: Tu et al., CVPR 2022, arXiv 2201.02973. Features are (n, 
 along one of two axes: 'block', those of one block, or 'grid', those at one place of every cell of a grid.
 """
 
+import functools
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -13,7 +14,10 @@ import jax.numpy as jnp
 from b2b_jax.models import layers
 from b2b_jax.models.convolution import pointwise
 
-INIT = {"kernel_init": nn.initializers.lecun_normal(), "bias_init": nn.initializers.zeros}
+once_for_a_shape = functools.partial(jax.jit, static_argnums=(1, 2))  # a thousand layers have a few dozen shapes
+INIT = {"kernel_init": once_for_a_shape(nn.initializers.lecun_normal()), "bias_init": nn.initializers.zeros}
+SPATIAL_INIT = {"kernel_init": once_for_a_shape(nn.initializers.normal(0.02)), "bias_init": nn.initializers.ones}
+gelu = jax.jit(nn.gelu)
 
 
 class Sizes(NamedTuple):
@@ -44,8 +48,15 @@ class Dense(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         kernel = self.param("kernel", INIT["kernel_init"], (x.shape[-1], self.features))
-        y = pointwise(x.astype(self.dtype), kernel.astype(self.dtype), jax.config.jax_default_matmul_precision)
-        return y + self.param("bias", INIT["bias_init"], (self.features,)).astype(self.dtype) if self.use_bias else y
+        bias = self.param("bias", INIT["bias_init"], (self.features,)) if self.use_bias else None
+        return product(x, kernel, bias, self.dtype, jax.config.jax_default_matmul_precision)
+
+
+@functools.partial(jax.jit, static_argnums=(3, 4))
+def product(x: jax.Array, kernel: jax.Array, bias: jax.Array | None, dtype: Any, precision: str | None) -> jax.Array:
+    """x (..., in) times kernel (in, out), plus bias (out,), computed in `dtype`."""
+    y = pointwise(x.astype(dtype), kernel.astype(dtype), precision)
+    return y if bias is None else y + bias.astype(dtype)
 
 
 class SpatialDense(nn.Module):
@@ -56,14 +67,21 @@ class SpatialDense(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        s = len(x)
-        kernel = self.param("kernel", nn.initializers.normal(0.02), (s, s)).astype(self.dtype)
-        y = jnp.tensordot(kernel, x, (0, 0))
-        if self.use_bias:
-            y = y + self.param("bias", nn.initializers.ones, (s,)).astype(self.dtype)[:, None, None, None]
-        return y
+        kernel = self.param("kernel", SPATIAL_INIT["kernel_init"], (len(x), len(x)))
+        bias = self.param("bias", SPATIAL_INIT["bias_init"], (len(x),)) if self.use_bias else None
+        return spatial_product(x, kernel, bias, self.dtype, jax.config.jax_default_matmul_precision)
 
 
+@functools.partial(jax.jit, static_argnums=(3, 4))
+def spatial_product(
+    x: jax.Array, kernel: jax.Array, bias: jax.Array | None, dtype: Any, precision: str | None
+) -> jax.Array:
+    """Kernel (s, s) over the first axis of x (s, n, rest, c), plus bias (s,), computed in `dtype`."""
+    y = jnp.tensordot(kernel.astype(dtype), x.astype(dtype), (0, 0), precision=precision)
+    return y if bias is None else y + bias.astype(dtype)[:, None, None, None]
+
+
+@once_for_a_shape
 def gather(x: jax.Array, axis: str, size: tuple[int, int]) -> jax.Array:
     """(n, h, w, c) -> (s, n, rest, c): the s pixels that an axis mixes stand first."""
     (n, h, w, c), (a, b) = x.shape, size
@@ -74,6 +92,7 @@ def gather(x: jax.Array, axis: str, size: tuple[int, int]) -> jax.Array:
     return x.reshape(a * b, n, -1, c)
 
 
+@functools.partial(jax.jit, static_argnums=(1, 2, 3))
 def scatter(y: jax.Array, axis: str, size: tuple[int, int], image: tuple[int, int]) -> jax.Array:
     """The inverse of `gather`; image: (h, w)."""
     (_, n, _, c), (a, b), (h, w) = y.shape, size, image
@@ -131,7 +150,7 @@ class GmlpLayer(nn.Module):
         c, kw = x.shape[-1], {"use_bias": self.use_bias, "dtype": self.dtype}
         pixels = gather(x, self.axis, self.size)
         y = layers.LayerNorm2d(dtype=self.dtype, name="LayerNorm")(pixels)
-        y = nn.gelu(Dense(c * self.factor, name="in_project", **kw)(y))
+        y = gelu(Dense(c * self.factor, name="in_project", **kw)(y))
         y = GatingUnit(name=f"{self.axis.capitalize()}GatingUnit", **kw)(y)
         y = pixels + Dense(c, name="out_project", **kw)(y)
         return scatter(y, self.axis, self.size, x.shape[1:3])
@@ -148,7 +167,7 @@ class MultiAxisGmlp(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         c, sizes, kw = x.shape[-1], self.sizes, {"use_bias": self.use_bias, "dtype": self.dtype}
         y = layers.LayerNorm2d(dtype=self.dtype, name="LayerNorm_in")(x)
-        y = nn.gelu(Dense(c * sizes.project_factor, name="in_project", **kw)(y))
+        y = gelu(Dense(c * sizes.project_factor, name="in_project", **kw)(y))
         u, v = jnp.split(y, 2, axis=-1)
         u = GmlpLayer("grid", sizes.grid, sizes.grid_factor, name="GridGmlpLayer", **kw)(u)
         v = GmlpLayer("block", sizes.block, sizes.block_factor, name="BlockGmlpLayer", **kw)(v)
@@ -169,7 +188,7 @@ class SpatialGate(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         c, kw = x.shape[-1], {"use_bias": self.use_bias, "dtype": self.dtype}
         y = layers.LayerNorm2d(dtype=self.dtype, name="LayerNorm_in")(x)
-        y = nn.gelu(Dense(c * self.sizes.project_factor, name="in_project", **kw)(y))
+        y = gelu(Dense(c * self.sizes.project_factor, name="in_project", **kw)(y))
         u, v = jnp.split(y, 2, axis=-1)
         u = self._mixed("Dense_0", u, "grid", self.sizes.grid)
         v = self._mixed("Dense_1", v, "block", self.sizes.block)
@@ -205,5 +224,5 @@ class CrossGatingBlock(nn.Module):
     def _gate(self, letter: str, signal: jax.Array) -> tuple[jax.Array, jax.Array]:
         kw = {"use_bias": self.use_bias, "dtype": self.dtype}
         z = layers.LayerNorm2d(dtype=self.dtype, name=f"LayerNorm_{letter}")(signal)
-        z = nn.gelu(Dense(self.features, name=f"in_project_{letter}", **kw)(z))
+        z = gelu(Dense(self.features, name=f"in_project_{letter}", **kw)(z))
         return z, SpatialGate(self.sizes, name=f"SplitHeadMultiAxisGating_{letter}", **kw)(z)

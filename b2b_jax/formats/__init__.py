@@ -1,0 +1,1 @@
+"""Files of other programs, read as data and within bounds: nothing in them is ever executed."""

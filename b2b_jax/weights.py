@@ -69,8 +69,8 @@ LEAVES = {
 
 def template(module: nn.Module) -> Variables:
     """Shapes and dtypes of a network's variables, without allocating them."""
-    image = jax.ShapeDtypeStruct((1, 256, 256, 3), jnp.float32)
-    return jax.eval_shape(module.init, jax.random.key(0), image)
+    shape = getattr(module, "input_shape", (1, 256, 256, 3))  # most networks take images
+    return jax.eval_shape(module.init, jax.random.key(0), jax.ShapeDtypeStruct(shape, jnp.float32))
 
 
 def from_torch_state(state: State, variables_like: Variables) -> Variables:

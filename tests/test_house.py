@@ -37,6 +37,7 @@ FLOORS = [
     {"weights"},
     {"inference"},
     {"training"},
+    {"method"},
     {"evaluation"},
     {"commandline", "record"},
     {"main", "deblur", "synthesize"},

@@ -12,6 +12,7 @@ from typing import Any
 
 import flax.linen as nn
 
+from b2b_jax.models.camera import Camera
 from b2b_jax.models.kernel_wizard import KernelWizard
 from b2b_jax.models.maxim import MAXIM
 from b2b_jax.models.mimo_unet import MIMOUNet
@@ -24,6 +25,7 @@ from b2b_jax.models.unet import UNet
 from b2b_jax.models.vgg import VGG
 
 MODELS = {
+    "camera": Camera,
     "kernel_wizard": KernelWizard,
     "maxim": MAXIM,
     "mimo_unet": MIMOUNet,

@@ -1,0 +1,195 @@
+"""The camera model: a camera learnt from its two unpaired piles, then true pairs of it from every sharp photo.
+
+Making blur is easier than removing it, and `models.camera` can make nothing but a camera's. It is trained as a GAN:
+
+    y: blurry photo of the camera        s: sharp photo of it, of another scene        z ~ N(0, I)
+
+    1. D descends  ½ (loss_fake(D(C(s, z))) + loss_real(D(y))) + λ_gp · penalty(y, C(s, z))
+    2. C descends  loss_G(D(C(s, z))), against the updated D
+
+Once D cannot tell C(s) from y, `pairs` gives as many (blurry, sharp) pairs of this camera as one likes. Public for
+whoever trains with them: `draw_kernels` (C's kernels as they stand in pairs), `draw` (all of a shot) and `pairs`.
+Images are NHWC float32 in [0, 1].
+"""
+
+from collections.abc import Callable, Mapping
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import optax
+from ml_collections import ConfigDict
+
+from b2b_jax import losses
+from b2b_jax.models.camera import Camera, Shot, render
+from b2b_jax.training import augment, gan
+from b2b_jax.training import state as states
+from b2b_jax.training.state import State
+
+Array = jax.Array
+
+LAST_RATE = 0.05  # share of the camera's learning rate that is left at the last step
+
+
+def optimizers(config: ConfigDict, steps: int) -> dict[str, optax.GradientTransformation]:
+    """Adam for both networks: the camera's rate falls in a line, the discriminator's stays."""
+    falling = optax.linear_schedule(config.camera_rate, LAST_RATE * config.camera_rate, steps)
+    return {
+        "camera": optax.adam(falling, *config.betas),
+        "discriminator": optax.adam(config.discriminator_rate, *config.betas),
+    }
+
+
+def init(networks: Mapping[str, nn.Module], adams: Mapping, ema: float, crop: int, key: Array) -> State:
+    """A fresh state of the networks "camera" and "discriminator", which sees square crops of `crop` pixels."""
+    examples = {"camera": jnp.zeros((1, networks["camera"].latent)), "discriminator": jnp.zeros((1, crop, crop, 3))}
+    params = {name: networks[name].init(jax.random.fold_in(key, i), x) for i, (name, x) in enumerate(examples.items())}
+    return states.create(params, adams, ("camera",) if ema else ())
+
+
+def make_step(networks: Mapping[str, nn.Module], adams: Mapping, config: ConfigDict) -> Callable:
+    """Returns step(state, frozen, batch, key) -> (state, metrics).
+
+    `batch` holds uint8 `unknown_blur` (n, crop, crop, 3) and `unknown_sharp`, larger by the reach on each side.
+    """
+
+    def step(state: State, frozen: Mapping, batch: Mapping[str, Array], key: Array) -> tuple[State, dict]:
+        key = jax.random.fold_in(key, state.step)
+        y, s = augment.to_float(batch["unknown_blur"]), augment.to_float(batch["unknown_sharp"])
+        new, metrics = update(networks, adams, config, state, y, s, key)
+        return states.keep_finite(new, state), metrics
+
+    return step
+
+
+def update(
+    networks: Mapping[str, nn.Module],
+    adams: Mapping[str, optax.GradientTransformation],
+    config: ConfigDict,
+    state: State,
+    y: Array,
+    s: Array,
+    key: Array,
+) -> tuple[State, dict[str, Array]]:
+    """The algorithm above for blurry y (n, h, w, 3) and sharp s, larger by the camera's reach."""
+    discriminator, loss = networks["discriminator"], losses.GAN_LOSSES[config.gan_loss]
+    fake, camera_vjp = jax.vjp(lambda params: imagine(networks["camera"], params, s, key), state.params["camera"])
+    alpha = jax.random.uniform(jax.random.fold_in(key, 2), (len(y), 1, 1, 1))
+
+    def loss_d(params):
+        return discriminator_loss(discriminator, config, params, state.step, y, fake, alpha)
+
+    gradients, metrics = jax.grad(loss_d, has_aux=True)(state.params["discriminator"])
+    new = states.updated(state, "discriminator", gradients, adams["discriminator"])
+
+    def loss_g(fake):
+        return jnp.mean(loss.generator(discriminator.apply(new.params["discriminator"], fake)))
+
+    value, cotangent = jax.value_and_grad(loss_g)(fake)
+    new = states.updated(new, "camera", *camera_vjp(cotangent), adams["camera"])
+    return states.averaged(new, config.ema).replace(step=state.step + 1), metrics | {"loss_g": value}
+
+
+def imagine(camera: Camera, params: states.Params, s: Array, key: Array) -> Array:
+    """C(s, z) with the noise of rounding to 8 bits, which is differentiable where rounding is not."""
+    key_shot, key_noise, key_bits = jax.random.split(key, 3)
+    x = render(s, camera.apply(params, jax.random.normal(key_shot, (len(s), camera.latent))), key_noise)
+    return x + jax.random.uniform(key_bits, x.shape, minval=-0.5, maxval=0.5) / 255.0
+
+
+def discriminator_loss(
+    discriminator: nn.Module,
+    config: ConfigDict,
+    params: states.Params,
+    step: Array,
+    y: Array,
+    fake: Array,
+    alpha: Array,
+) -> tuple[Array, dict[str, Array]]:
+    """½ (fake + real) + λ_gp · penalty at full resolution, and its parts."""
+    loss, fake = losses.GAN_LOSSES[config.gan_loss], jax.lax.stop_gradient(fake)
+    logits = discriminator.apply(params, jnp.stack([y, fake], axis=1).reshape(-1, *y.shape[1:]))
+    real_logits, fake_logits = jnp.moveaxis(logits.reshape(-1, 2, *logits.shape[1:]), 1, 0)
+    real, false = jnp.mean(loss.real(real_logits)), jnp.mean(loss.fake(fake_logits))
+    penalty = gan.lazy_penalty(discriminator, config.gradient_penalty, params, step, y, fake, alpha)
+    value = 0.5 * (real + false) + penalty
+    metrics = {"loss_d": value, "d_real": real, "d_fake": false, "gradient_penalty": penalty}
+    return value, metrics | {"d_auc": gan.domain_auc([real_logits], [fake_logits])}
+
+
+# ---------------------------------------------------------------------------------------------------------------- pairs
+
+
+def pairs(camera: Camera, variables: states.Params, s: Array, key: Array, threshold: float) -> tuple[Array, Array]:
+    """True pairs of the camera: what it makes of sharp photos, rounded to 8 bits, and these photos, aligned with it.
+
+    Args:
+        camera, variables: as trained.
+        s: (n, h, w, 3) in [0, 1].
+        key: of the shots and the noise.
+        threshold: as in `cleaned`.
+
+    Returns:
+        blurry and sharp, both float32 (n, h - 2 reach, w - 2 reach, 3) in [0, 1].
+    """
+    key_shot, key_noise = jax.random.split(key)
+    blurry = render(s, draw(camera, variables, len(s), key_shot, threshold), key_noise)
+    h, w = blurry.shape[1:3]
+    return jnp.round(jnp.clip(blurry, 0, 1) * 255) / 255, s[:, camera.reach :, camera.reach :][:, :h, :w]
+
+
+def draw(camera: Camera, variables: states.Params, count: int, key: Array, threshold: float) -> Shot:
+    """`count` random shots of the camera, their kernels `cleaned` and `centred`."""
+    shot = camera.apply(variables, jax.random.normal(key, (count, camera.latent)))
+    return shot if shot.kernel is None else shot._replace(kernel=centred(cleaned(shot.kernel, threshold)))
+
+
+def draw_kernels(camera: Camera, variables: states.Params, count: int, key: Array, threshold: float) -> Array:
+    """Kernels (count, k, k) of the camera as they stand in its pairs: non-negative, of sum 1, on their centroids."""
+    return draw(camera, variables, count, key, threshold).kernel
+
+
+def cleaned(kernel: Array, threshold: float) -> Array:
+    """Kernels (n, k, k) without what is below `threshold` times their peak: a softmax leaves a haze."""
+    kept = jnp.where(kernel < threshold * kernel.max((1, 2), keepdims=True), 0.0, kernel)
+    return kept / kept.sum((1, 2), keepdims=True)
+
+
+def centred(kernel: Array) -> Array:
+    """Kernels (n, k, k) moved, bilinearly, so that their centroid is the central pixel: a pair must be aligned."""
+    k = kernel.shape[-1]
+    along = jnp.arange(k) - k // 2
+    rows, columns = jnp.einsum("nij,i->n", kernel, along), jnp.einsum("nij,j->n", kernel, along)
+    moved = jnp.einsum("nai,nij,nbj->nab", _shift(along, rows), kernel, _shift(along, columns))
+    return moved / moved.sum((1, 2), keepdims=True)
+
+
+def _shift(along: Array, distance: Array) -> Array:
+    """Matrices (n, k, k) that take what is at i + distance to i, shared between two pixels."""
+    return jnp.maximum(0, 1 - jnp.abs(along[:, None] + distance[:, None, None] - along))
+
+
+# ----------------------------------------------------------------------------------------------------------- validation
+
+
+def auc(
+    networks: Mapping[str, nn.Module], params: Mapping[str, states.Params], y: Array, s: Array, key: Array
+) -> Array:
+    """Share of (y, C(s)) that D ranks rightly: 0.5 when it cannot tell them apart. Take crops that D has not seen.
+
+    Args:
+        networks, params: of "camera" and "discriminator".
+        y: blurry crops (n, h, w, 3).
+        s: sharp crops, larger by the camera's reach.
+        key: of the shots.
+    """
+    judge = networks["discriminator"]
+    fake = imagine(networks["camera"], params["camera"], s, key)
+    real_logits, fake_logits = (judge.apply(params["discriminator"], x) for x in (y, fake))
+    return gan.domain_auc([real_logits], [fake_logits])
+
+
+def total_variation(kernel: Array, truth: Array) -> Array:
+    """Half the sum of the absolute differences of two kernels (k, k), or of their means over (n, k, k): 0 to 1."""
+    mean, true_mean = (x.reshape(-1, *x.shape[-2:]).mean(0) for x in (kernel, truth))
+    return 0.5 * jnp.abs(mean - true_mean).sum()

@@ -1,5 +1,6 @@
 """Recognises a network and its hyper-parameters from the names and shapes of its PyTorch tensors alone."""
 
+import math
 import re
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -42,17 +43,32 @@ def _shape(state: State, name: str) -> tuple[int, ...]:
     return state[name].shape if name in state else ()
 
 
+def _refuse(**options: bool) -> None:
+    """ValueError for options of a published class that change what its tensors mean, where they were used."""
+    used = [name for name, found in options.items() if found]
+    if used:
+        raise ValueError(f"{' and '.join(used)} differ from the published networks': that variant is not supported")
+
+
+def _refuse_channels(state: State, first: str, last: str, names: tuple[str, str]) -> None:
+    """ValueError unless the network reads and writes three channels."""
+    channels = _shape(state, first)[1:2], _shape(state, last)[:1]
+    _refuse(**{f"{name} (here {c[0]})": c != (3,) for name, c in zip(names, channels, strict=True) if c})
+
+
 def _nafnet(state: State) -> dict[str, Any] | None:
-    if "encoders.0.0.beta" not in state or len(_shape(state, "intro.weight")) != 4:
+    if len(_shape(state, "intro.weight")) != 4 or not any(name.endswith(".sca.1.weight") for name in state):
         return None
     width, channels, _, _ = _shape(state, "intro.weight")
+    unshuffle = round((channels / 3) ** 0.5)
+    _refuse(**{f"img_channel (here {channels})": channels != 3 * unshuffle**2})
     levels = range(_count(state, "downs."))
     return {
         "width": width,
         "encoders": [_count(state, f"encoders.{i}.") for i in levels],
         "middle": _count(state, "middle_blks."),
         "decoders": [_count(state, f"decoders.{i}.") for i in levels],
-        "unshuffle": round((channels / 3) ** 0.5),
+        "unshuffle": unshuffle,
         "local": False,  # a matter of evaluation: the tensors are the same
     }
 
@@ -61,16 +77,22 @@ def _mimo_unet(state: State) -> dict[str, Any] | None:
     first = _shape(state, "feat_extract.0.main.0.weight")
     if len(first) != 4 or "SCM1.conv.main.0.weight" not in state:
         return None
+    _refuse_channels(state, "feat_extract.0.main.0.weight", "feat_extract.5.main.0.weight", ("inputs", "outputs"))
     blocks = _count(state, "Encoder.0.layers.")
     # Dropout has no tensors; of the published networks MIMO-UNet+ alone, with 20 blocks, uses it.
     return {"base_channels": first[0], "num_res": blocks, "dropout": 0.1 if blocks == 20 else 0.0}
 
 
 def _patchgan(state: State) -> dict[str, Any] | None:
+    _refuse(netD=_shape(state, "net.0.weight")[2:] == (1, 1))  # CycleGAN's PixelDiscriminator
     numbers = [int(m[1]) for name in state if (m := re.fullmatch(r"model\.(\d+)\.weight", name))]
     convs = [s for i in sorted(numbers) if len(s := _shape(state, f"model.{i}.weight")) == 4]
     if 0 not in numbers or {s[2:] for s in convs} != {(4, 4)} or convs[-1][0] != 1:
         return None
+    _refuse(
+        norm_layer=_norm(state) != "batch" and "model.2.bias" not in state,
+        **{f"input_nc (here {convs[0][1]})": convs[0][1] not in (3, 6)},
+    )
     return {
         "ndf": convs[0][0],
         "n_layers": len(convs) - 2,
@@ -96,30 +118,48 @@ def _vgg(state: State) -> dict[str, Any] | None:
 def _restormer(state: State) -> dict[str, Any] | None:
     if "latent.0.attn.temperature" not in state or "patch_embed.proj.weight" not in state:
         return None
+    temperatures = [
+        f"{prefix}0.attn.temperature" for prefix in ("encoder_level1.", "encoder_level2.", "encoder_level3.")
+    ]
+    _refuse(dual_pixel_task="skip_conv.weight" in state, num_blocks=any(name not in state for name in temperatures))
+    _refuse_channels(state, "patch_embed.proj.weight", "output.weight", ("inp_channels", "out_channels"))
     levels = [f"encoder_level{i}." for i in (1, 2, 3)] + ["latent."]
-    hidden, deepest, _, _ = _shape(state, "latent.0.ffn.project_in.weight")
     return {
         "dim": _shape(state, "patch_embed.proj.weight")[0],
         "num_blocks": [_count(state, prefix) for prefix in levels],
         "num_refinement_blocks": _count(state, "refinement."),
         "heads": [state[f"{prefix}0.attn.temperature"].shape[0] for prefix in levels],
-        "expansion": round(hidden / 2 / deepest, 2),
-        "bias": "patch_embed.proj.bias" in state,
+        "expansion": _expansion([_shape(state, f"{prefix}0.ffn.project_in.weight") for prefix in levels]),
+        "bias": "output.bias" in state,
         "layer_norm": "WithBias" if "latent.0.norm1.body.bias" in state else "BiasFree",
     }
+
+
+def _expansion(shapes: list[tuple[int, ...]]) -> float:
+    """The shortest decimal f of which the hidden channels of every level are int(f x channels), as (2 hidden, c)."""
+    low = max(hidden / 2 / c for hidden, c, *_ in shapes)
+    high = min((hidden / 2 + 1) / c for hidden, c, *_ in shapes)
+    rounded = (math.ceil(low * 10**digits - 1e-9) / 10**digits for digits in range(8))
+    return next((f for f in rounded if f < high), low)
 
 
 def _kernel_wizard(state: State) -> dict[str, Any] | None:
     ups = [name for name in state if re.fullmatch(r"adapter\.model\.(submodule\.)*up\.1\.weight", name)]
     if not ups or "kernel_extractor.model.1.weight" not in state:
         return None
+    nf = _shape(state, "feature_extractor.0.weight")[0]
+    _refuse(
+        norm=any(name.endswith("running_mean") for name in state) or "kernel_extractor.model.1.bias" in state,
+        padding_type=any(re.fullmatch(r"kernel_extractor\.model\.\d+\.conv_block\.0\.weight", name) for name in state),
+        use_sharp=_shape(state, "kernel_extractor.model.1.weight")[1] != 2 * nf,
+    )
     innermost = max(ups, key=len)
     bottom = _shape(state, innermost.replace(".up.1.", ".down.1." if len(ups) > 1 else ".down.0."))[0]
     kernel_dim = _shape(state, innermost)[0] - bottom
     last = _shape(state, f"kernel_extractor.model.{1 + 3 * len(ups)}.weight")
     trunk = [name for name in state if re.fullmatch(r"recon_trunk\.\d+\.weight", name)]
     return {
-        "nf": _shape(state, "feature_extractor.0.weight")[0],
+        "nf": nf,
         "kernel_dim": kernel_dim,
         "front_blocks": _blocks(state, r"feature_extractor\.\d+\.conv1"),
         "back_blocks": _blocks(state, r"recon_trunk\.\d+\.conv1"),
@@ -140,30 +180,45 @@ def _unet(state: State) -> dict[str, Any] | None:
     inner = [name for name in state if re.fullmatch(r"model\.(model\.\d\.)+model\.1\.weight", name)]
     if "model.model.0.weight" not in state or not inner:
         return None
+    bilinear, norm = "model.model.4.weight" in state, _norm(state)
+    transposed = np.swapaxes(state["model.model.3.weight"], 0, 1) if not bilinear else None
+    ends = {"first": state["model.model.0.weight"], "last": state["model.model.4.weight"] if bilinear else transposed}
+    _refuse(norm_layer=norm != "batch" and "model.model.0.bias" not in state)
+    _refuse_channels(ends, "first", "last", ("input_nc", "output_nc"))
     return {
         "num_downs": 1 + len(inner),
         "ngf": _shape(state, "model.model.0.weight")[0],
-        "norm": _norm(state),
-        "up": "bilinear" if "model.model.4.weight" in state else "transposed",
+        "norm": norm,
+        "up": "bilinear" if bilinear else "transposed",
     }
 
 
 def _resnet(state: State) -> dict[str, Any] | None:
-    first, blocks = _shape(state, "model.1.weight"), _blocks(state, r"model\.\d+\.conv_block\.1")
+    first, blocks = _shape(state, "model.1.weight"), _blocks(state, r"model\.\d+\.conv_block\.[01]")
     if first[2:] != (7, 7) or not blocks:
         return None
+    norm = _norm(state)
+    _refuse(
+        padding_type="model.10.conv_block.0.weight" in state,
+        norm_layer=norm != "batch" and "model.1.bias" not in state,
+    )
+    _refuse_channels(state, "model.1.weight", f"model.{17 + blocks}.weight", ("input_nc", "output_nc"))
     return {
         "ngf": first[0],
         "n_blocks": blocks,
-        "norm": _norm(state),
+        "norm": norm,
         # The dropout layer has no tensors but moves the second convolution of a block from 5 to 6.
         "use_dropout": len(_shape(state, "model.10.conv_block.6.weight")) == 4,
     }
 
 
 def _norm(state: State) -> str:
-    """'none' has the tensors of 'instance', which is what is published."""
-    return "batch" if any(name.endswith("running_mean") for name in state) else "instance"
+    """'none' has the tensors of 'instance', which is what is published.
+
+    Before 0.4 PyTorch's instance norm kept statistics that it did not use: no scale stands beside those.
+    """
+    means = [name.removesuffix("running_mean") for name in state if name.endswith("running_mean")]
+    return "batch" if any(f"{layer}weight" in state for layer in means) else "instance"
 
 
 NETWORKS: dict[str, Callable[[State], dict[str, Any] | None]] = {

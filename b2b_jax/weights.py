@@ -137,11 +137,18 @@ def to_torch_state(variables: Variables) -> dict[str, np.ndarray]:
 def drop_unused(name: str, state: State) -> tuple[dict[str, np.ndarray], list[str]]:
     """Takes away what a published checkpoint of a network holds beyond our part of it (the classifier of VGG).
 
+    So do the statistics of instance norms, which PyTorch kept before 0.4 and did not use.
+
     Returns:
       The remaining state dict and the names that were dropped.
     """
-    dropped = [key for key in state if key.startswith(UNUSED.get(name, ()))]
+    dropped = [key for key in state if key.startswith(UNUSED.get(name, ())) or _is_unused_statistic(key, state)]
     return {key: array for key, array in state.items() if key not in dropped}, dropped
+
+
+def _is_unused_statistic(key: str, state: State) -> bool:
+    layer, _, leaf = key.rpartition(".")
+    return leaf in ("running_mean", "running_var") and f"{layer}.weight" not in state
 
 
 def save(path: str | Path, name: str, hyper: Mapping[str, Any], variables: Variables) -> None:

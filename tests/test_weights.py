@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import os
+import re
 import subprocess
 import sys
 import zipfile
@@ -129,6 +130,9 @@ def test_identify_full_size_networks(file, expected):
         ("patchgan", {"ndf": 2, "n_layers": 2, "norm": "instance", "input": "rgb"}),
         ("nafnet", NAFNET | {"width": 4, "encoders": [1, 2], "middle": 3, "decoders": [2, 1], "unshuffle": 2}),
         ("restormer", RESTORMER | {"num_blocks": [1, 2, 1, 1], "heads": [2, 2, 1, 4], "expansion": 2.0, "bias": True}),
+        ("restormer", RESTORMER | {"expansion": 2.665, "layer_norm": "WithBias", "dim": 48}),
+        ("nafnet", NAFNET | {"encoders": [0, 1], "decoders": [1, 0], "middle": 1}),
+        ("nafnet", NAFNET | {"encoders": [], "decoders": [], "middle": 2}),
         ("kernel_wizard", WIZARD | {"kernel_dim": 12, "kernel_blocks": 0, "variational": False, "reductions": 1}),
         ("kernel_wizard", WIZARD | {"nf": 3, "reductions": 2, "shrinks": 0, "tail": 7}),
         ("kernel_wizard", WIZARD | {"front_blocks": 0, "back_blocks": 0, "reductions": 3, "shrinks": 1}),
@@ -149,6 +153,70 @@ def fresh(module):
     """Random variables without compiling the initialisers."""
     rng = np.random.default_rng(0)
     return jax.tree.map(lambda like: rng.standard_normal(like.shape, np.float32), weights.template(module))
+
+
+def test_biases_of_restormer_are_where_the_original_has_them():
+    state = weights.to_torch_state(
+        fresh(models.create("restormer", **RESTORMER | {"num_blocks": [2, 1, 1, 1], "bias": True}))
+    )
+    biases = [name for name in state if name.endswith(".bias") and ".norm" not in name]
+    # Six in each of ten blocks, two that reduce channels and the last; the first convolution has none.
+    assert len(biases) == 63 and "patch_embed.proj.bias" not in state
+
+
+def kernel(*shape):
+    return np.zeros(shape, np.float32)
+
+
+def without(state, pattern):
+    return {name: array for name, array in state.items() if not re.search(pattern, name)}
+
+
+# Options of the published classes that we do not build: what tells them, and what the message names.
+REFUSED = {
+    "dual_pixel_task": ("restormer", RESTORMER, lambda s: s | {"skip_conv.weight": kernel(16, 8, 1, 1)}),
+    "inp_channels .here 1.": ("restormer", RESTORMER, lambda s: s | {"patch_embed.proj.weight": kernel(8, 1, 3, 3)}),
+    "out_channels .here 4.": ("restormer", RESTORMER, lambda s: s | {"output.weight": kernel(4, 16, 3, 3)}),
+    "num_blocks": ("restormer", RESTORMER, lambda s: without(s, "encoder_level2")),
+    "img_channel .here 1.": ("nafnet", NAFNET, lambda s: s | {"intro.weight": kernel(8, 1, 3, 3)}),
+    "input_nc .here 1. and output_nc .here 2.": (
+        "resnet",
+        RESNET,
+        lambda s: s | {"model.1.weight": kernel(64, 1, 7, 7), "model.19.weight": kernel(2, 64, 7, 7)},
+    ),
+    "padding_type": ("resnet", RESNET, lambda s: {k.replace("block.1.", "block.0."): x for k, x in s.items()}),
+    "norm_layer": ("resnet", RESNET, lambda s: without(s, "model.[14].bias")),
+    "output_nc .here 1.": ("unet", UNET, lambda s: s | {"model.model.4.weight": kernel(1, 8, 5, 5)}),
+    "norm_layer differ": ("unet", UNET, lambda s: without(s, "model.0.bias")),
+    "input_nc .here 2.": ("patchgan", PATCHGAN, lambda s: s | {"model.0.weight": kernel(8, 2, 4, 4)}),
+    "norm_layer differ .*": ("patchgan", PATCHGAN, lambda s: without(s, "model.[258].bias")),
+    "netD": ("patchgan", PATCHGAN, lambda s: {"net.0.weight": kernel(64, 3, 1, 1)}),
+    "use_sharp": ("kernel_wizard", WIZARD, lambda s: s | {"kernel_extractor.model.1.weight": kernel(4, 4, 7, 7)}),
+    "norm differ": ("kernel_wizard", WIZARD, lambda s: s | {"kernel_extractor.model.1.bias": kernel(4)}),
+    "padding_type differ": (
+        "kernel_wizard",
+        WIZARD,
+        lambda s: {k.replace("conv_block.1.", "conv_block.0."): x for k, x in s.items()},
+    ),
+}
+
+
+@pytest.mark.parametrize("option", REFUSED)
+def test_options_that_are_not_supported_are_refused_by_name(option):
+    name, hyper, alter = REFUSED[option]
+    state = alter(weights.to_torch_state(fresh(models.create(name, **hyper))))
+    with pytest.raises(ValueError, match=f"{option}.*that variant is not supported"):
+        recognition.identify(state)
+
+
+def test_statistics_of_old_instance_norms_are_dropped():
+    state = weights.to_torch_state(fresh(models.create("resnet", **RESNET | {"ngf": 2})))
+    old = state | {f"model.2.{name}": kernel(2) for name in ("running_mean", "running_var", "num_batches_tracked")}
+    name, hyper = recognition.identify(old)
+    assert (name, hyper["norm"]) == ("resnet", "instance")
+    kept, dropped = weights.drop_unused(name, old)
+    assert dropped == ["model.2.running_mean", "model.2.running_var"]
+    weights.from_torch_state(kept, weights.template(models.create(name, **hyper)))
 
 
 def test_layouts():

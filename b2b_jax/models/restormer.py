@@ -111,8 +111,8 @@ class Restormer(nn.Module):
     dim: channels at the top, doubled at each of three reductions; the decoder's top level and the refinement work on
     2 dim. num_blocks, heads: of the four levels. num_refinement_blocks: blocks at full size after the decoder.
     expansion: hidden channels of the feed-forward, as a multiple of the block's. bias: whether convolutions have one
-    (those that resize never do). layer_norm: 'WithBias' or 'BiasFree'. Sides are padded by reflection to multiples of
-    8, as in the published evaluation. ValueError: not four levels, or an unknown layer norm.
+    (the first, and those that resize, never do). layer_norm: 'WithBias' or 'BiasFree'. Sides are padded by reflection
+    to multiples of 8, as in the published evaluation. ValueError: not four levels, or an unknown layer norm.
     """
 
     dim: int = 48
@@ -135,7 +135,8 @@ class Restormer(nn.Module):
             raise ValueError(f"Restormer has four levels, got num_blocks {self.num_blocks} and heads {self.heads}")
         h, w, c = x.shape[1:]
         padded = layers.pad_to_multiple(x, self.stride, "reflect")
-        y = self._decode(self._encode(self._conv("patch_embed.proj", padded, self.dim)))
+        y = layers.Conv(self.dim, 3, use_bias=False, dtype=self.dtype, name="patch_embed.proj")(padded)
+        y = self._decode(self._encode(y))
         y = self._blocks("refinement", y, self.num_refinement_blocks, 0)
         return (padded + self._conv("output", y, c))[:, :h, :w]
 

@@ -12,13 +12,13 @@ from ml_collections import ConfigDict, config_flags
 
 from b2b_jax import sharding
 from b2b_jax.data import blur
-from b2b_jax.data.camera import RESPONSES
 from b2b_jax.data.degradation import DEGRADATIONS
+from b2b_jax.data.sensor import RESPONSES
 from b2b_jax.data.synthetic import FRAME_KINDS
 from b2b_jax.errors import UserError
 from b2b_jax.images import ImageError
-from b2b_jax.training.run import Run
-from b2b_jax.training.stages import common
+from b2b_jax.stages import common
+from b2b_jax.stages.run import Run
 
 USAGE = "Usage: python -m b2b_jax.main --config configs/NAME.py[:VARIANT] [--workdir DIR] [--config.KEY=VALUE …]"
 

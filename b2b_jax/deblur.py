@@ -43,16 +43,19 @@ import numpy as np
 from clu.parameter_overview import count_parameters
 from tqdm import tqdm
 
+from b2b_jax import networks
+from b2b_jax.compilation import enable_compilation_cache
 from b2b_jax.errors import UserError
 from b2b_jax.files import read_json
 from b2b_jax.images import ImageError
-from b2b_jax.inference import jobs, overlap, panels, photos, pipeline, tiles, video
+from b2b_jax.inference import background, jobs, panels, photos, tiles, video
+from b2b_jax.inference.chain import Chain
 from b2b_jax.inference.jobs import RESTORED, SIDE_BY_SIDE, TRANSLATED, Job, Jobs
 from b2b_jax.inference.photos import Photo
-from b2b_jax.inference.pipeline import Chain, Network
 from b2b_jax.inference.tiles import Restorer
 from b2b_jax.inference.video_writer import VideoError
 from b2b_jax.models.kernel_wizard import KernelWizard
+from b2b_jax.networks import Network
 
 STOPPED = "Stopped; nothing is half-written, and the same command goes on from here."
 
@@ -154,15 +157,15 @@ class Choice(NamedTuple):
 
 def load_restorer(choice: Choice, args: argparse.Namespace) -> Restorer:
     """The networks of the call, ready to run; UserError when they are missing or do not turn photos into photos."""
-    dtype = pipeline.compute_dtype("auto")
+    dtype = networks.compute_dtype("auto")
     translator = load(choice.translator, dtype) if choice.translator else None
     deblurrer = load(choice.deblurrer, dtype)
     size = getattr(deblurrer.module, "train_size", 0) if choice.train_size is None else choice.train_size
-    deblurrer = pipeline.with_local_means(deblurrer, size > 0, size)
-    networks = [network for network in (translator, deblurrer) if network]
-    pipeline.enable_compilation_cache()
-    restorer = Restorer(Chain(networks, keep=2 if args.keep_translated else 1), args.tile, args.overlap)
-    names = " → ".join(f"{type(n.module).__name__} ({count_parameters(n.variables):,} parameters)" for n in networks)
+    deblurrer = networks.with_local_means(deblurrer, size > 0, size)
+    chain = [network for network in (translator, deblurrer) if network]
+    enable_compilation_cache()
+    restorer = Restorer(Chain(chain, keep=2 if args.keep_translated else 1), args.tile, args.overlap)
+    names = " → ".join(f"{type(n.module).__name__} ({count_parameters(n.variables):,} parameters)" for n in chain)
     print(f"{names}, {dtype.name} on {jax.devices()[0].device_kind}")
     return restorer
 
@@ -187,14 +190,14 @@ def from_run(folder: Path) -> Choice:
     config = read_json(folder / "config.json")
     if not config:
         raise UserError(f"{folder} is no run's folder: it holds no config.json")
-    paths = [config[stage]["weights"] or folder / stage / pipeline.WEIGHTS for stage in ("translator", "deblurrer")]
+    paths = [config[stage]["weights"] or folder / stage / networks.WEIGHTS for stage in ("translator", "deblurrer")]
     network = config["deblurrer"]["network"]
     return Choice(*map(Path, paths), network.get("train_size", 0) if network.get("local") else 0)
 
 
 def load(path: Path, dtype: np.dtype) -> Network:
     """Reads a network that turns images into images; UserError for any other."""
-    network = pipeline.load(path, dtype)
+    network = networks.load(path, dtype)
     # Those have a stride; so has the KernelWizard, which blurs. Tracing one to see would take as long as loading it.
     if not hasattr(network.module, "stride") or isinstance(network.module, KernelWizard):
         raise UserError(f"{path} holds a {type(network.module).__name__}, which does not turn photos into photos")
@@ -210,7 +213,7 @@ def run(todo: list[Job], restorer: Restorer) -> list[str]:
     While a photo or video is restored, the photo after it is read and the one before it written.
     """
     bad: dict[Path, str] = {}
-    with overlap.ahead(read_photo, todo, 1) as started, overlap.behind(1) as later:
+    with background.ahead(read_photo, todo, 1) as started, background.behind(1) as later:
         for job, reading in tqdm(
             started, desc="files", total=len(todo), unit="file", dynamic_ncols=True, disable=len(todo) == 1
         ):

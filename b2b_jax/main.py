@@ -24,15 +24,15 @@ from absl import logging
 from ml_collections import ConfigDict
 
 from b2b_jax import commandline, record, sharding
+from b2b_jax.compilation import enable_compilation_cache
 from b2b_jax.errors import UserError
 from b2b_jax.evaluation import evaluate, summary
 from b2b_jax.files import lock, remove_drafts
 from b2b_jax.images import ImageError
-from b2b_jax.inference.pipeline import enable_compilation_cache
+from b2b_jax.stages import blur_extractor, deblurrer, translator
+from b2b_jax.stages.run import Run
 from b2b_jax.training import loop, signals
 from b2b_jax.training.checkpoint import CheckpointError
-from b2b_jax.training.run import Run
-from b2b_jax.training.stages import blur_extractor, deblurrer, translator
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -211,7 +211,7 @@ def check(run: Run, pending: list[str]) -> None:
     for stage in ("deblurrer", "blur_extractor", "translator"):
         given = run.config[stage].weights
         if given and not Path(given).is_file():
-            problems.append(f"{stage}.weights is {given}: no such file; make it with tools/convert_weights.py")
+            problems.append(f"{stage}.weights is {given}: no such file; make it with b2b_jax.convert")
         elif given:
             run.network(stage)
     if problems:

@@ -8,7 +8,7 @@ from ml_collections import ConfigDict
 from b2b_jax.data import domains, survey
 from b2b_jax.errors import UserError
 from b2b_jax.files import read_json, write_json
-from b2b_jax.training.run import Run
+from b2b_jax.stages.run import Run
 
 FIXED = (
     "seed",

@@ -21,12 +21,12 @@ from absl import flags
 from tqdm import tqdm
 
 from b2b_jax import commandline, images
+from b2b_jax.compilation import enable_compilation_cache
 from b2b_jax.data import domains, pipeline
 from b2b_jax.errors import UserError
-from b2b_jax.inference.pipeline import enable_compilation_cache
-from b2b_jax.training import gan
-from b2b_jax.training.run import Run
-from b2b_jax.training.stages import blur_extractor, translator
+from b2b_jax.method import blur2blur
+from b2b_jax.stages import blur_extractor, translator
+from b2b_jax.stages.run import Run
 
 OUTPUT = flags.DEFINE_string("output", None, "Folder to write: new, or empty.")
 COUNT = flags.DEFINE_integer("count", 100, "How many photos to write.", lower_bound=1)
@@ -75,7 +75,7 @@ def synthesize(run: Run, count: int) -> Iterator[tuple[np.ndarray, np.ndarray | 
     source, batch = run.config.known_blur.source, min(count, run.config.translator.batch)
     extractor = blur_extractor.load(run) if source == "extractor" else None
     frozen = {"blur_extractor": extractor.variables} if extractor else {}
-    make, key = jax.jit(gan.make_known_blur(extractor and extractor.module)), jax.random.key(run.config.seed)
+    make, key = jax.jit(blur2blur.make_known_blur(extractor and extractor.module)), jax.random.key(run.config.seed)
     supplies = domains.KNOWN_BLUR[source](run.config, run.known, run.unknown)
     twin = {"sharp": "sharp"} if source in ("paired", "synthetic") else {}
     settings = run.config.translator

@@ -28,14 +28,14 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from b2b_jax import torch_files
+from b2b_jax.formats import torch_files
 from b2b_jax.models import create
-from b2b_jax.recognition import State
+from b2b_jax.models.recognition import State
 
 Variables = dict[str, Any]
 
 METADATA = "b2b_jax"  # one entry, in JSON: safetensors writes several in an order that changes from run to run
-ADVICE = "tools/convert_weights.py converts checkpoints of PyTorch"
+ADVICE = "b2b_jax.convert converts checkpoints of PyTorch"
 # What a published checkpoint holds beyond the network that we build.
 UNUSED = {"vgg": ("classifier.",)}
 # What an exported network may lack, having been exported for its last image alone: what makes the coarse ones.

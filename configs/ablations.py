@@ -9,7 +9,7 @@ generator: mimo_unet (8 residual blocks a stage) or mimo_unet_plus (20).
 size: the share of both piles that is used, 0 to 1; generated scenes only (demo).
 
 The third word is the dataset: reds (default), gopro, rsblur, rb2v, demo, or quick: demo.py:quick, which proves the
-plumbing and whose scores mean nothing. tools/sweep.py runs a list of such commands, tools/make_tables.py prints the
+plumbing and whose scores mean nothing. b2b_jax.sweep runs a list of such commands, b2b_jax.tables prints the
 tables. No cell changes the deblurrer: train it once and give it to the others with --config.deblurrer.weights. Hours,
 hardware and expected scores: as in the dataset's own file. The demo's ratio cells take five minutes each on two busy
 cores, the deblurrer given; of the other datasets none has been run to its end here.

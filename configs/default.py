@@ -37,7 +37,7 @@ def data() -> ConfigDict:
             "unknown_path": "",  # the same for the camera's
             "known_variant": "",  # gopro: blur ("", linear response) | blur_gamma
             "unknown_variant": "",  # the same for the camera's
-            "prepared": "prepared",  # folder below root that tools/prepare_data.py filled; read where no path is given
+            "prepared": "prepared",  # folder below root that b2b_jax.prepare filled; read where no path is given
             "prepare": False,  # fill it where it lacks a dataset: as much disk as the download, for few large reads
             "unknown_blur": "",  # your camera's blurry photos and videos (any nesting); replaces the layout's
             "unknown_sharp": "",  # your camera's sharp photos and videos of other scenes
@@ -120,7 +120,7 @@ def deblurrer() -> ConfigDict:
     """The network that removes the known blur, trained on known pairs, then frozen."""
     return ConfigDict(
         {
-            "weights": "",  # a .safetensors of tools/convert_weights.py: loaded instead of trained
+            "weights": "",  # a .safetensors of b2b_jax.convert: loaded instead of trained
             "network": ConfigDict(
                 {
                     "name": "nafnet",
@@ -170,7 +170,7 @@ def blur_extractor() -> ConfigDict:
     """KernelWizard (arXiv 2104.00317), which learns to move the known blur; used when known_blur.source=extractor."""
     return ConfigDict(
         {
-            "weights": "",  # a .safetensors of tools/convert_weights.py: loaded instead of trained
+            "weights": "",  # a .safetensors of b2b_jax.convert: loaded instead of trained
             "network": ConfigDict(
                 {
                     "name": "kernel_wizard",
@@ -305,7 +305,7 @@ def evaluation() -> ConfigDict:
             "true_kernels": False,  # also train a translator towards the true known kernels (generated blur only)
             "photographs": False,  # also score scikit-image's photographs under scenes.unknown_kernel
             "examples": 6,  # before/after pictures in the report, evenly spread over the set
-            "ablation": "",  # the cell of configs/ablations.py that this run is, for tools/make_tables.py
+            "ablation": "",  # the cell of configs/ablations.py that this run is, for b2b_jax.tables
             "extremes": 2,  # and those of the largest and of the smallest gain, as many of each
             "converter": converter(),
         }

@@ -9,8 +9,8 @@ from skimage import data
 from b2b_jax import images, metrics, weights
 from b2b_jax.errors import UserError
 from b2b_jax.evaluation import alignment, lpips
-from b2b_jax.inference.pipeline import Network
 from b2b_jax.models.vgg import VGG, WIDTHS
+from b2b_jax.networks import Network
 
 # ------------------------------------------------------------------------------------------------------------ alignment
 

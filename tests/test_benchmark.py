@@ -14,11 +14,10 @@ import pytest
 from helpers import FLAGS
 
 from b2b_jax.models.convolution import conv
+from tools.bench import measure
 
 ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT / "tools"))
 
-import measure  # noqa: E402
 
 TINY = ("--config.translator.batch=2", "--config.translator.generator.base_channels=4", "--config.translator.crop=48")
 

@@ -11,11 +11,11 @@ from scipy import ndimage
 from b2b_jax import models, weights
 from b2b_jax.errors import UserError
 from b2b_jax.evaluation import converter, summary
+from b2b_jax.method import blur2blur
 from b2b_jax.models.classifier import ResNet18
 from b2b_jax.models.layers import pyramid
 from b2b_jax.models.patchgan import multiscale
-from b2b_jax.training import gan
-from b2b_jax.training.run import Run
+from b2b_jax.stages.run import Run
 from configs import default, demo
 
 
@@ -45,7 +45,7 @@ def test_the_classifier_learns_to_tell_two_blurs_apart():
     config.update(augment=False, color_jitter=0.0)
     network, adam = ResNet18(width=8, input="gradient"), optax.adam(1e-3)
     state = jit(lambda key: converter.init(network, adam, 32, key))(jax.random.key(0))
-    step, losses = jit(converter.make_step(network, adam, gan.make_known_blur(None), config)), []
+    step, losses = jit(converter.make_step(network, adam, blur2blur.make_known_blur(None), config)), []
     for i in range(60):
         batch = {"unknown_blur": noise(8, 2 * i, "horizontal"), "known_blur": noise(8, 2 * i + 1, "vertical")}
         state, metrics = step(state, {}, batch, jax.random.key(1))

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers.trees import SCENES, write_tree
 from scipy import signal
-from trees import SCENES, write_tree
 
 from b2b_jax import images
 from b2b_jax.data import blur, domains, pipeline, split

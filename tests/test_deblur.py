@@ -20,8 +20,8 @@ from PIL import ExifTags, Image, ImageCms
 
 from b2b_jax import deblur, images, models, weights
 from b2b_jax.inference import photos as photos_module
-from b2b_jax.inference import pipeline
 from b2b_jax.inference.tiles import Restorer
+from b2b_jax.networks import apply
 
 RNG = np.random.default_rng(0)
 H, W = 16, 24
@@ -177,7 +177,7 @@ def test_an_output_within_the_folder_is_no_input(call, tmp_path):
 def reference(path: Path, photo: np.ndarray, **changes) -> np.ndarray:
     """The photo (h, w, 3) in [0, 1] through the network of a file, with changed hyper-parameters."""
     module, variables = weights.load(path)
-    return np.asarray(jit(lambda x: pipeline.apply(module.clone(**changes), variables, x))(photo[None]))[0]
+    return np.asarray(jit(lambda x: apply(module.clone(**changes), variables, x))(photo[None]))[0]
 
 
 def folder_of_a_run(tmp_path: Path, networks: dict, **network) -> Path:

@@ -8,7 +8,7 @@ from PIL import Image
 from scipy import stats
 
 from b2b_jax import images
-from b2b_jax.data import blur, camera, degradation, domains, pipeline
+from b2b_jax.data import blur, degradation, domains, pipeline, sensor
 from b2b_jax.data.sources import Photos
 from b2b_jax.data.synthetic import Degraded, averages
 from b2b_jax.errors import UserError
@@ -117,9 +117,9 @@ def test_what_does_not_fit_says_so(spec, wanted):
 # --------------------------------------------------------------------------------------------------------------- camera
 
 
-@pytest.mark.parametrize("name", camera.RESPONSES)
+@pytest.mark.parametrize("name", sensor.RESPONSES)
 def test_a_response_and_its_inverse(name):
-    respond, light = camera.RESPONSES[name]
+    respond, light = sensor.RESPONSES[name]
     x = np.linspace(0, 1, 1001)
     np.testing.assert_allclose(respond(light(x)), x, atol=1e-6)
     assert respond(0.0) == 0 and abs(respond(1.0) - 1) < 1e-12 and (np.diff(respond(x)) > 0).all()
@@ -128,13 +128,13 @@ def test_a_response_and_its_inverse(name):
 def test_srgb_is_the_standards():
     """Points of IEC 61966-2-1: 8-bit values and their light."""
     for value, light in ((10, 0.0030353), (11, 0.0033465), (128, 0.2158605), (188, 0.5028865), (255, 1.0)):
-        assert abs(float(camera.srgb_light(value / 255)) - light) < 1e-6
+        assert abs(float(sensor.srgb_light(value / 255)) - light) < 1e-6
 
 
-@pytest.mark.parametrize("name", camera.RESPONSES)
+@pytest.mark.parametrize("name", sensor.RESPONSES)
 def test_averages_of_frames_are_made_as_light(name):
     frames = np.random.default_rng(1).random((5, 4, 6, 3))
-    found = camera.average_frames(frames, name)
+    found = sensor.average_frames(frames, name)
     for row, column, channel in np.ndindex(4, 6, 3):
         values = frames[:, row, column, channel]
         if name == "gamma":
@@ -142,7 +142,7 @@ def test_averages_of_frames_are_made_as_light(name):
         elif name == "linear":
             wanted = np.mean(values)
         else:
-            wanted = float(camera.srgb_response(np.mean([float(camera.srgb_light(v)) for v in values])))
+            wanted = float(sensor.srgb_response(np.mean([float(sensor.srgb_light(v)) for v in values])))
         assert abs(found[row, column, channel] - wanted) < 1e-9
     assert (found >= frames.min(0) - 1e-9).all() and (found <= frames.max(0) + 1e-9).all()
 
@@ -151,14 +151,14 @@ def test_saturation_is_restored_where_frames_were_clipped():
     frames = np.full((4, 1, 3, 1), 0.5)
     frames[:2, 0, 1] = 1.0
     frames[:, 0, 2] = 1.0
-    found = camera.saturate(np.full((1, 3, 1), 0.25), frames, strength=0.5)
+    found = sensor.saturate(np.full((1, 3, 1), 0.25), frames, strength=0.5)
     np.testing.assert_allclose(found[0, :, 0], [0.25, 0.25 + 0.5 * 2 / 4, 0.25 + 0.5])
-    assert camera.saturate(np.full((1, 3, 1), 0.9), frames, strength=1.5).max() == 1
+    assert sensor.saturate(np.full((1, 3, 1), 0.9), frames, strength=1.5).max() == 1
 
 
 def test_the_mosaic_is_red_green_green_blue():
     image = np.random.default_rng(2).random((5, 7, 3))
-    raw = camera.mosaic(image)
+    raw = sensor.mosaic(image)
     for row, column in np.ndindex(5, 7):
         channel = {(0, 0): 0, (0, 1): 1, (1, 0): 1, (1, 1): 2}[row % 2, column % 2]
         assert raw[row, column] == image[row, column, channel]
@@ -166,7 +166,7 @@ def test_the_mosaic_is_red_green_green_blue():
 
 def test_demosaicing_is_the_mean_of_the_nearest_of_each_channel():
     raw = np.random.default_rng(3).random((8, 10))
-    found = camera.demosaic(raw)
+    found = sensor.demosaic(raw)
     seen = lambda row, column: {(0, 0): 0, (0, 1): 1, (1, 0): 1, (1, 1): 2}[row % 2, column % 2]  # noqa: E731
     for row in range(1, 7):
         for column in range(1, 9):
@@ -185,39 +185,39 @@ def test_demosaicing_is_the_mean_of_the_nearest_of_each_channel():
 
 
 def test_a_grey_mosaic_is_a_grey_photo_to_its_borders():
-    np.testing.assert_allclose(camera.demosaic(np.full((7, 9), 0.3)), 0.3, atol=1e-12)
+    np.testing.assert_allclose(sensor.demosaic(np.full((7, 9), 0.3)), 0.3, atol=1e-12)
 
 
 def test_noise_has_its_mean_variance_and_shape():
     rng, shot, read = np.random.default_rng(4), 1e-3, 5e-3
     for x in (0.0, 0.01, 0.5):
-        found = camera.add_noise(rng, np.full(200_000, x), shot, read)
+        found = sensor.add_noise(rng, np.full(200_000, x), shot, read)
         assert abs(found.mean() - x) < 4 * np.sqrt((shot * x + read**2) / 200_000)
         assert abs(found.var() / (shot * x + read**2) - 1) < 0.03
-    assert stats.kstest(camera.add_noise(rng, np.zeros(10_000), shot, read) / read, "norm").pvalue > 1e-3
+    assert stats.kstest(sensor.add_noise(rng, np.zeros(10_000), shot, read) / read, "norm").pvalue > 1e-3
 
 
 def test_a_photo_of_grey_without_noise_is_that_grey():
-    silent = camera.Sensor(shot=(1e-12, 1e-12), read=(0.0, 0.0))
+    silent = sensor.Sensor(shot=(1e-12, 1e-12), read=(0.0, 0.0))
     for level in (0.0, 0.2, 0.9):
-        found = camera.photograph(np.random.default_rng(5), camera.srgb_light(np.full((8, 8, 3), level)), silent)
+        found = sensor.photograph(np.random.default_rng(5), sensor.srgb_light(np.full((8, 8, 3), level)), silent)
         assert found.dtype == np.float32
         np.testing.assert_allclose(found, level, atol=1e-4)
 
 
 def test_a_smooth_photo_survives_a_camera_without_noise():
-    silent, photo = camera.Sensor(shot=(1e-12, 1e-12), read=(0.0, 0.0)), 0.2 + 0.5 * smooth()
-    found = camera.photograph(np.random.default_rng(6), camera.srgb_light(photo), silent)
+    silent, photo = sensor.Sensor(shot=(1e-12, 1e-12), read=(0.0, 0.0)), 0.2 + 0.5 * smooth()
+    found = sensor.photograph(np.random.default_rng(6), sensor.srgb_light(photo), silent)
     assert np.abs(found - photo).mean() < 0.01
 
 
 def test_realistic_blur_of_frames_is_their_average_but_for_noise_and_highlights():
     frames = np.stack([np.roll(0.2 + 0.5 * smooth(), shift, axis=1) for shift in range(5)])
-    silent = camera.Sensor(shot=(1e-12, 1e-12), read=(0.0, 0.0))
-    found = camera.realistic_blur(np.random.default_rng(7), frames, silent)
-    assert np.abs(found - camera.average_frames(frames, "srgb"))[:, 5:].mean() < 0.01
+    silent = sensor.Sensor(shot=(1e-12, 1e-12), read=(0.0, 0.0))
+    found = sensor.realistic_blur(np.random.default_rng(7), frames, silent)
+    assert np.abs(found - sensor.average_frames(frames, "srgb"))[:, 5:].mean() < 0.01
     frames[:, 8:14, 20:26] = 1.0
-    bright = camera.realistic_blur(np.random.default_rng(7), frames, silent)
+    bright = sensor.realistic_blur(np.random.default_rng(7), frames, silent)
     assert bright[9:13, 21:25].min() > 0.999
 
 

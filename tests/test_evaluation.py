@@ -13,7 +13,8 @@ from b2b_jax.data.sources import ArraySource
 from b2b_jax.errors import UserError
 from b2b_jax.evaluation import evaluate, examples, filters, photographs, progress, summary
 from b2b_jax.evaluation.scoring import Clock, Scores, Sheet
-from b2b_jax.training.run import WEIGHTS, Run
+from b2b_jax.networks import WEIGHTS
+from b2b_jax.stages.run import Run
 from configs import demo
 
 

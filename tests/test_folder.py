@@ -5,16 +5,15 @@ import json
 import av
 import numpy as np
 import pytest
-from trees import write
+from helpers.trees import write
 
-from b2b_jax import images, record
+from b2b_jax import images, prepare, record
 from b2b_jax.data import domains, folder, frames, prepared, survey
 from b2b_jax.data.photo import Photo, read
 from b2b_jax.data.sharpness import laplacian_variance
 from b2b_jax.errors import UserError
-from b2b_jax.training.curriculum import laplacian_variance as curriculum_variance
+from b2b_jax.method.curriculum import laplacian_variance as curriculum_variance
 from configs import camera
-from tools import prepare_data
 
 VIDEOS = {"every": 1, "limit": 0, "thin": 0.0}
 
@@ -173,7 +172,7 @@ def test_a_prepared_folder_is_a_pile(tmp_path):
     for name in ("shots", "clear"):
         write_mixed(tmp_path / name)
         arguments = ["--every", "1", "--limit", "0", "--thin", "0", "--output", f"{tmp_path}/packed/{name}"]
-        assert prepare_data.main(["folder", "--source", f"{tmp_path}/{name}", *arguments]) == 0
+        assert prepare.main(["folder", "--source", f"{tmp_path}/{name}", *arguments]) == 0
     raw = domains.open_unknown(own_config(tmp_path))
     config = own_config(tmp_path)
     config.data.update(unknown_blur=f"{tmp_path}/packed/shots", unknown_sharp=f"{tmp_path}/packed/clear")
@@ -187,7 +186,7 @@ def test_a_prepared_folder_is_a_pile(tmp_path):
 def test_a_folder_without_photos_is_refused_by_the_tool(tmp_path, capsys):
     (tmp_path / "empty").mkdir()
     for source, wanted in (("empty", "no photos in"), ("nowhere", "no such folder")):
-        assert prepare_data.main(["folder", "--source", f"{tmp_path}/{source}", "--output", f"{tmp_path}/o"]) == 2
+        assert prepare.main(["folder", "--source", f"{tmp_path}/{source}", "--output", f"{tmp_path}/o"]) == 2
         assert wanted in capsys.readouterr().err
 
 

@@ -12,8 +12,9 @@ import pytest
 from flax.traverse_util import flatten_dict
 from helpers import reference
 
-from b2b_jax import models, recognition, weights
+from b2b_jax import models, weights
 from b2b_jax.formats import bundles, flax_trees, npz, tfjs
+from b2b_jax.models import recognition
 
 SCOPE = "StatefulPartitionedCall/jax2tf_apply_/Wrapper/backbone/"
 # Path in flax, the operation that takes it, its end of the name, and how TensorFlow lays the array out.

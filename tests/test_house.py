@@ -11,36 +11,24 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGE = sorted((ROOT / "b2b_jax").rglob("*.py"))
 TOOLS = sorted((ROOT / "tools").rglob("*.py"))
-RIVALS = sorted((ROOT / "tools").glob("torch_*.py"))  # what we are compared with
+RIVALS = sorted((ROOT / "tools" / "bench").glob("torch_*.py"))  # what we are compared with
 CONFIGS = sorted((ROOT / "configs").glob("*.py"))
 PHOTOS = [path for path in PACKAGE if path.parent.name == "data" or path.name in ("decoding.py", "images.py")]
 
 # Floors of the house: a module imports from lower floors, from its own package, and a leaf from leaves.
 FLOORS = [
     # the leaves
-    {
-        "b2b_jax",
-        "decoding",
-        "errors",
-        "files",
-        "formats",
-        "huge_pages",
-        "images",
-        "losses",
-        "metrics",
-        "niqe",
-        "sharding",
-        "torch_files",
-    },
-    {"models", "data"},
-    {"recognition"},
+    {"b2b_jax", "compilation", "decoding", "errors", "files", "huge_pages", "images", "losses", "metrics", "niqe"},
+    {"sharding"},
+    {"models", "data", "formats"},
     {"weights"},
-    {"inference"},
-    {"training"},
+    {"networks"},
+    {"inference", "training"},
     {"method"},
+    {"stages"},
     {"evaluation"},
     {"commandline", "record"},
-    {"main", "deblur", "synthesize"},
+    {"convert", "deblur", "main", "prepare", "sweep", "synthesize", "tables"},
 ]
 FLOOR = {name: number for number, names in enumerate(FLOORS) for name in names}
 

@@ -4,7 +4,7 @@ import itertools
 import json
 
 import pytest
-from trees import TREES, VARIANTS, write, write_tree
+from helpers.trees import TREES, VARIANTS, write, write_tree
 
 from b2b_jax.data import finding
 from b2b_jax.data.layouts import LAYOUTS

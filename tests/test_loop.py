@@ -23,10 +23,10 @@ from b2b_jax.data import pipeline
 from b2b_jax.data.sources import ArraySource
 from b2b_jax.errors import UserError
 from b2b_jax.evaluation import summary
+from b2b_jax.stages.run import Run
 from b2b_jax.training import checkpoint, loop
 from b2b_jax.training import state as states
 from b2b_jax.training.checkpoint import CheckpointError
-from b2b_jax.training.run import Run
 from configs import default
 
 ROOT = Path(__file__).parents[1]

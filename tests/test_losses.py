@@ -8,9 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from helpers import assert_close, jit, nhwc
-from parity import golden, vgg_weights
+from helpers.networks import images, load
+from helpers.parity import golden, vgg_weights
 from scipy import ndimage
-from test_models import images, load
 
 from b2b_jax import losses, models
 from b2b_jax.models import vgg

@@ -8,42 +8,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax import linen as nn
 from flax.traverse_util import flatten_dict
 from helpers import REFERENCE, assert_close, jit, torch_shapes
+from helpers.networks import KEY, images, random_variables, small_wizard
 
-from b2b_jax import models, torch_files, weights
+from b2b_jax import models, weights
 from b2b_jax.models import convolution, convolution_cpu, layers, nafnet, patchgan, restormer, vgg
-
-KEY = jax.random.key(0, impl="rbg")  # compiles faster than the default
 
 
 @pytest.fixture(autouse=True)
 def full_precision():
     with jax.default_matmul_precision("float32"):
         yield
-
-
-def load(module: nn.Module, name: str, size: int = 32) -> dict:
-    """The weights of a reference checkpoint as variables of a module."""
-    like = jax.eval_shape(module.init, KEY, jnp.zeros((1, size, size, 3)))
-    return weights.from_torch_state(torch_files.state_dict(torch_files.read(REFERENCE / f"{name}.pth")), like)
-
-
-def positive_variance(path: tuple, x: np.ndarray) -> np.ndarray:
-    return np.abs(x) if path[-1].key == "var" else x
-
-
-def random_variables(module: nn.Module, x: jax.Array) -> dict:
-    """Variables without the initialisers, whose random numbers take long to compile."""
-    rng = np.random.default_rng(0)
-    shapes = jax.eval_shape(module.init, KEY, x)
-    variables = jax.tree.map(lambda leaf: rng.normal(0, 0.1, leaf.shape).astype(np.float32), shapes)
-    return jax.tree_util.tree_map_with_path(positive_variance, variables)
-
-
-def images(*shape: int) -> jax.Array:
-    return jax.random.uniform(jax.random.key(7), shape)
 
 
 # ---- layers ----
@@ -409,12 +385,6 @@ def test_resunet_has_the_published_numbers_layer_by_layer():
 
 
 # ---- KernelWizard ----
-
-
-def small_wizard(**hyper) -> tuple[nn.Module, dict, jax.Array]:
-    hyper = {"nf": 4, "kernel_dim": 8, "front_blocks": 0, "back_blocks": 0, "kernel_blocks": 1, "reductions": 2} | hyper
-    module, x = models.create("kernel_wizard", **hyper), images(2, 32, 48, 3)
-    return module, random_variables(module, x), x
 
 
 def test_a_code_shrinks_with_the_reductions_and_is_sure_unless_variational():

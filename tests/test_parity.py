@@ -5,7 +5,7 @@ import json
 import jax
 import pytest
 from helpers import assert_close, reference
-from parity import NETWORKS, OPS, golden, operator
+from helpers.parity import NETWORKS, OPS, golden, operator
 
 # Compared elsewhere: the rounding of photos (test_images).
 ELSEWHERE = {"float_to_uint8"}

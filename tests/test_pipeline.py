@@ -4,18 +4,18 @@ import hashlib
 
 import numpy as np
 import pytest
+from helpers.trees import write_tree
 from PIL import Image
 from test_data import labelled
-from trees import write_tree
 
 from b2b_jax import images
 from b2b_jax.data import pipeline
 from b2b_jax.data.photo import Photo
 from b2b_jax.data.skipping import BadPhotos, Skipping
 from b2b_jax.data.sources import ArraySource, Pairs, Photos
+from b2b_jax.stages import blur_extractor, deblurrer, translator
+from b2b_jax.stages.run import Run
 from b2b_jax.training import loop
-from b2b_jax.training.run import Run
-from b2b_jax.training.stages import blur_extractor, deblurrer, translator
 from configs import demo, reds
 
 PHOTOS, BATCH = 8, 4

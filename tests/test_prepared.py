@@ -7,15 +7,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from trees import VARIANTS, write_tree
+from helpers.trees import VARIANTS, write_tree
 
-from b2b_jax import images
+from b2b_jax import images, prepare
 from b2b_jax.data import builders, domains, finding, pipeline, prepared
 from b2b_jax.data.sharpness import laplacian_variance
 from b2b_jax.data.sources import Pairs
 from b2b_jax.errors import UserError
 from configs import reds
-from tools import prepare_data
 
 ROOT = Path(__file__).parents[1]
 
@@ -34,7 +33,7 @@ def command(tmp_path):
             write_tree(tmp_path / name, name)
         variant = ["--variant", VARIANTS[name]] if name in VARIANTS else []
         places = ["--source", str(tmp_path / name), "--output", str(tmp_path / "out")]
-        return prepare_data.main([name, *places, *variant, *arguments])
+        return prepare.main([name, *places, *variant, *arguments])
 
     return run
 
@@ -80,7 +79,7 @@ def test_any_bytes_come_back_as_they_were(tmp_path):
         path = tmp_path / "shots" / f"{number}.png"
         images.write(path, np.full((5, 5, 3), number, np.uint8))
         path.write_bytes(path.read_bytes() + tail)
-    assert prepare_data.main(["folder", "--source", f"{tmp_path}/shots", "--output", f"{tmp_path}/out"]) == 0
+    assert prepare.main(["folder", "--source", f"{tmp_path}/shots", "--output", f"{tmp_path}/out"]) == 0
     for photo in prepared.find("folder", tmp_path / "out", "photos"):
         path = tmp_path / "shots" / Path(photo.blurry.name).name
         assert photo.blurry.records[photo.blurry.index] == path.read_bytes() and photo.sharp is None
@@ -91,7 +90,7 @@ def test_the_tool_counts_and_compares_with_the_published_counts(command, capsys,
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].split() == ["train", "4", "photos"]
     assert lines[3].split()[:3] == ["train", "4", "photos"] and "2,103 published: the download differs" in lines[3]
-    assert "as published" in prepare_data._row("gopro", "test", 1_111)
+    assert "as published" in prepare._row("gopro", "test", 1_111)
 
 
 def test_a_second_call_changes_nothing(tmp_path, command):
@@ -163,7 +162,7 @@ def test_a_bad_photo_is_named_in_one_line(tmp_path, command, capsys, harm, wante
     harm(path)
     assert command("reds", tree=False) == 2
     error = capsys.readouterr().err.splitlines()[-1]
-    assert error.startswith("prepare_data: ") and str(path) in error and wanted in error
+    assert error.startswith("prepare: ") and str(path) in error and wanted in error
 
 
 def test_a_missing_download_is_one_line(command, capsys):
@@ -230,10 +229,10 @@ class Without:
 
 sys.meta_path[:] = [Without(finder) for finder in sys.meta_path]
 from pathlib import Path
-from tools import prepare_data
+from b2b_jax import prepare
 from b2b_jax.data import prepared
 
-assert prepare_data.main(["reds", "--source", sys.argv[1], "--output", sys.argv[2]]) == 0
+assert prepare.main(["reds", "--source", sys.argv[1], "--output", sys.argv[2]]) == 0
 photos = prepared.find("reds", Path(sys.argv[2]), "test")
 assert photos[0].blurry.records[0] == (Path(sys.argv[1]) / "val/val_blur/000/00000001.png").read_bytes()
 assert not [name for name in sys.modules if name.split(".")[0] in ("tensorflow", "jax", "torch")]

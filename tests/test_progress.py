@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from b2b_jax.evaluation import progress
-from b2b_jax.inference.pipeline import WEIGHTS
+from b2b_jax.networks import WEIGHTS
+from b2b_jax.stages.run import Run
 from b2b_jax.training.log import Log
-from b2b_jax.training.run import Run
 from configs import demo
 
 RNG = np.random.default_rng(0)

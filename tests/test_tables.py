@@ -15,7 +15,7 @@ from b2b_jax.evaluation import tables
 from configs import ablations, demo, reds
 
 ROOT = Path(__file__).parents[1]
-SWEEP = ROOT / "tools" / "sweep.py"
+SWEEP = ROOT / "b2b_jax" / "sweep.py"
 
 
 def write_run(folder, dataset, psnr, network="nafnet", ablation="", **results):
@@ -101,7 +101,7 @@ def test_the_formats_hold_the_same_numbers(folders):
 
 
 def test_the_command_line_prints_or_explains(folders, tmp_path):
-    command = [sys.executable, ROOT / "tools" / "make_tables.py"]
+    command = [sys.executable, "-m", "b2b_jax.tables"]
     env = {"PYTHONPATH": str(ROOT), "PATH": ""}
     done = subprocess.run([*command, *folders, "--format", "csv"], capture_output=True, text=True, env=env)
     assert done.returncode == 0 and "Table 6: Acc1 / Acc2,converted,REDS,90.0000,85.0000,1,," in done.stdout

@@ -15,7 +15,7 @@ from b2b_jax.data.sources import ArraySource, Pairs
 from b2b_jax.errors import UserError
 from b2b_jax.evaluation import evaluate, protocols, scoring, summary, temporal
 from b2b_jax.evaluation.scoring import Clock, Setup, Sheet
-from b2b_jax.training.run import Run
+from b2b_jax.stages.run import Run
 from configs import demo
 
 pytest.importorskip("cv2", reason="opencv-python-headless is not installed")

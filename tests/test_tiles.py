@@ -11,10 +11,12 @@ import pytest
 from helpers import jit
 
 from b2b_jax import images, models, weights
+from b2b_jax import networks as running
 from b2b_jax.errors import UserError
-from b2b_jax.inference import pipeline, tiles
-from b2b_jax.inference.pipeline import Chain, Network
+from b2b_jax.inference import batching, tiles
+from b2b_jax.inference.chain import Chain
 from b2b_jax.inference.tiles import Restorer, cut
+from b2b_jax.networks import Network
 
 
 class Mosaic(nn.Module):
@@ -159,7 +161,7 @@ def test_networks_differ_by_less_than_a_level_in_tiles(chain):
 
 def test_a_chain_is_its_networks_one_after_the_other(chain, networks):
     x = images.to_float(noise(64, 64)[None])
-    translate, deblur = map(pipeline.runner, networks)
+    translate, deblur = map(running.runner, networks)
     wanted = jnp.concatenate([translate(x), deblur(translate(x))], axis=-1)
     np.testing.assert_allclose(chain(x), wanted, atol=1e-5)
     assert chain.stride == 4
@@ -232,7 +234,7 @@ def test_the_next_batch_is_handed_over_before_results_are_waited_for():
         return Result(x)
 
     images = [np.full(1, i) for i in range(5)]
-    assert [int(x[0]) for x in pipeline.stream(function, images, 2)] == [0, 1, 2, 3, 4]
+    assert [int(x[0]) for x in batching.stream(function, images, 2)] == [0, 1, 2, 3, 4]
     order = "started 0, started 2, fetched 0, started 4, fetched 2, fetched 4"
     assert ", ".join(f"{what} {i}" for what, i in happened) == order
 

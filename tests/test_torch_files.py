@@ -13,7 +13,8 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from b2b_jax import torch_files, weights
+from b2b_jax import weights
+from b2b_jax.formats import torch_files
 
 # A small torch.save. Global and Tensor pickle to the same opcodes as torch's functions and tensors.
 

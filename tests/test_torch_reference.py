@@ -1,28 +1,22 @@
 """What the benchmark compares with in PyTorch: its losses, weights and photos are ours. Needs PyTorch."""
 
-import sys
-from pathlib import Path
-
 import jax
 import numpy as np
 import pytest
 from helpers import assert_close, jit
-from test_models import random_variables
+from helpers.networks import random_variables
 
 from b2b_jax import models, weights
 from b2b_jax.errors import UserError
-from b2b_jax.inference import pipeline
-from b2b_jax.inference.pipeline import Network
-from b2b_jax.training import gan
+from b2b_jax.method import blur2blur
+from b2b_jax.networks import Network, apply
+from b2b_jax.stages.common import VGG_LAYERS
 from b2b_jax.training import state as states
-from b2b_jax.training.stages.common import VGG_LAYERS
 from configs import default, demo
 
 torch = pytest.importorskip("torch")
-sys.path.insert(0, str(Path(__file__).parents[1] / "tools"))
 
-import torch_inference  # noqa: E402
-import torch_reference  # noqa: E402
+from tools.bench import torch_inference, torch_reference  # noqa: E402
 
 torch.set_num_threads(1)  # its threads wait for one another, which takes long where other tests run
 
@@ -59,9 +53,9 @@ def photos() -> list[np.ndarray]:
 
 def ours(config, params, vgg, frozen, steps):
     networks = {name: models.create(**config[name].to_dict()) for name in NETWORKS}
-    adams = gan.optimizers(config.optimizer, config.steps)
-    content = gan.make_content(config.content.kind, vgg)
-    update = jit(lambda state, frozen, *x: gan.update(networks, adams, content, config, state, frozen, *x))
+    adams = blur2blur.optimizers(config.optimizer, config.steps)
+    content = blur2blur.make_content(config.content.kind, vgg)
+    update = jit(lambda state, frozen, *x: blur2blur.update(networks, adams, content, config, state, frozen, *x))
     state, metrics = states.create(params, adams, ("generator",)), {}
     for _ in range(steps):
         state, metrics = update(state, frozen, *photos())
@@ -125,7 +119,7 @@ def test_deblurred_photos_are_ours(name, hyper):
     rng, sides = np.random.default_rng(1), (24, 32) if name == "mimo_unet" else (21, 30)
     x, module = rng.random((2, *sides, 3), np.float32), models.create(name, **hyper)
     variables = jax.tree.map(lambda w: 0.5 * w / np.sqrt(w[..., 0].size), random_variables(module, x))
-    wanted = jit(lambda x: pipeline.apply(module, variables, x))(x)
+    wanted = jit(lambda x: apply(module, variables, x))(x)
     got = torch_inference.runs(Network(module, variables), "float32")["PyTorch, eager"](x)
     assert np.abs(wanted - x).mean() > 0.01  # the network does something
     assert_close(got.numpy(), wanted)

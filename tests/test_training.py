@@ -12,12 +12,13 @@ import numpy as np
 import optax
 import pytest
 from helpers import REFERENCE, jit
+from helpers.networks import KEY, images, random_variables
 from scipy import ndimage
-from test_models import KEY, images, random_variables
 
 from b2b_jax import models
+from b2b_jax.method import augment, blur2blur, curriculum, supervised
 from b2b_jax.models.layers import pyramid
-from b2b_jax.training import augment, curriculum, gan, optimizers, schedules, supervised
+from b2b_jax.training import optimizers, schedules
 from b2b_jax.training import state as states
 from configs import default
 
@@ -143,7 +144,7 @@ def test_without_turns_the_piles_are_mirrored_only_each_in_its_own_way():
     config = default.translator()
     config.update(turns=False, color_jitter=0.0)
     x = images(1, 6, 6, 3)[0]
-    y, k = (np.asarray(pile) for pile in gan.prepared(KEY, *[np.stack([x] * 40)] * 2, config))
+    y, k = (np.asarray(pile) for pile in blur2blur.prepared(KEY, *[np.stack([x] * 40)] * 2, config))
     mirrored = np.array([[(image == x[:, ::-1]).all() for image in pile] for pile in (y, k)])
     as_it_was = np.array([[(image == x).all() for image in pile] for pile in (y, k)])
     assert (mirrored != as_it_was).all() and (mirrored[0] != mirrored[1]).any()
@@ -153,8 +154,8 @@ def test_compiled_augmentation_is_the_one_that_runs_op_by_op():
     """A hue that picks its branch by the equality of floats would not be: compiled roundings differ."""
     y, k = np.random.default_rng(0).random((2, 4, 16, 16, 3), np.float32)
     config = default.translator()
-    wanted = gan.prepared(KEY, y, k, config)
-    found = jax.jit(lambda *args: [(x, x.mean(), pyramid(x)) for x in gan.prepared(*args, config)])(KEY, y, k)
+    wanted = blur2blur.prepared(KEY, y, k, config)
+    found = jax.jit(lambda *args: [(x, x.mean(), pyramid(x)) for x in blur2blur.prepared(*args, config)])(KEY, y, k)
     for (x, _, _), y in zip(found, wanted, strict=True):
         np.testing.assert_allclose(x, y, atol=1e-5)
 

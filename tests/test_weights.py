@@ -17,7 +17,9 @@ import pytest
 from flax.traverse_util import flatten_dict
 from helpers import reference
 
-from b2b_jax import models, recognition, torch_files, weights
+from b2b_jax import models, weights
+from b2b_jax.formats import torch_files
+from b2b_jax.models import recognition
 
 ROOT = Path(__file__).parents[1]
 NAFNET = {"width": 8, "encoders": [1, 1, 1, 2], "middle": 1, "decoders": [1, 1, 1, 1], "unshuffle": 1, "local": False}

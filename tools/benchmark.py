@@ -23,26 +23,26 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
-import feeding
 import jax
 import jax.numpy as jnp
-import measure
 import numpy as np
 from absl import flags
-from measure import Row
 
-from b2b_jax import commandline, images, models, sharding, weights
+sys.path.append(str(Path(__file__).parents[1]))
+
+from b2b_jax import commandline, images, models, networks, sharding, weights
 from b2b_jax.data import scenes
 from b2b_jax.data.sources import ArraySource
 from b2b_jax.errors import UserError
 from b2b_jax.evaluation import protocols, scoring
 from b2b_jax.evaluation.evaluate import make_setup
 from b2b_jax.files import write_json
-from b2b_jax.inference import pipeline as inference
-from b2b_jax.inference.pipeline import Network
+from b2b_jax.networks import Network
+from b2b_jax.stages import common, deblurrer, translator
+from b2b_jax.stages.run import Run
 from b2b_jax.training import loop
-from b2b_jax.training.run import Run
-from b2b_jax.training.stages import common, deblurrer, translator
+from tools.bench import feeding, measure
+from tools.bench.measure import Row
 
 USAGE = "Usage: python tools/benchmark.py WORK --config configs/NAME.py[:VARIANT] [--config.KEY=VALUE …]"
 OPTIONS = {
@@ -178,8 +178,8 @@ def restorer(run: Run) -> tuple[Callable, tuple]:
 
     @jax.jit
     def restore(variables: tuple, x: jax.Array) -> jax.Array:
-        translated = inference.apply(first.module, variables[0], x)
-        return inference.apply(second.module, variables[1], translated)
+        translated = networks.apply(first.module, variables[0], x)
+        return networks.apply(second.module, variables[1], translated)
 
     return restore, jax.device_put((first.variables, second.variables))
 
@@ -234,12 +234,12 @@ def deblur(run: Run) -> Iterator[Row]:
 
 def deblur_against_torch(run: Run, x: np.ndarray) -> Iterator[Row]:
     """Translator and deblurrer on photos (1, h, w, 3), from the host's memory and back, each in turns with PyTorch."""
-    import torch_inference
+    from tools.bench import torch_inference
 
     for stage in ("translator", "deblurrer"):
         chosen = network(run, stage)
         rivals = torch_inference.runs(chosen, run.dtype.name)
-        ours = inference.runner(chosen._replace(variables=jax.device_put(chosen.variables)))
+        ours = networks.runner(chosen._replace(variables=jax.device_put(chosen.variables)))
         calls = {"b2b_jax": lambda ours=ours: np.asarray(ours(x))}
         calls |= {name: lambda call=call: call(x) for name, call in rivals.items()}
         for name, times in measure.sample(calls, OPTIONS["repeats"].value).items():
@@ -261,7 +261,7 @@ def data(run: Run) -> Iterator[Row]:
 
 def evaluate(run: Run) -> Iterator[Row]:
     """A batch of photos through the deblurrer and both networks, rounded and scored by PSNR and SSIM."""
-    deblur, translate = (inference.runner(network(run, stage)) for stage in ("deblurrer", "translator"))
+    deblur, translate = (networks.runner(network(run, stage)) for stage in ("deblurrer", "translator"))
     photos = generated(run.config.evaluation.batch, *size())
     source = ArraySource("benchmark", blurry=photos[::-1], sharp=photos)
     methods = {
@@ -318,7 +318,7 @@ def torch_calls(run: Run) -> Calls:
     """The translator's step in PyTorch, eager and compiled."""
     if OPTIONS["stage"].value != "translator":
         raise UserError("--against=torch knows the translator's step only; leave out --stage")
-    import torch_reference
+    from tools.bench import torch_reference
 
     return torch_reference.calls(run, random_batch(run, run.config.translator.batch))
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import numpy as np
 from PIL import Image
 
-from b2b_jax.data import blur, camera
+from b2b_jax.data import blur, sensor
 
 # Blurs of the BSRGAN pipeline; its two Gaussians are of other strengths than a camera's motion.
 GAUSSIANS = ({"kind": "gaussian", "sigma": (0.1, 2.8)}, {"kind": "gaussian", "sigma": (0.5, 6.0), "ratio": (0.1, 1.0)})
@@ -47,10 +47,10 @@ def realistic(rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
     Returns:
         float32, the shape of `image`, in [0, 1].
     """
-    kernel, sensor = blur.draw(rng, MOTION), camera.Sensor()
+    kernel, camera = blur.draw(rng, MOTION), sensor.Sensor()
     clipped = blur.apply((image >= 1).astype(np.float32), kernel)
-    light = blur.apply(camera.srgb_light(image), kernel) + rng.uniform(*sensor.saturation) * clipped
-    return camera.photograph(rng, np.clip(light, 0, 1), sensor)
+    light = blur.apply(sensor.srgb_light(image), kernel) + rng.uniform(*camera.saturation) * clipped
+    return sensor.photograph(rng, np.clip(light, 0, 1), camera)
 
 
 def gaussian_noise(rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
@@ -75,7 +75,7 @@ def jpeg(rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
 
 def rephotograph(rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
     """The photo as a noisy camera would take it: float32."""
-    return camera.photograph(rng, camera.srgb_light(image), camera.Sensor())
+    return sensor.photograph(rng, sensor.srgb_light(image), sensor.Sensor())
 
 
 DEGRADATIONS = {"bsrgan": bsrgan, "realistic": realistic}

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from b2b_jax.data import blur, camera, degradation, photo
+from b2b_jax.data import blur, degradation, photo, sensor
 from b2b_jax.data.photo import File
 from b2b_jax.data.sources import Photos, Record
 from b2b_jax.errors import UserError
@@ -43,9 +43,9 @@ class Averages:
 def averages(windows: Sequence[Sequence[File]], kind: str, response: str, seed: int) -> Averages:
     """Pairs of neighbouring frames, exposed as one of FRAME_KINDS says."""
     expose = {
-        "frames": lambda frames, index: camera.average_frames(frames, response),
-        "realistic_frames": lambda frames, index: camera.realistic_blur(
-            np.random.default_rng([seed, index]), frames, camera.Sensor()
+        "frames": lambda frames, index: sensor.average_frames(frames, response),
+        "realistic_frames": lambda frames, index: sensor.realistic_blur(
+            np.random.default_rng([seed, index]), frames, sensor.Sensor()
         ),
     }
     return Averages(windows, expose[kind])

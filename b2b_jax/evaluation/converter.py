@@ -19,14 +19,16 @@ from ml_collections import ConfigDict
 
 from b2b_jax.data import domains, pipeline
 from b2b_jax.data.sources import check_sizes
-from b2b_jax.inference import pipeline as inference
+from b2b_jax.inference import batching
+from b2b_jax.method import augment, blur2blur
 from b2b_jax.models.classifier import ResNet18
 from b2b_jax.models.layers import pyramid
 from b2b_jax.models.patchgan import multiscale
-from b2b_jax.training import augment, gan, loop, schedules
+from b2b_jax.networks import WEIGHTS, load
+from b2b_jax.stages import blur_extractor, common, translator
+from b2b_jax.stages.run import Run, centre_crops
+from b2b_jax.training import loop, schedules
 from b2b_jax.training import state as states
-from b2b_jax.training.run import WEIGHTS, Run, centre_crops, load
-from b2b_jax.training.stages import blur_extractor, common, translator
 from b2b_jax.training.state import State
 
 SEED, SEED_NEW = 11, 15  # of its data streams, these and the following
@@ -54,12 +56,12 @@ def judge(run: Run, translate: Callable) -> dict[str, dict[str, float]]:
     blurry = photos["blurry"] if "blurry" in photos else photos["image"]
     piles = {
         "input": blurry,
-        "converted": inference.run(translate, blurry, config.batch),
+        "converted": batching.run(translate, blurry, config.batch),
         "known": new_known(run, len(blurry)),
     }
     judges = {"acc1": discriminator(run), "acc2": classifier(run, blurry, piles["known"])}
     return {
-        name: {key: float(np.mean(inference.run(judge, pile, config.batch))) for key, judge in judges.items()}
+        name: {key: float(np.mean(batching.run(judge, pile, config.batch))) for key, judge in judges.items()}
         | {"images": len(pile)}
         for name, pile in piles.items()
     }
@@ -83,11 +85,11 @@ def supplies(run: Run) -> list[domains.Supply]:
     return domains.KNOWN_BLUR[run.config.known_blur.source](run.config, run.known, run.unknown)
 
 
-def known_blur(run: Run) -> tuple[gan.KnownBlur, dict]:
+def known_blur(run: Run) -> tuple[blur2blur.KnownBlur, dict]:
     """The maker of the set K, and the frozen weights that it takes."""
     extractor = blur_extractor.load(run) if blur_extractor.needed(run) else None
     frozen = {"blur_extractor": extractor.variables} if extractor else {}
-    return gan.make_known_blur(extractor and extractor.module), frozen
+    return blur2blur.make_known_blur(extractor and extractor.module), frozen
 
 
 def discriminator(run: Run) -> Callable[[np.ndarray], np.ndarray]:
@@ -117,7 +119,7 @@ def classifier(run: Run, blurry: np.ndarray, known: np.ndarray) -> Callable[[np.
 
     def validate(state: State) -> tuple[loop.Scores, loop.Versions]:
         params = state.params["classifier"]
-        shares = [float(np.mean(inference.run(lambda x: answer(params, x), x, config.batch))) for x in (blurry, known)]
+        shares = [float(np.mean(batching.run(lambda x: answer(params, x), x, config.batch))) for x in (blurry, known)]
         versions = {"blurry y": blurry[: len(known)], "known blur": known[: len(blurry)]}
         return {"validation_accuracy": (1 - shares[0] + shares[1]) / 2}, versions
 
@@ -149,7 +151,7 @@ def init(network: ResNet18, adam: optax.GradientTransformation, crop: int, key: 
 
 
 def make_step(
-    network: ResNet18, adam: optax.GradientTransformation, make: gan.KnownBlur, settings: ConfigDict
+    network: ResNet18, adam: optax.GradientTransformation, make: blur2blur.KnownBlur, settings: ConfigDict
 ) -> Callable:
     """Returns step(state, frozen, batch, key) -> (state, metrics): binary cross-entropy, known against unknown.
 
@@ -160,7 +162,7 @@ def make_step(
     def step(state: State, frozen: Mapping, batch: Mapping[str, jax.Array], key: jax.Array) -> tuple[State, dict]:
         key = jax.random.fold_in(key, state.step)
         k = make(frozen, batch, jax.random.fold_in(key, 1))
-        y, k = gan.prepared(key, augment.to_float(batch["unknown_blur"]), k, settings)
+        y, k = blur2blur.prepared(key, augment.to_float(batch["unknown_blur"]), k, settings)
 
         def objective(params):
             unknown, known = network.apply(params, y, train=True), network.apply(params, k, train=True)

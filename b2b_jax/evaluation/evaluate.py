@@ -20,7 +20,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from b2b_jax import metrics, niqe, sharding
+from b2b_jax import metrics, networks, niqe, sharding
 from b2b_jax.data import domains, pipeline
 from b2b_jax.data.sources import Source
 from b2b_jax.errors import UserError
@@ -28,10 +28,11 @@ from b2b_jax.evaluation import converter, examples, filters, lpips, protocols, t
 from b2b_jax.evaluation.photographs import LARGEST_TILE, clock, tiles
 from b2b_jax.evaluation.scoring import Clock, Method, Reduced, Scores, Setup, Sheet, score
 from b2b_jax.files import read_json, write_json
-from b2b_jax.inference import pipeline as inference
-from b2b_jax.training.run import WEIGHTS, Run, centre_crops, load
-from b2b_jax.training.stages import deblurrer, translator
-from b2b_jax.training.stages.common import read_summary
+from b2b_jax.inference import batching
+from b2b_jax.networks import WEIGHTS, load
+from b2b_jax.stages import deblurrer, translator
+from b2b_jax.stages.common import read_summary
+from b2b_jax.stages.run import Run, centre_crops
 
 TRAINED = ("deblurrer", "blur_extractor", "translator")
 FILTER_IMAGES, FILTER_CROP = 24, 256  # photos, and pixels of their centres, on which the fixed filter is chosen
@@ -57,7 +58,7 @@ def evaluate(run: Run) -> None:
     if not sharding.is_first():
         return
     keep_or_clear(folder, inputs(run))
-    restore = {name: inference.runner(run.network(name)) for name in ("deblurrer", "translator")}
+    restore = {name: networks.runner(run.network(name)) for name in ("deblurrer", "translator")}
     setup, results = make_setup(run, folder), []
     for name, source in test_sets(run).items():
         results.append(evaluate_set(run, restore, name, source, setup))
@@ -164,10 +165,10 @@ def make_methods(
         methods["fixed_filter"] = lambda p: best.after(np.asarray(deblur(best.before(np.asarray(p["blurry"])))))
     methods["blur2blur"] = lambda p: deblur(translate(p["blurry"]))
     if run.config.evaluation.true_kernels:
-        ideal = inference.runner(load(run.workdir / "true_kernels" / WEIGHTS, run.dtype))
+        ideal = networks.runner(load(run.workdir / "true_kernels" / WEIGHTS, run.dtype))
         methods["true_kernels"] = lambda p: deblur(ideal(p["blurry"]))
     if run.config.evaluation.paired:
-        paired = inference.runner(load(run.workdir / "paired" / WEIGHTS, run.dtype))
+        paired = networks.runner(load(run.workdir / "paired" / WEIGHTS, run.dtype))
         methods["paired"] = lambda p: paired(p["blurry"])
     if run.config.evaluation.oracle and "known_blurry" in source[0]:
         methods["oracle"] = lambda p: deblur(p["known_blurry"])
@@ -185,7 +186,7 @@ def choose_filter(deblur: Callable, source: Source, batch: int) -> filters.Filte
     spread = [source[int(i)] for i in np.linspace(0, len(source) - 1, min(FILTER_IMAGES, len(source)))]
     photos = centre_crops(spread, 0, FILTER_CROP)
     return filters.choose(
-        restore=lambda x: inference.run(deblur, x, batch),
+        restore=lambda x: batching.run(deblur, x, batch),
         score=lambda x: float(np.mean(metrics.psnr(metrics.round8(x), photos["sharp"]))),
         blurry=photos["blurry"],
     )

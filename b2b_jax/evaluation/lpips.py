@@ -3,7 +3,7 @@
 Zhang, Isola, Efros, Shechtman and Wang, "The unreasonable effectiveness of deep features as a perceptual metric", CVPR
 2018, variant VGG16, version 0.1, the linear layers. Two files:
 
-    vgg   torchvision's vgg16, converted by tools/convert_weights.py
+    vgg   torchvision's vgg16, converted by b2b_jax.convert
     lin   `vgg.pth` (7 KB) of weights/v0.1 in https://github.com/richzhang/PerceptualSimilarity, as it is
 
 Images are NHWC in [0, 1].
@@ -17,11 +17,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from b2b_jax import torch_files
 from b2b_jax.errors import UserError
-from b2b_jax.inference.pipeline import Network
+from b2b_jax.formats import torch_files
 from b2b_jax.models.vgg import VGG, WIDTHS
-from b2b_jax.training.run import load
+from b2b_jax.networks import Network, load
 
 LAYERS = ("relu1_2", "relu2_2", "relu3_3", "relu4_3", "relu5_3")  # the last of each block
 # The authors' scaling of images in [-1, 1].

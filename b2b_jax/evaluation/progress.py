@@ -5,9 +5,9 @@ from collections.abc import Mapping, Sequence
 
 from b2b_jax.evaluation.report import Bar, Example, Progress, Table
 from b2b_jax.files import read_json
-from b2b_jax.inference.pipeline import WEIGHTS
+from b2b_jax.networks import WEIGHTS
+from b2b_jax.stages.run import Run
 from b2b_jax.training import log
-from b2b_jax.training.run import Run
 
 Rows = Sequence[Mapping[str, float]]  # of a stage's metrics.jsonl
 PACE = 20  # of these rows, the last ones, by which the time left is estimated

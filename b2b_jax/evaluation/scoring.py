@@ -24,7 +24,7 @@ from b2b_jax import images, metrics, sharding
 from b2b_jax.data.sources import Record, Source
 from b2b_jax.evaluation import temporal
 from b2b_jax.evaluation.protocols import Measure, reduce
-from b2b_jax.training.curriculum import laplacian_variance
+from b2b_jax.method.curriculum import laplacian_variance
 
 Photos = Mapping[str, np.ndarray]  # images (n, h, w, 3) under "blurry", "sharp", maybe "known_blurry"
 Method = Callable[[Photos], np.ndarray]

@@ -21,8 +21,8 @@ from b2b_jax.evaluation import progress, report
 from b2b_jax.evaluation.charts import Curve, Scatter
 from b2b_jax.evaluation.report import Example, Report, Table
 from b2b_jax.files import read_json
+from b2b_jax.stages.run import Run
 from b2b_jax.training import log
-from b2b_jax.training.run import Run
 
 ROWS = {
     "input": "blurry input y",

@@ -23,8 +23,8 @@ import numpy as np
 
 from b2b_jax import images
 from b2b_jax.errors import UserError
-from b2b_jax.inference import pipeline
-from b2b_jax.inference.pipeline import Chain
+from b2b_jax.inference import batching
+from b2b_jax.inference.chain import Chain
 
 TILE, OVERLAP = 512, 64  # pixels
 # Pixels that run at once. A CPU takes twice as long for a pixel of four tiles of 512 as for one of a single tile, whose
@@ -95,7 +95,7 @@ class Restorer:
         """The restored photo, of the same dtype; `tick` is called after every tile. UserError: it is not finite."""
         (h, w), (rows, columns, batch) = photo.shape[:2], plan
         cut = (photo[y : y + rows.side, x : x + columns.side] for y in rows.starts for x in columns.starts)
-        restored = pipeline.stream(self._run, cut, min(batch, plan.tiles))
+        restored = batching.stream(self._run, cut, min(batch, plan.tiles))
         result = np.empty((h, w, self.channels), photo.dtype)
         band = np.zeros((rows.side, w, self.channels), np.float32)  # only the rows that tiles still add to
         for y, after, row_weights in zip(rows.starts, [*rows.starts[1:], h], rows.weights, strict=True):
@@ -114,7 +114,7 @@ class Restorer:
             return
         plan, frames = self.plan(*first.shape[:2]), itertools.chain([first], frames)
         if plan.tiles == 1:
-            restored = pipeline.stream(self._run, frames, plan.batch)
+            restored = batching.stream(self._run, frames, plan.batch)
             yield from (_levels(x, first.dtype) for x in restored)
         else:
             yield from (self.photo(frame, plan) for frame in frames)

@@ -16,7 +16,7 @@ import av
 import numpy as np
 
 from b2b_jax import images
-from b2b_jax.inference.overlap import behind, made_ahead
+from b2b_jax.inference.background import behind, made_ahead
 from b2b_jax.inference.video_writer import CONTAINERS, SCALING, VideoError, Writer, depth, named
 
 Frames = Iterable[np.ndarray]

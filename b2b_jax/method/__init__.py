@@ -1,1 +1,1 @@
-"""The method: the paper's steps as pure functions, and what goes beyond the paper."""
+"""What the paper says, and what goes beyond it: one file for each idea, as pure functions and steps."""

@@ -9,15 +9,16 @@ import jax.numpy as jnp
 from flax.errors import InvalidRngError
 from ml_collections import ConfigDict
 
-from b2b_jax import losses
+from b2b_jax import losses, networks
 from b2b_jax.data import domains, pipeline
 from b2b_jax.data.sources import Source, check_sizes
 from b2b_jax.errors import UserError
-from b2b_jax.inference import pipeline as inference
-from b2b_jax.inference.pipeline import Network
-from b2b_jax.training import curriculum, gan, loop
-from b2b_jax.training.run import Run, centre_crops
-from b2b_jax.training.stages import blur_extractor, common
+from b2b_jax.inference import batching
+from b2b_jax.method import blur2blur, curriculum
+from b2b_jax.networks import Network
+from b2b_jax.stages import blur_extractor, common
+from b2b_jax.stages.run import Run, centre_crops
+from b2b_jax.training import loop
 from b2b_jax.training.state import State, best_params
 
 SEED = 2  # of its data streams, this and the following
@@ -49,16 +50,16 @@ def task(run: Run, name: str, frozen: Mapping[str, Network], evaluate: loop.Eval
     """What the loop trains; the blur extractor among the `frozen` networks makes the known blur, if it is there."""
     config = run.config.translator
     networks = {part: common.create(config[part], run.dtype) for part in ("generator", "discriminator")}
-    adams = gan.optimizers(config.optimizer, config.steps)
+    adams = blur2blur.optimizers(config.optimizer, config.steps)
     modules = {part: network.module for part, network in frozen.items()}
-    content = gan.make_content(config.content.kind, modules.get("vgg"))
-    known_blur = gan.make_known_blur(modules.get("blur_extractor"))
+    content = blur2blur.make_content(config.content.kind, modules.get("vgg"))
+    known_blur = blur2blur.make_known_blur(modules.get("blur_extractor"))
     return loop.Task(
         name=name,
         steps=config.steps,
         batch=config.batch,
-        init=lambda key: gan.init(networks, adams, config.ema, config.crop, key),
-        step=gan.make_step(networks, adams, content, known_blur, config),
+        init=lambda key: blur2blur.init(networks, adams, config.ema, config.crop, key),
+        step=blur2blur.make_step(networks, adams, content, known_blur, config),
         frozen={part: network.variables for part, network in frozen.items()},
         evaluate=evaluate,
     )
@@ -176,12 +177,12 @@ def validate(run: Run, generator: nn.Module) -> loop.Evaluate:
 
     @jax.jit
     def both(params, frozen, x):
-        translated = inference.apply(generator, params, x)
-        return jnp.stack([translated, inference.apply(deblurrer.module, frozen, translated)], axis=1)
+        translated = networks.apply(generator, params, x)
+        return jnp.stack([translated, networks.apply(deblurrer.module, frozen, translated)], axis=1)
 
     def evaluate(state: State) -> tuple[loop.Scores, loop.Versions]:
         params = best_params(state, "generator")
-        outputs = inference.run(lambda x: both(params, deblurrer.variables, x), blurry, settings.batch)
+        outputs = batching.run(lambda x: both(params, deblurrer.variables, x), blurry, settings.batch)
         versions = {"blurry y": blurry, "translated G(y)": outputs[:, 0], "restored D_K(G(y))": outputs[:, 1]}
         if "sharp" not in photos:
             return {}, versions

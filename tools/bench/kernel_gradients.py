@@ -1,6 +1,6 @@
 """Times three ways to the gradient of a 3x3 convolution's kernel, on this machine: why `convolution_cpu` has its own.
 
-    python tools/kernel_gradients.py --repeats 20
+    python -m tools.bench.kernel_gradients.py --repeats 20
 
 The gradient sliding over the image (XLA's own), the image sliding over the gradient (`image_over_gradient`), and a loop
 over blocks of two rows that gathers each block's patches for one matrix product. Medians of calls that take turns.
@@ -11,10 +11,10 @@ import sys
 
 import jax
 import jax.numpy as jnp
-import measure
 from jax import lax
 
 from b2b_jax.models import convolution_cpu
+from tools.bench import measure
 
 SHAPES = (  # images, side, channels in, channels out: those of the demo, then those of the paper's networks
     *((8, 48, 8, 3), (8, 24, 24, 12), (8, 48, 8, 8), (8, 48, 16, 16), (8, 24, 16, 16), (8, 12, 32, 32)),

@@ -13,15 +13,15 @@ import numpy as np
 import optax
 import pytest
 from helpers import REFERENCE, assert_close, jit, nhwc
-from parity import golden, vgg_weights
-from test_models import KEY, images, load, random_variables
+from helpers.networks import KEY, images, load, random_variables
+from helpers.parity import golden, vgg_weights
 
 from b2b_jax import losses, models, torch_files, weights
 from b2b_jax.errors import UserError
+from b2b_jax.method import blur2blur
 from b2b_jax.models import vgg
-from b2b_jax.training import gan
+from b2b_jax.stages import translator
 from b2b_jax.training import state as states
-from b2b_jax.training.stages import translator
 from configs import default, demo, reds
 
 # ---- the released code ----
@@ -70,9 +70,9 @@ def three_steps(name: str) -> tuple[list, list]:
     networks, params = start(name)
     config, data = release_config(*STEPS[name][2:]), golden(f"b2b_step/{name}")
     module, frozen = vgg_weights(16, vgg.VGG16_RELEASE_LAYERS) if config.content.weight else (None, {})
-    content = gan.make_content("vgg16" if config.content.weight else "pooled", module)
-    adams = gan.optimizers(config.optimizer, config.steps)
-    step = jit(functools.partial(gan.update, networks, adams, content, config))
+    content = blur2blur.make_content("vgg16" if config.content.weight else "pooled", module)
+    adams = blur2blur.optimizers(config.optimizer, config.steps)
+    step = jit(functools.partial(blur2blur.update, networks, adams, content, config))
     history, metrics = [states.create(params, adams)], []
     for real_a, real_b, alpha in zip(data["real_A"], data["real_B"], data["alpha"], strict=True):
         new, measured = step(history[-1], {"vgg": frozen}, nhwc(real_a), nhwc(real_b), alpha.reshape(-1, 1, 1, 1))
@@ -153,7 +153,8 @@ def small_config():
 
 @functools.cache
 def small_step():
-    return jit(functools.partial(gan.update, SMALL, PROBES, gan.make_content("pooled", None), small_config()))
+    content = blur2blur.make_content("pooled", None)
+    return jit(functools.partial(blur2blur.update, SMALL, PROBES, content, small_config()))
 
 
 def small_state(step: int, rate: float, discriminator: dict | None = None) -> states.State:
@@ -210,8 +211,13 @@ def test_photos_outside_the_curriculum_leave_no_trace_in_the_generator():
 def test_the_step_counts_photos_in_the_direction_of_its_config(monkeypatch):
     config, asked = small_config(), []
     config.curriculum.direction = "blurry_first"
-    monkeypatch.setattr(gan.curriculum, "mask", lambda y, share, direction: asked.append(direction) or jnp.ones(len(y)))
-    step = functools.partial(gan.update, SMALL, PROBES, gan.make_content("pooled", None), config)
+
+    def mask(y, share, direction):
+        asked.append(direction)
+        return jnp.ones(len(y))
+
+    monkeypatch.setattr(blur2blur.curriculum, "mask", mask)
+    step = functools.partial(blur2blur.update, SMALL, PROBES, blur2blur.make_content("pooled", None), config)
     jax.eval_shape(step, small_state(0, rate=0.0), {}, batch("abcd"), KNOWN, ALPHA)
     assert asked == ["blurry_first"]
 
@@ -232,7 +238,7 @@ def test_the_penalty_comes_in_one_step_of_several_with_their_common_weight():
 
 def lowered_penalty(platform: str) -> str:
     params, config = random_variables(SMALL["discriminator"], images(1, 24, 24, 3)), small_config().gradient_penalty
-    penalty = jax.grad(functools.partial(gan.lazy_penalty, SMALL["discriminator"], config))
+    penalty = jax.grad(functools.partial(blur2blur.lazy_penalty, SMALL["discriminator"], config))
     with jax.default_matmul_precision("default"):
         trace = jax.jit(penalty).trace(params, jnp.int32(0), KNOWN, KNOWN, ALPHA)
     return trace.lower(lowering_platforms=(platform,)).as_text()
@@ -252,7 +258,7 @@ def test_all_convolutions_of_the_penalty_are_computed_in_full_float32(platform):
 def test_no_penalty_is_computed_when_its_weight_is_zero():
     config = small_config().gradient_penalty
     config.weight = 0.0
-    assert gan.lazy_penalty(None, config, None, 0, KNOWN, KNOWN, ALPHA) == 0
+    assert blur2blur.lazy_penalty(None, config, None, 0, KNOWN, KNOWN, ALPHA) == 0
 
 
 def test_domain_auc_counts_the_pairs_that_are_ranked_rightly():
@@ -262,16 +268,17 @@ def test_domain_auc_counts_the_pairs_that_are_ranked_rightly():
     scores = [[sum(float(x[i].mean()) for x in logits) for i in range(len(logits[0]))] for logits in (real, fake)]
     want = np.mean([1.0 if r > f else 0.5 if r == f else 0.0 for r in scores[0] for f in scores[1]])
     assert 0 < want < 1
-    np.testing.assert_allclose(gan.domain_auc(real, fake), want, rtol=1e-6)
-    assert gan.domain_auc([np.ones((2, 1, 1, 1))], [np.zeros((3, 1, 1, 1))]) == 1
+    np.testing.assert_allclose(blur2blur.domain_auc(real, fake), want, rtol=1e-6)
+    assert blur2blur.domain_auc([np.ones((2, 1, 1, 1))], [np.zeros((3, 1, 1, 1))]) == 1
 
 
 @pytest.mark.parametrize("name, hyper", [("resnet", {"ngf": 2, "n_blocks": 1}), ("unet", {"ngf": 2, "num_downs": 2})])
 def test_a_generator_of_one_scale_is_judged_at_three(name, hyper):
     networks = SMALL | {"generator": models.create(name, norm="instance", **hyper)}
     photos = jax.ShapeDtypeStruct((4, 48, 48, 3), jnp.float32)
-    state = jax.eval_shape(lambda key: gan.init(networks, PROBES, 0.0, 48, key), KEY)
-    update = functools.partial(gan.update, networks, PROBES, gan.make_content("pooled", None), small_config())
+    state = jax.eval_shape(lambda key: blur2blur.init(networks, PROBES, 0.0, 48, key), KEY)
+    content = blur2blur.make_content("pooled", None)
+    update = functools.partial(blur2blur.update, networks, PROBES, content, small_config())
     new, metrics = jax.eval_shape(update, state, {}, photos, photos, ALPHA)
     assert jax.tree.structure(new) == jax.tree.structure(state) and metrics["loss_g"].shape == ()
 
@@ -297,11 +304,11 @@ def test_full_size_steps_keep_the_state_s_shapes_and_types_in_bfloat16(config):
     """Traced, not run: the paper's networks, its VGG19 and its batch."""
     config, photo = config.translator, jax.ShapeDtypeStruct((16, 256, 256, 3), jnp.uint8)
     networks = {n: models.create(**config[n].to_dict(), dtype=jnp.bfloat16) for n in ("generator", "discriminator")}
-    adams, extractor = gan.optimizers(config.optimizer, config.steps), models.create("vgg", dtype=jnp.bfloat16)
-    state = jax.eval_shape(lambda key: gan.init(networks, adams, config.ema, config.crop, key), KEY)
+    adams, extractor = blur2blur.optimizers(config.optimizer, config.steps), models.create("vgg", dtype=jnp.bfloat16)
+    state = jax.eval_shape(lambda key: blur2blur.init(networks, adams, config.ema, config.crop, key), KEY)
     frozen = {"vgg": jax.eval_shape(extractor.init, KEY, jnp.zeros((1, 32, 32, 3)))}
-    step = gan.make_step(
-        networks, adams, gan.make_content(config.content.kind, extractor), gan.make_known_blur(None), config
+    step = blur2blur.make_step(
+        networks, adams, blur2blur.make_content(config.content.kind, extractor), blur2blur.make_known_blur(None), config
     )
     new, metrics = jax.eval_shape(step, state, frozen, {"unknown_blur": photo, "known_blur": photo}, KEY)
     assert jax.tree.structure(new) == jax.tree.structure(state)

@@ -12,10 +12,11 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from helpers import jit, nhwc, reference
 
-from b2b_jax import models, recognition, torch_files, weights
-from b2b_jax.models import layers, mimo_unet, nafnet, patchgan, resnet, restormer, vgg
+from b2b_jax import models, weights
+from b2b_jax.formats import torch_files
+from b2b_jax.models import layers, mimo_unet, nafnet, patchgan, recognition, resnet, restormer, vgg
+from helpers import jit, nhwc, reference
 
 Comparison = Iterator[tuple[str, Any, np.ndarray]]
 

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
 
-DATA = Path(__file__).parent / "data"
+DATA = Path(__file__).parents[1] / "data"
 REFERENCE = DATA / "reference"
 # The larger fixtures stay outside the repository; where they are absent, what needs them is skipped.
-LARGE = Path(__file__).parents[2] / "shared" / "reference"
+LARGE = Path(__file__).parents[3] / "shared" / "reference"
 
 # In tests compiling takes longer than running. The second option is gone since JAX 0.11.
 OPTIONS = {"xla_backend_optimization_level": "0"}

@@ -1,4 +1,4 @@
-"""The Blur2Blur training step in PyTorch, equal in value to `b2b_jax.training.gan`: what the benchmark compares with.
+"""The Blur2Blur training step in PyTorch, equal in value to `method.blur2blur`: what the benchmark compares with.
 
     pip install torch && python tools/benchmark.py train --config configs/demo.py --against torch
 
@@ -13,12 +13,12 @@ import torch
 import torch.nn.functional as F
 from ml_collections import ConfigDict
 from torch import Tensor
-from torch_networks import VGG, MIMOUNet, PatchGAN
 
 from b2b_jax.errors import UserError
 from b2b_jax.losses import SLICE_WEIGHTS
-from b2b_jax.training.run import Run
-from b2b_jax.training.stages.common import VGG_DEPTHS, VGG_LAYERS
+from b2b_jax.stages.common import VGG_DEPTHS, VGG_LAYERS
+from b2b_jax.stages.run import Run
+from tools.bench.torch_networks import VGG, MIMOUNet, PatchGAN
 
 GAN_LOSSES = {  # real, fake, generator
     "logistic": (lambda x: F.softplus(-x), F.softplus, lambda x: F.softplus(-x)),

@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 
 from b2b_jax.data import domains
 from b2b_jax.data.sources import Source
-from b2b_jax.inference.pipeline import WEIGHTS, Network, compute_dtype, load, with_local_means
+from b2b_jax.networks import WEIGHTS, Network, compute_dtype, load, with_local_means
 
 
 @dataclass(frozen=True)

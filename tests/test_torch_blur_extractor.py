@@ -7,17 +7,19 @@ import numpy as np
 import optax
 import pytest
 from helpers import assert_close, jit, nhwc, reference
-from parity import golden, network
-from test_models import KEY
+from helpers.networks import KEY
+from helpers.parity import golden, network
 
-from b2b_jax import torch_files, weights
-from b2b_jax.training import optimizers, transfer
+from b2b_jax import weights
+from b2b_jax.formats import torch_files
+from b2b_jax.method import blur_extractor
+from b2b_jax.training import optimizers
 from b2b_jax.training import state as states
 from configs import default
 
 torch = pytest.importorskip("torch")
 
-import torch_kernel_wizard  # noqa: E402
+from helpers import torch_kernel_wizard  # noqa: E402
 
 FIXTURE = "kernel_wizard/kw_nf4_vae_module"
 STEPS = 3
@@ -52,7 +54,7 @@ def ours(config):
     """The loss and the new state of each step."""
     data, (module, variables) = golden(FIXTURE), network(FIXTURE)
     adam = optimizers.create(config.optimizer, config.steps)
-    step = jit(functools.partial(transfer.make_step(module, adam, config), frozen={}))
+    step = jit(functools.partial(blur_extractor.make_step(module, adam, config), frozen={}))
     state = states.create({"blur_extractor": variables}, {"blur_extractor": adam})
     batch = {"sharp": data["sharp_u8_hwc"][None], "blurry": data["blur_u8_hwc"][None]}
     with jax.default_matmul_precision("float32"):

@@ -1,7 +1,7 @@
 """Prints the paper's tables 2 to 6 from finished runs, the paper's own values beside ours.
 
-    python tools/make_tables.py runs/*                                  Markdown
-    python tools/make_tables.py runs/reds runs/rsblur --format latex    or csv
+    python -m b2b_jax.tables runs/*                                  Markdown
+    python -m b2b_jax.tables runs/reds runs/rsblur --format latex    or csv
 
 What was not run is left empty; folders without a finished run are named on stderr and left out. Exit codes: 0 done; 2
 there is no finished run at all, or two that differ in more than the seed belong in one cell (one line on stderr).

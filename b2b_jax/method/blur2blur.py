@@ -18,9 +18,10 @@ import optax
 from ml_collections import ConfigDict
 
 from b2b_jax import losses
+from b2b_jax.method import augment, blur_extractor, curriculum
 from b2b_jax.models.layers import pyramid
 from b2b_jax.models.patchgan import multiscale
-from b2b_jax.training import augment, curriculum, schedules, transfer
+from b2b_jax.training import schedules
 from b2b_jax.training import state as states
 from b2b_jax.training.state import State
 
@@ -56,14 +57,14 @@ def make_content(kind: str, vgg: nn.Module | None) -> Content:
     return lambda frozen, x, y: losses.perceptual(lambda image: vgg.apply(frozen["vgg"], image), x, y)
 
 
-def make_known_blur(extractor: nn.Module | None) -> KnownBlur:
+def make_known_blur(network: nn.Module | None) -> KnownBlur:
     """What D takes as real: the batch's `known_blur` or, with an extractor, the known pairs' blur on `unknown_sharp`.
 
     The extractor's weights are `frozen["blur_extractor"]`, an argument of the step.
     """
-    if extractor is None:
+    if network is None:
         return lambda frozen, batch, key: augment.to_float(batch["known_blur"])
-    return lambda frozen, batch, key: transfer.known_blur(extractor, frozen["blur_extractor"], batch, key)
+    return lambda frozen, batch, key: blur_extractor.known_blur(network, frozen["blur_extractor"], batch, key)
 
 
 def make_step(

@@ -14,7 +14,7 @@ import optax
 from ml_collections import ConfigDict
 
 from b2b_jax import losses
-from b2b_jax.training import augment
+from b2b_jax.method import augment
 from b2b_jax.training import state as states
 from b2b_jax.training.state import State
 

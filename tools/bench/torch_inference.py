@@ -1,4 +1,4 @@
-"""Deblurring in PyTorch, equal in value to `b2b_jax.inference.pipeline.apply`: what the benchmark compares with.
+"""Deblurring in PyTorch, equal in value to `b2b_jax.networks.apply`: what the benchmark compares with.
 
     pip install torch && python tools/benchmark.py deblur --config configs/demo.py --against torch
 
@@ -10,12 +10,12 @@ from collections.abc import Callable
 import numpy as np
 import torch
 from flax import linen as nn
-from torch_nafnet import NAFNet
-from torch_networks import MIMOUNet
 
 from b2b_jax import models, weights
 from b2b_jax.errors import UserError
-from b2b_jax.inference.pipeline import Network
+from b2b_jax.networks import Network
+from tools.bench.torch_nafnet import NAFNet
+from tools.bench.torch_networks import MIMOUNet
 
 Run = Callable[[np.ndarray], torch.Tensor]
 

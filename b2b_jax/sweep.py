@@ -1,6 +1,6 @@
 """Runs a list of commands one after another; started again, it goes on where it stopped.
 
-    python tools/sweep.py cells.txt
+    python -m b2b_jax.sweep cells.txt
 
 The file holds a command per line; empty lines and lines that begin with # are passed over:
 

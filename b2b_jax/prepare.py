@@ -1,7 +1,7 @@
 """Copies a dataset's photos, unchanged, into a few large ArrayRecord files, with their scenes, sizes and sharpness.
 
-    python tools/prepare_data.py reds --source ~/downloads/REDS --output data/prepared
-    python tools/prepare_data.py folder --source shots/ --output packed/shots
+    python -m b2b_jax.prepare reds --source ~/downloads/REDS --output data/prepared
+    python -m b2b_jax.prepare folder --source shots/ --output packed/shots
 
 Training reads data/prepared instead of the downloads it holds (--config.data.prepared names another folder below
 data/), and packed/shots as --config.data.unknown_blur. Stopped at any moment, the same command goes on; where it has
@@ -60,7 +60,7 @@ def _row(dataset: str, part: str, count: int) -> str:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="prepare_data", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="b2b_jax.prepare", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("dataset", choices=LAYOUTS, help="what the download is")
     parser.add_argument("--source", type=Path, required=True, metavar="DOWNLOAD", help="folder of the download")

@@ -14,9 +14,9 @@ from b2b_jax.data import pipeline
 from b2b_jax.data.sources import Source
 from b2b_jax.errors import UserError
 from b2b_jax.files import read_json
-from b2b_jax.inference.pipeline import Network
+from b2b_jax.networks import WEIGHTS, Network, load
+from b2b_jax.stages.run import Run
 from b2b_jax.training import loop, optimizers
-from b2b_jax.training.run import WEIGHTS, Run, load
 from b2b_jax.training.state import State
 
 VGG_DEPTHS = {"vgg19": 19, "vgg16": 16}
@@ -48,7 +48,7 @@ def load_vgg(run: Run, kind: str, path: Path, instead: str) -> Network:
     if not path.is_file():
         raise UserError(
             f"The loss needs torchvision's {kind.upper()} at {path}: get {kind}-*.pth of "
-            f"https://download.pytorch.org/models and run python tools/convert_weights.py {kind}-*.pth {path}; "
+            f"https://download.pytorch.org/models and run python -m b2b_jax.convert {kind}-*.pth {path}; "
             f"{instead}"
         )
     vgg = load(path, run.dtype)

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from b2b_jax.inference.overlap import ahead, behind, made_ahead
+from b2b_jax.inference.background import ahead, behind, made_ahead
 
 TIMEOUT = 60  # seconds after which a thread is taken for stuck
 

@@ -9,12 +9,13 @@ from b2b_jax import sharding
 from b2b_jax.data.sources import check_sizes
 from b2b_jax.errors import UserError
 from b2b_jax.files import write_json
-from b2b_jax.inference import pipeline as inference
-from b2b_jax.inference.pipeline import Network
+from b2b_jax.inference import batching
+from b2b_jax.method import blur_extractor as method
 from b2b_jax.models.kernel_wizard import KernelWizard
-from b2b_jax.training import loop, optimizers, transfer
-from b2b_jax.training.run import Run, centre_crops
-from b2b_jax.training.stages import common
+from b2b_jax.networks import Network
+from b2b_jax.stages import common
+from b2b_jax.stages.run import Run, centre_crops
+from b2b_jax.training import loop, optimizers
 from b2b_jax.training.state import State, best_params
 
 SEED = 9  # of its data stream
@@ -36,8 +37,8 @@ def train(run: Run) -> None:
         name="blur_extractor",
         steps=config.steps,
         batch=config.batch,
-        init=lambda key: transfer.init(network, optimizer, config.crop, key),
-        step=transfer.make_step(network, optimizer, config),
+        init=lambda key: method.init(network, optimizer, config.crop, key),
+        step=method.make_step(network, optimizer, config),
         frozen={},
         evaluate=evaluate,
     )
@@ -92,7 +93,7 @@ def validate(run: Run, network: nn.Module) -> loop.Evaluate:
 
     def run_moves(params, *photos: np.ndarray) -> np.ndarray:
         stacked = np.stack(photos, axis=1)
-        return inference.run(lambda x: move(params, x[:, 0], x[:, 1], x[:, 2]), stacked, settings.batch)
+        return batching.run(lambda x: move(params, x[:, 0], x[:, 1], x[:, 2]), stacked, settings.batch)
 
     def evaluate(state: State) -> tuple[loop.Scores, loop.Versions]:
         params = best_params(state, "blur_extractor")

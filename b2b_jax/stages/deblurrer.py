@@ -5,15 +5,16 @@ from pathlib import Path
 import flax.linen as nn
 import jax
 
-from b2b_jax import losses
+from b2b_jax import losses, networks
 from b2b_jax.data import pipeline
 from b2b_jax.data.sources import Source, check_sizes
 from b2b_jax.errors import UserError
-from b2b_jax.inference import pipeline as inference
-from b2b_jax.inference.pipeline import Network
-from b2b_jax.training import loop, optimizers, supervised
-from b2b_jax.training.run import Run, centre_crops
-from b2b_jax.training.stages import common
+from b2b_jax.inference import batching
+from b2b_jax.method import supervised
+from b2b_jax.networks import Network
+from b2b_jax.stages import common
+from b2b_jax.stages.run import Run, centre_crops
+from b2b_jax.training import loop, optimizers
 from b2b_jax.training.state import State, best_params
 
 SEED = 1  # of its data stream
@@ -60,11 +61,11 @@ def task(run: Run, name: str, features: Network | None, evaluate: loop.Evaluate)
 def validate(run: Run, network: nn.Module, source: Source) -> loop.Evaluate:
     """PSNR of the restored validation crops, and these crops blurry, restored, sharp."""
     photos = centre_crops(source, run.config.evaluation.validation_images, run.config.evaluation.validation_crop)
-    restore = jax.jit(lambda params, x: inference.apply(network, params, x))
+    restore = jax.jit(lambda params, x: networks.apply(network, params, x))
 
     def evaluate(state: State) -> tuple[loop.Scores, loop.Versions]:
         params = best_params(state, "deblurrer")
-        restored = inference.run(lambda x: restore(params, x), photos["blurry"], run.config.evaluation.batch)
+        restored = batching.run(lambda x: restore(params, x), photos["blurry"], run.config.evaluation.batch)
         versions = {"validation": restored, "input": photos["blurry"]}
         scores = {f"{name}_psnr": common.mean_psnr(version, photos["sharp"]) for name, version in versions.items()}
         return scores, {"blurry": photos["blurry"], "restored": restored, "truth": photos["sharp"]}

@@ -6,15 +6,15 @@ from dataclasses import replace
 from pathlib import Path
 
 import jax
-import measure
 import numpy as np
-from measure import Row
 from ml_collections import ConfigDict
 from PIL import Image
 
 from b2b_jax import images, sharding
 from b2b_jax.data import pipeline
 from b2b_jax.data.sources import Photos
+from tools.bench import measure
+from tools.bench.measure import Row
 
 NOISE = 2.0  # grey levels: generated photos have none, and would make files of a fifth of the size
 LISTED = 14_400  # photos, as REDS has: grain's shuffle takes 1 ms for each of 32 photos, for each of thousands nothing

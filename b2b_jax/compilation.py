@@ -1,0 +1,12 @@
+"""Where compiled programs are kept between runs."""
+
+import os
+from pathlib import Path
+
+import jax
+
+
+def enable_compilation_cache() -> None:
+    """Keeps compiled programs between runs, in ~/.cache/b2b_jax unless JAX_COMPILATION_CACHE_DIR says where."""
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+        jax.config.update("jax_compilation_cache_dir", str(Path.home() / ".cache" / "b2b_jax" / "xla"))

@@ -1,0 +1,50 @@
+"""The deblurrer after the translator, D_K(G(y)), as one program for batches of photos of any size.
+
+Images are NHWC float32 in [0, 1].
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from b2b_jax.networks import Network, apply
+
+Array = jax.Array
+
+
+class Chain:
+    """Networks one after the other, compiled as one program for each shape of a batch, once.
+
+    Called with images (n, h, w, 3) it returns the outputs of its last `keep` networks side by side, (n, h, w, 3 keep).
+    `stride` is what all their strides divide.
+    """
+
+    def __init__(self, networks: Sequence[Network], keep: int = 1):
+        self.stride = math.lcm(*(network.module.stride for network in networks))
+        self.channels = 3 * keep
+        self._modules = [network.module for network in networks]
+        self._variables = [network.variables for network in networks]
+        self._programs: dict[tuple[int, ...], jax.stages.Compiled] = {}
+
+    def __call__(self, images: np.ndarray) -> Array:
+        return self._program(images.shape)(self._variables, images)
+
+    def working_memory(self, shape: tuple[int, ...]) -> int:
+        """Bytes that a batch of `shape` takes between input and output, as XLA has laid them out; it compiles."""
+        return self._program(shape).memory_analysis().temp_size_in_bytes
+
+    def _program(self, shape: tuple[int, ...]) -> jax.stages.Compiled:
+        if shape not in self._programs:
+            images = jax.ShapeDtypeStruct(shape, jnp.float32)
+            self._programs[shape] = jax.jit(self._run).lower(self._variables, images).compile()
+        return self._programs[shape]
+
+    def _run(self, variables: list[Any], images: Array) -> Array:
+        outputs = [images]
+        for module, arrays in zip(self._modules, variables, strict=True):
+            outputs.append(apply(module, arrays, outputs[-1]))
+        return jnp.concatenate(outputs[-(self.channels // 3) :], axis=-1)

@@ -1,0 +1,67 @@
+"""A network is a module and its variables: read from disk, set to its compute dtype, applied to images.
+
+Images are NHWC float32 in [0, 1]; networks pad what their strides do not divide.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from b2b_jax import weights
+from b2b_jax.errors import UserError
+from b2b_jax.models.nafnet import NAFNet
+
+Array = jax.Array
+WEIGHTS = "weights.safetensors"  # what a finished stage of a run leaves in its folder
+
+
+class Network(NamedTuple):
+    """A network and its weights, ready to run."""
+
+    module: nn.Module
+    variables: Any
+
+
+def load(path: Path, dtype: jnp.dtype) -> Network:
+    """Reads a network from its .safetensors file; UserError when it is missing or not one of ours."""
+    if not path.is_file():
+        raise UserError(f"No weights at {path}; train the stage first, or convert a .pth with b2b_jax.convert")
+    try:
+        module, variables = weights.load(path)
+    except ValueError as error:
+        raise UserError(str(error)) from error
+    return Network(module.clone(dtype=dtype), jax.device_put(variables))
+
+
+def compute_dtype(name: str) -> jnp.dtype:
+    """What networks compute in; "auto" is bfloat16, but float32 on a CPU, which has no fast bfloat16."""
+    if name == "auto":
+        name = "float32" if jax.default_backend() == "cpu" else "bfloat16"
+    return jnp.dtype(name)
+
+
+def with_local_means(network: Network, local: bool, train_size: int) -> Network:
+    """A NAFNet with or without its test-time local converter for crops of `train_size`; any other network as it is."""
+    if not isinstance(network.module, NAFNet):
+        return network
+    return network._replace(module=network.module.clone(local=local, train_size=train_size))
+
+
+def full_resolution(outputs: Array | list[Array]) -> Array:
+    """The last of a multi-scale network's outputs, the image itself of any other network."""
+    return outputs[-1] if isinstance(outputs, list | tuple) else outputs
+
+
+def apply(module: nn.Module, variables: Any, images: Array) -> Array:
+    """Runs `module` on images (n, h, w, 3); returns its full-resolution output, clipped to [0, 1], float32."""
+    return jnp.clip(full_resolution(module.apply(variables, images)).astype(jnp.float32), 0.0, 1.0)
+
+
+def runner(network: Network) -> Callable[[Array], Array]:
+    """`apply` compiled for one network; the weights are an argument of the program, not part of it."""
+    compiled = jax.jit(lambda variables, images: apply(network.module, variables, images))
+    return lambda images: compiled(network.variables, images)

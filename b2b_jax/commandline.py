@@ -1,23 +1,16 @@
 """The command line of `main` and of what runs beside it: flags to a run, every mistake in them one line."""
 
-import importlib.util
 import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 from b2b_jax import sharding
-from b2b_jax.data import blur
-from b2b_jax.data.degradation import DEGRADATIONS
-from b2b_jax.data.sensor import RESPONSES
-from b2b_jax.data.synthetic import FRAME_KINDS
 from b2b_jax.errors import UserError
 from b2b_jax.images import ImageError
-from b2b_jax.stages import common
 from b2b_jax.stages.run import Run
 
 USAGE = "Usage: python -m b2b_jax.main --config configs/NAME.py[:VARIANT] [--workdir DIR] [--config.KEY=VALUE …]"
@@ -85,31 +78,3 @@ def default_workdir() -> Path:
     """runs/NAME, or runs/NAME_VARIANT for --config configs/NAME.py:VARIANT."""
     file, _, variant = config_path().partition(":")
     return Path("runs") / "_".join(filter(None, [Path(file).stem, variant.replace(",", "_")]))
-
-
-LEAST = dict.fromkeys(("log_every", "evaluate_every", "checkpoint_every", "keep", "bad_steps"), 1)
-LEAST |= dict.fromkeys(("keep_every", "keep_best"), 0)
-
-
-def check_values(config: ConfigDict) -> None:
-    """UserError for values that no run can use, whatever its stages."""
-    common.check_choice("compute_dtype", config.compute_dtype, ("auto", "float32", "bfloat16"))
-    common.check_choice("data.degradation.kind", config.data.degradation.kind, (*FRAME_KINDS, *DEGRADATIONS))
-    common.check_choice("data.degradation.response", config.data.degradation.response, RESPONSES)
-    common.check_choice("data.bad_photos", config.data.bad_photos, ("skip", "stop"))
-    if not 0 < config.data.split_ratio < 1:
-        raise UserError(f"data.split_ratio is {config.data.split_ratio}; it must be between 0 and 1")
-    if config.data.crops_per_image < 1:
-        raise UserError(f"data.crops_per_image is {config.data.crops_per_image}; it must be at least 1")
-    if config.data.degradation.frames < 1:
-        raise UserError(f"data.degradation.frames is {config.data.degradation.frames}; it must be at least 1")
-    for key, least in LEAST.items():
-        if config.loop[key] < least:
-            raise UserError(f"loop.{key} is {config.loop[key]}; it must be at least {least}")
-    for key in ("known_kernel", "unknown_kernel"):
-        try:
-            blur.draw(np.random.default_rng(0), config.data.scenes[key].to_dict())
-        except ValueError as error:
-            raise UserError(f"data.scenes.{key}: {error}") from error
-    if config.loop.wandb and not importlib.util.find_spec("wandb"):
-        raise UserError("loop.wandb is set, but wandb is not installed: pip install -e '.[wandb]'")

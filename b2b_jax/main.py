@@ -9,7 +9,6 @@ if __name__ == "__main__":  # before the imports below, which would be done twic
     huge_pages.restart()
 
 import contextlib
-import dataclasses
 import difflib
 import errno
 import logging as standard_logging
@@ -23,68 +22,56 @@ from typing import NamedTuple
 from absl import logging
 from ml_collections import ConfigDict
 
-from b2b_jax import commandline, record, sharding
+from b2b_jax import commandline, record, settings, sharding
 from b2b_jax.compilation import enable_compilation_cache
 from b2b_jax.errors import UserError
 from b2b_jax.evaluation import evaluate, summary
 from b2b_jax.files import lock, remove_drafts
 from b2b_jax.images import ImageError
-from b2b_jax.stages import blur_extractor, deblurrer, translator
+from b2b_jax.stages import STAGES
 from b2b_jax.stages.run import Run
+from b2b_jax.stages.stage import Stage
 from b2b_jax.training import loop, signals
 from b2b_jax.training.checkpoint import CheckpointError
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
-class Stage(NamedTuple):
-    """One stage of a run."""
+class Work(NamedTuple):
+    """One entry of config.stages, or a network that one of them needs trained."""
 
     finished: Callable[[Run], bool]
-    inputs: Callable[[Run], list[Callable[[], object]]]  # opened before anything is compiled; each may raise UserError
+    inputs: Callable[[Run], list[Callable[[], object]]]  # called before anything is compiled; each may raise UserError
     run: Callable[[Run], None]
-    together: bool  # all processes run it, not only the first
-    needed: Callable[[Run], bool] = lambda run: True  # False when no other stage of the run will use it
+    reads: tuple[str, ...]  # which of the run's photos: "known", "unknown"
+    together: bool = False  # all processes do it, not only the first
+    needed: Callable[[Run], bool] = lambda run: True  # False when nothing else in the run will use it
+    serves: str = ""  # the entry of config.stages that it is done for; "" for one of its own
 
 
-STAGES = {
-    "deblurrer": Stage(
-        finished=lambda run: run.trained("deblurrer"),
-        inputs=lambda run: [lambda: run.known, lambda: deblurrer.check(run)],
-        run=deblurrer.train,
+def training(name: str, stage: Stage) -> Work:
+    """The work of training one network."""
+    return Work(
+        finished=lambda run: run.trained(name),
+        inputs=stage.inputs,
+        run=lambda run: stage.fit(run, lambda: summary.show(run, name)),
+        reads=stage.reads,
         together=True,
-    ),
-    "blur_extractor": Stage(
-        finished=lambda run: run.trained("blur_extractor"),
-        inputs=lambda run: [lambda: run.known, lambda: blur_extractor.check(run)],
-        run=blur_extractor.train,
-        together=True,
-        needed=blur_extractor.needed,
-    ),
-    "translator": Stage(
-        finished=lambda run: run.trained("translator"),
-        inputs=lambda run: [
-            lambda: run.known,
-            lambda: run.unknown,
-            lambda: translator.load_vgg(run),
-            lambda: translator.check(run),
-        ],
-        run=translator.train,
-        together=True,
-    ),
-    "evaluation": Stage(
+        needed=stage.needed,
+        serves=stage.serves,
+    )
+
+
+WORK = {name: training(name, stage) for name, stage in STAGES.items()} | {
+    "evaluation": Work(
         finished=evaluate.finished,
-        inputs=lambda run: [lambda: run.unknown, lambda: evaluate.check(run)],
+        inputs=lambda run: [lambda: evaluate.check(run)],
         run=evaluate.evaluate,
-        together=True,  # only to train what it compares with
+        reads=("unknown",),
     ),
-    "report": Stage(
-        finished=lambda run: False,
-        inputs=lambda run: [],
-        run=summary.write_report,
-        together=False,
-    ),
+    "report": Work(finished=lambda run: False, inputs=lambda run: [], run=summary.write_report, reads=()),
 }
+NAMES = [name for name, work in WORK.items() if not work.serves]  # what config.stages may name
 
 
 def main() -> int:
@@ -94,12 +81,12 @@ def main() -> int:
     """
     if {"-h", "--help"} & set(sys.argv):
         print(f"{__doc__}\n{commandline.USAGE}\n")
-        print(f"Stages: {', '.join(STAGES)}. Every KEY, its unit and reason: configs/default.py.")
+        print(f"Stages: {', '.join(NAMES)}. Every KEY, its unit and reason: configs/default.py.")
         print("Several processes: --coordinator HOST:PORT --num_processes N --process_id I. See docs/scaling.md.")
         return 0
     silence()
     try:
-        run = dataclasses.replace(commandline.parse(), show=summary.show)
+        run = commandline.parse()
         commandline.join()
         with signals.watch(signals.leave), contextlib.ExitStack() as stack:
             sharding.first_alone("lock", lambda: stack.enter_context(lock(run.workdir)))
@@ -143,8 +130,8 @@ def no_room(error: OSError, workdir: Path) -> str:
 
 def run_stages(run: Run) -> None:
     """The stages of the config, in order."""
-    named = [name for name in stage_names(run.config) if STAGES[name].needed(run)]
-    pending = [name for name in named if not STAGES[name].finished(run)]
+    named = work_names(run)
+    pending = [name for name in named if not WORK[name].finished(run)]
     sharding.wait_for_all("every process knows what is pending")
     sharding.first_alone("prepare", lambda: prepare(run, pending))
     if not sharding.is_first():
@@ -168,15 +155,15 @@ def run_stage(run: Run, name: str, pending: bool) -> None:
             print(f"{name}: done before, skipped")
         return
     show(run, name)
-    if STAGES[name].together or sharding.is_first():
-        STAGES[name].run(run)
+    if WORK[name].together or sharding.is_first():
+        WORK[name].run(run)
     sharding.wait_for_all(f"{name} is done")
 
 
 def show(run: Run, name: str) -> None:
     """Renews the report while the stage runs; "" for none."""
     if name != "report" and sharding.is_first():
-        run.show(run, name)
+        summary.show(run, name)
 
 
 def prepare(run: Run, pending: list[str]) -> None:
@@ -184,38 +171,50 @@ def prepare(run: Run, pending: list[str]) -> None:
     record.refuse_changes(run)
     remove_drafts(run.workdir)
     check(run, pending)
-    record.write(run)
+    record.write(run, {side for name in pending for side in WORK[name].reads})
+
+
+def work_names(run: Run) -> list[str]:
+    """What `config.stages` asks for and what that needs, in order."""
+    asked = stage_names(run.config)
+    return [name for name, work in WORK.items() if (work.serves or name) in asked and work.needed(run)]
 
 
 def stage_names(config: ConfigDict) -> list[str]:
     """`config.stages`, which the command line may give with commas."""
     names = [name.strip() for item in config.stages for name in item.split(",")]
     for name in names:
-        if name not in STAGES:
-            near = difflib.get_close_matches(name, STAGES, 1)
+        if name not in NAMES:
+            near = difflib.get_close_matches(name, NAMES, 1)
             hint = f"; did you mean {near[0]}?" if near else ""
-            raise UserError(f"config.stages names {name!r}; stages are {', '.join(STAGES)}{hint}")
-    return [name for name in STAGES if name in names]
+            raise UserError(f"config.stages names {name!r}; stages are {', '.join(NAMES)}{hint}")
+    return [name for name in NAMES if name in names]
 
 
 def check(run: Run, pending: list[str]) -> None:
     """Opens all that the pending stages need; raises one UserError with a line for everything that is missing."""
-    commandline.check_values(run.config)
+    settings.check_values(run.config)
     problems = []
-    for name in pending:
-        for open_input in STAGES[name].inputs(run):
-            try:
-                open_input()
-            except (UserError, ImageError) as error:
-                problems.append(str(error))
-    for stage in ("deblurrer", "blur_extractor", "translator"):
-        given = run.config[stage].weights
-        if given and not Path(given).is_file():
-            problems.append(f"{stage}.weights is {given}: no such file; make it with b2b_jax.convert")
-        elif given:
-            run.network(stage)
+    sides = dict.fromkeys(side for name in pending for side in WORK[name].reads)
+    opens = [lambda side=side: getattr(run, side) for side in sides]
+    opens += [open_input for name in pending for open_input in WORK[name].inputs(run)]
+    opens += [lambda name=name, stage=stage: given_network(run, name, stage) for name, stage in STAGES.items()]
+    for open_input in opens:
+        try:
+            open_input()
+        except (UserError, ImageError) as error:
+            problems.append(str(error))
     if problems:
         raise UserError("\n".join(dict.fromkeys(problems)))
+
+
+def given_network(run: Run, name: str, stage: Stage) -> None:
+    """Reads the weights that the configuration gives for a stage; UserError when they are missing or not ours."""
+    given = stage.given(run)
+    if given and not Path(given).is_file():
+        raise UserError(f"{name}.weights is {given}: no such file; make it with python -m b2b_jax.convert")
+    if given:
+        run.network(name)
 
 
 if __name__ == "__main__":

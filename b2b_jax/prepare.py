@@ -29,7 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         parts = find(args)
         prepared.prepare(args.dataset, args.source, parts, args.output, args.variant)
     except (UserError, ImageError, OSError) as error:
-        print(f"prepare_data: {error}", file=sys.stderr)
+        print(f"prepare: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("prepare_data: stopped; the same command goes on from here", file=sys.stderr)

@@ -11,6 +11,7 @@ if __name__ == "__main__":  # before the imports below, which would be done twic
 
     huge_pages.restart()
 
+import dataclasses
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,12 +21,13 @@ import numpy as np
 from absl import flags
 from tqdm import tqdm
 
-from b2b_jax import commandline, images
+from b2b_jax import commandline, images, settings
 from b2b_jax.compilation import enable_compilation_cache
-from b2b_jax.data import domains, pipeline
+from b2b_jax.data import pipeline
 from b2b_jax.errors import UserError
-from b2b_jax.method import blur2blur
-from b2b_jax.stages import blur_extractor, translator
+from b2b_jax.method.known_blur import Supply
+from b2b_jax.stages import common, known_blur, translator
+from b2b_jax.stages.known_blur import KnownBlur
 from b2b_jax.stages.run import Run
 
 OUTPUT = flags.DEFINE_string("output", None, "Folder to write: new, or empty.")
@@ -46,7 +48,8 @@ def make_photos() -> None:
     folder = output_folder()
     check(run)
     enable_compilation_cache()
-    write(folder, synthesize(run, COUNT.value), COUNT.value)
+    known = known_blur.open_set(run, run.config.known_blur.source)
+    write(folder, synthesize(run, known, COUNT.value), COUNT.value)
 
 
 def output_folder() -> Path:
@@ -61,33 +64,33 @@ def output_folder() -> Path:
 
 def check(run: Run) -> None:
     """UserError when the run cannot make its known blur: photos or the extractor's weights are missing."""
-    commandline.check_values(run.config)
+    settings.check_values(run.config)
     translator.check_known_blur(run)
-    if blur_extractor.needed(run):
-        blur_extractor.load(run)
 
 
-def synthesize(run: Run, count: int) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
-    """Yields `count` photos with the known blur and their sharp twins (None without), uint8 (crop, crop, 3).
+def synthesize(run: Run, known: KnownBlur, count: int) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
+    """Yields `count` photos of the set K and their sharp twins (None without), uint8 (crop, crop, 3).
 
     The i-th depends on the run's seed and on i alone.
     """
-    source, batch = run.config.known_blur.source, min(count, run.config.translator.batch)
-    extractor = blur_extractor.load(run) if source == "extractor" else None
-    frozen = {"blur_extractor": extractor.variables} if extractor else {}
-    make, key = jax.jit(blur2blur.make_known_blur(extractor and extractor.module)), jax.random.key(run.config.seed)
-    supplies = domains.KNOWN_BLUR[source](run.config, run.known, run.unknown)
-    twin = {"sharp": "sharp"} if source in ("paired", "synthetic") else {}
-    settings = run.config.translator
-    streams = translator.streams(run, supplies, settings.crop, translator.SEED, twin, resize=settings.resize)
-    for index, photos in enumerate(
-        pipeline.iterate(pipeline.batches(streams, batch, 0, 1), 0, -(-count // batch), 2, 2)
-    ):
+    config, batch = run.config.translator, min(count, run.config.translator.batch)
+    frozen = {part: network.variables for part, network in known.frozen.items()}
+    make, key = jax.jit(known.make), jax.random.key(run.config.seed)
+    streams = common.streams(run, with_twins(run, known), config.crop, translator.SEED, {"resize": config.resize})
+    batches = pipeline.iterate(pipeline.batches(streams, batch, 0, 1), 0, -(-count // batch), 2, 2)
+    for index, photos in enumerate(batches):
         photos.pop("name")
         sharp = photos.pop("sharp", photos.get("unknown_sharp"))
         blurry = images.to_uint8(make(frozen, photos, jax.random.fold_in(key, index)))
         for i in range(min(batch, count - index * batch)):
             yield blurry[i], None if sharp is None else sharp[i]
+
+
+def with_twins(run: Run, known: KnownBlur) -> list[Supply]:
+    """The photos of the set K, and with them the sharp twins that some of its sources have."""
+    if run.config.known_blur.source not in ("paired", "synthetic"):
+        return known.supplies
+    return [dataclasses.replace(supply, names={**supply.names, "sharp": "sharp"}) for supply in known.supplies]
 
 
 def write(folder: Path, photos: Iterator[tuple[np.ndarray, np.ndarray | None]], count: int) -> None:

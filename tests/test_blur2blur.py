@@ -18,7 +18,9 @@ from helpers.parity import golden, vgg_weights
 
 from b2b_jax import losses, models, torch_files, weights
 from b2b_jax.errors import UserError
-from b2b_jax.method import blur2blur
+from b2b_jax.method import adversarial, blur2blur, known_blur
+from b2b_jax.method.adversarial import Mix
+from b2b_jax.method.blur2blur import Blur2Blur, Photos
 from b2b_jax.models import vgg
 from b2b_jax.stages import translator
 from b2b_jax.training import state as states
@@ -64,6 +66,11 @@ def start(name: str) -> tuple[dict, dict]:
     return networks, {n: load(net, f"b2b_step/{name}_{LETTERS[n]}_start") for n, net in networks.items()}
 
 
+def update(method, state, frozen, photos):
+    new, metrics = blur2blur.update(method, state, frozen, photos)
+    return states.finished(new, state), metrics
+
+
 @functools.cache
 def three_steps(name: str) -> tuple[list, list]:
     """The state before and after each of the three steps, and the metrics of each."""
@@ -72,10 +79,11 @@ def three_steps(name: str) -> tuple[list, list]:
     module, frozen = vgg_weights(16, vgg.VGG16_RELEASE_LAYERS) if config.content.weight else (None, {})
     content = blur2blur.make_content("vgg16" if config.content.weight else "pooled", module)
     adams = blur2blur.optimizers(config.optimizer, config.steps)
-    step = jit(functools.partial(blur2blur.update, networks, adams, content, config))
+    step = jit(functools.partial(update, Blur2Blur(networks, adams, content, config)))
     history, metrics = [states.create(params, adams)], []
     for real_a, real_b, alpha in zip(data["real_A"], data["real_B"], data["alpha"], strict=True):
-        new, measured = step(history[-1], {"vgg": frozen}, nhwc(real_a), nhwc(real_b), alpha.reshape(-1, 1, 1, 1))
+        photos = Photos(nhwc(real_a), nhwc(real_b), alpha.reshape(-1, 1, 1, 1))
+        new, measured = step(history[-1], {"vgg": frozen}, photos)
         history.append(new)
         metrics.append(measured)
     return history, metrics
@@ -151,10 +159,13 @@ def small_config():
     return config
 
 
+def small_method(config):
+    return Blur2Blur(SMALL, PROBES, blur2blur.make_content("pooled", None), config)
+
+
 @functools.cache
 def small_step():
-    content = blur2blur.make_content("pooled", None)
-    return jit(functools.partial(blur2blur.update, SMALL, PROBES, content, small_config()))
+    return jit(functools.partial(update, small_method(small_config())))
 
 
 def small_state(step: int, rate: float, discriminator: dict | None = None) -> states.State:
@@ -177,7 +188,7 @@ ALPHA = np.full((4, 1, 1, 1), 0.3, np.float32)
 
 def generator_gradient(state: states.State, y: jax.Array) -> tuple[np.ndarray, states.State]:
     """The generator's whole gradient as one vector, and the state after the step."""
-    new, _ = small_step()(state, {}, y, KNOWN, ALPHA)
+    new, _ = small_step()(state, {}, Photos(y, KNOWN, ALPHA))
     change = jax.tree.map(jnp.subtract, state.params["generator"], new.params["generator"])
     return np.concatenate([np.ravel(x) for x in jax.tree.leaves(change)]), new
 
@@ -217,8 +228,8 @@ def test_the_step_counts_photos_in_the_direction_of_its_config(monkeypatch):
         return jnp.ones(len(y))
 
     monkeypatch.setattr(blur2blur.curriculum, "mask", mask)
-    step = functools.partial(blur2blur.update, SMALL, PROBES, blur2blur.make_content("pooled", None), config)
-    jax.eval_shape(step, small_state(0, rate=0.0), {}, batch("abcd"), KNOWN, ALPHA)
+    step = functools.partial(update, small_method(config))
+    jax.eval_shape(step, small_state(0, rate=0.0), {}, Photos(batch("abcd"), KNOWN, ALPHA))
     assert asked == ["blurry_first"]
 
 
@@ -231,16 +242,17 @@ def test_the_penalty_comes_in_one_step_of_several_with_their_common_weight():
     fake = jit(SMALL["generator"].apply)(state.params["generator"], y)[-1]
     mean = jit(small_penalty)(state.params["discriminator"], fake).mean()
     for step in range(2 * EVERY):
-        new, metrics = small_step()(state.replace(step=jnp.int32(step)), {}, y, KNOWN, ALPHA)
+        new, metrics = small_step()(state.replace(step=jnp.int32(step)), {}, Photos(y, KNOWN, ALPHA))
         assert new.step == step + 1
         np.testing.assert_allclose(metrics["gradient_penalty"], 0.01 * EVERY * mean * (step % EVERY == 0), rtol=1e-5)
 
 
-def lowered_penalty(platform: str) -> str:
-    params, config = random_variables(SMALL["discriminator"], images(1, 24, 24, 3)), small_config().gradient_penalty
-    penalty = jax.grad(functools.partial(blur2blur.lazy_penalty, SMALL["discriminator"], config))
+def lowered_penalty(platform: str, precision: str = "highest") -> str:
+    params, config = random_variables(SMALL["discriminator"], images(1, 24, 24, 3)), small_config()
+    config.gradient_penalty.precision = precision
+    penalty = jax.grad(functools.partial(adversarial.lazy_penalty, SMALL["discriminator"], config.gradient_penalty))
     with jax.default_matmul_precision("default"):
-        trace = jax.jit(penalty).trace(params, jnp.int32(0), KNOWN, KNOWN, ALPHA)
+        trace = jax.jit(penalty).trace(params, jnp.int32(0), Mix(KNOWN, KNOWN, ALPHA))
     return trace.lower(lowering_platforms=(platform,)).as_text()
 
 
@@ -249,16 +261,19 @@ def test_on_a_cpu_all_convolutions_of_a_lazy_penalty_have_their_axes_in_the_orde
     assert len(orders) > 6 and set(orders) == {"[b, 0, 1, f]x[0, 1, i, o]->[b, 0, 1, f]"}
 
 
+@pytest.mark.parametrize("precision", ["high", "highest"])
 @pytest.mark.parametrize("platform", ["cpu", "cuda", "tpu"])
-def test_all_convolutions_of_the_penalty_are_computed_in_full_float32(platform):
-    lines = [line for line in lowered_penalty(platform).splitlines() if "stablehlo.convolution" in line]
-    assert len(lines) > 6 and all(line.count("precision HIGHEST") == 2 for line in lines)
+def test_all_convolutions_of_the_penalty_have_its_precision(platform, precision):
+    text = lowered_penalty(platform, precision)
+    lines = [line for line in text.splitlines() if "stablehlo.convolution" in line]
+    assert len(lines) > 6 and all(line.count(f"precision {precision.upper()}") == 2 for line in lines)
 
 
 def test_no_penalty_is_computed_when_its_weight_is_zero():
-    config = small_config().gradient_penalty
-    config.weight = 0.0
-    assert blur2blur.lazy_penalty(None, config, None, 0, KNOWN, KNOWN, ALPHA) == 0
+    config = small_config()
+    config.gradient_penalty.weight = 0.0
+    mix = Mix(KNOWN, KNOWN, ALPHA)
+    assert adversarial.lazy_penalty(None, config.gradient_penalty, None, 0, mix) == 0
 
 
 def test_domain_auc_counts_the_pairs_that_are_ranked_rightly():
@@ -268,18 +283,20 @@ def test_domain_auc_counts_the_pairs_that_are_ranked_rightly():
     scores = [[sum(float(x[i].mean()) for x in logits) for i in range(len(logits[0]))] for logits in (real, fake)]
     want = np.mean([1.0 if r > f else 0.5 if r == f else 0.0 for r in scores[0] for f in scores[1]])
     assert 0 < want < 1
-    np.testing.assert_allclose(blur2blur.domain_auc(real, fake), want, rtol=1e-6)
-    assert blur2blur.domain_auc([np.ones((2, 1, 1, 1))], [np.zeros((3, 1, 1, 1))]) == 1
+    np.testing.assert_allclose(adversarial.domain_auc(real, fake), want, rtol=1e-6)
+    assert adversarial.domain_auc([np.ones((2, 1, 1, 1))], [np.zeros((3, 1, 1, 1))]) == 1
 
 
 @pytest.mark.parametrize("name, hyper", [("resnet", {"ngf": 2, "n_blocks": 1}), ("unet", {"ngf": 2, "num_downs": 2})])
 def test_a_generator_of_one_scale_is_judged_at_three(name, hyper):
     networks = SMALL | {"generator": models.create(name, norm="instance", **hyper)}
     photos = jax.ShapeDtypeStruct((4, 48, 48, 3), jnp.float32)
-    state = jax.eval_shape(lambda key: blur2blur.init(networks, PROBES, 0.0, 48, key), KEY)
-    content = blur2blur.make_content("pooled", None)
-    update = functools.partial(blur2blur.update, networks, PROBES, content, small_config())
-    new, metrics = jax.eval_shape(update, state, {}, photos, photos, ALPHA)
+    config = small_config()
+    config.update(crop=48, ema=0.0)
+    method = small_method(config)._replace(networks=networks)
+    state = jax.eval_shape(lambda key: blur2blur.init(method, key), KEY)
+    step = functools.partial(update, method)
+    new, metrics = jax.eval_shape(step, state, {}, Photos(photos, photos, ALPHA))
     assert jax.tree.structure(new) == jax.tree.structure(state) and metrics["loss_g"].shape == ()
 
 
@@ -305,11 +322,11 @@ def test_full_size_steps_keep_the_state_s_shapes_and_types_in_bfloat16(config):
     config, photo = config.translator, jax.ShapeDtypeStruct((16, 256, 256, 3), jnp.uint8)
     networks = {n: models.create(**config[n].to_dict(), dtype=jnp.bfloat16) for n in ("generator", "discriminator")}
     adams, extractor = blur2blur.optimizers(config.optimizer, config.steps), models.create("vgg", dtype=jnp.bfloat16)
-    state = jax.eval_shape(lambda key: blur2blur.init(networks, adams, config.ema, config.crop, key), KEY)
+    content = blur2blur.make_content(config.content.kind, extractor)
+    method = Blur2Blur(networks, adams, content, config)
+    state = jax.eval_shape(lambda key: blur2blur.init(method, key), KEY)
     frozen = {"vgg": jax.eval_shape(extractor.init, KEY, jnp.zeros((1, 32, 32, 3)))}
-    step = blur2blur.make_step(
-        networks, adams, blur2blur.make_content(config.content.kind, extractor), blur2blur.make_known_blur(None), config
-    )
+    step = blur2blur.make_step(method, known_blur.make(None))
     new, metrics = jax.eval_shape(step, state, frozen, {"unknown_blur": photo, "known_blur": photo}, KEY)
     assert jax.tree.structure(new) == jax.tree.structure(state)
     for x, y in zip(jax.tree.leaves(new), jax.tree.leaves(state), strict=True):

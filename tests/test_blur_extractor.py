@@ -11,7 +11,7 @@ from helpers.networks import KEY, images, small_wizard
 from helpers.parity import golden, network, photo
 
 from b2b_jax import losses
-from b2b_jax.method import blur2blur, blur_extractor
+from b2b_jax.method import blur_extractor, known_blur
 from b2b_jax.training import state as states
 from configs import default
 
@@ -72,7 +72,7 @@ def test_known_blur_is_each_pairs_code_on_the_cameras_photo():
     module, variables, x = small_wizard()
     photos = [np.asarray(255 * z).astype(np.uint8) for z in (x, x**2, x[:, ::-1])]
     batch = dict(zip(("known_sharp", "known_blurry", "unknown_sharp"), photos, strict=True))
-    make = jit(blur2blur.make_known_blur(module))
+    make = jit(known_blur.make(module))
     known = make({"blur_extractor": variables}, batch, KEY)
     for i in range(2):
         mean, _ = module.apply(variables, photos[0][i : i + 1] / 255, photos[1][i : i + 1] / 255, method="extract")

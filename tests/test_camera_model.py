@@ -11,13 +11,14 @@ from scipy.signal import convolve
 
 from b2b_jax import models, weights
 from b2b_jax.method import camera_model
+from b2b_jax.method.camera_model import CameraModel
 from b2b_jax.models.camera import HALO, Shot, render
 
 KEY = jax.random.key(0)
 CONFIG = ConfigDict(
     {
         "gan_loss": "hinge",
-        "gradient_penalty": {"weight": 1e-5, "every": 1},
+        "gradient_penalty": {"weight": 1e-5, "every": 1, "precision": "high"},
         "ema": 0.9,
         "camera_rate": 2e-3,
         "discriminator_rate": 1e-3,
@@ -134,13 +135,13 @@ def test_a_step_trains_both_and_counts():
         "discriminator": models.create("patchgan", ndf=4, n_layers=1, norm="none", input="gradient"),
     }
     adams = camera_model.optimizers(CONFIG, 10)
-    state = camera_model.init(networks, adams, CONFIG.ema, 16, KEY)
+    state = camera_model.init(CameraModel(networks, adams, CONFIG), 16, KEY)
     reach = networks["camera"].reach
     batch = {
         "unknown_blur": (255 * photos((2, 16, 16, 3))).astype(np.uint8),
         "unknown_sharp": (255 * photos((2, 16 + 2 * reach, 16 + 2 * reach, 3))).astype(np.uint8),
     }
-    new, metrics = jit(camera_model.make_step(networks, adams, CONFIG))(state, {}, batch, KEY)
+    new, metrics = jit(camera_model.make_step(CameraModel(networks, adams, CONFIG)))(state, {}, batch, KEY)
     for name, params in new.params.items():
         moved = jax.tree.map(lambda a, b: bool(np.any(a != b)), params, state.params[name])
         assert all(jax.tree.leaves(moved)), f"{name} has parameters without a gradient"
@@ -157,8 +158,8 @@ def test_auc_is_a_half_for_equal_piles_and_one_for_those_that_differ():
         "camera": camera.init(KEY, jnp.zeros((1, 8))),
         "discriminator": networks["discriminator"].init(KEY, x),
     }
-    assert abs(camera_model.auc(networks, params, x, x, KEY) - 0.5) < 0.2
-    assert camera_model.auc(networks, params, x, 0 * x, KEY) in (0, 1)
+    assert abs(camera_model.auc(CameraModel(networks, {}, CONFIG), params, x, x, KEY) - 0.5) < 0.2
+    assert camera_model.auc(CameraModel(networks, {}, CONFIG), params, x, 0 * x, KEY) in (0, 1)
 
 
 def test_total_variation_is_of_the_mean_kernels():

@@ -11,10 +11,11 @@ from scipy import ndimage
 from b2b_jax import models, weights
 from b2b_jax.errors import UserError
 from b2b_jax.evaluation import converter, summary
-from b2b_jax.method import blur2blur
+from b2b_jax.method import classifier, known_blur
 from b2b_jax.models.classifier import ResNet18
 from b2b_jax.models.layers import pyramid
 from b2b_jax.models.patchgan import multiscale
+from b2b_jax.stages import converter as stage
 from b2b_jax.stages.run import Run
 from configs import default, demo
 
@@ -44,8 +45,8 @@ def test_the_classifier_learns_to_tell_two_blurs_apart():
     config = default.translator()
     config.update(augment=False, color_jitter=0.0)
     network, adam = ResNet18(width=8, input="gradient"), optax.adam(1e-3)
-    state = jit(lambda key: converter.init(network, adam, 32, key))(jax.random.key(0))
-    step, losses = jit(converter.make_step(network, adam, blur2blur.make_known_blur(None), config)), []
+    state = jit(lambda key: classifier.init(network, adam, 32, key))(jax.random.key(0))
+    step, losses = jit(classifier.make_step(network, adam, known_blur.make(None), config)), []
     for i in range(60):
         batch = {"unknown_blur": noise(8, 2 * i, "horizontal"), "known_blur": noise(8, 2 * i + 1, "vertical")}
         state, metrics = step(state, {}, batch, jax.random.key(1))
@@ -92,7 +93,7 @@ def test_the_judges_are_asked_about_the_cameras_the_translated_and_the_known_pho
         return np.mean(images, axis=(1, 2, 3)) > 0.5
 
     monkeypatch.setattr(converter, "discriminator", lambda run: bright)
-    monkeypatch.setattr(converter, "classifier", lambda run, blurry, known: lambda images: np.ones(len(images), bool))
+    monkeypatch.setattr(converter, "classifier", lambda run: lambda images: np.ones(len(images), bool))
     found = converter.judge(run, lambda images: np.ones_like(images))
     assert list(found) == ["input", "converted", "known"] == list(summary.CONVERTER)
     assert found["converted"] == {"acc1": 1.0, "acc2": 1.0, "images": 5} and found["known"]["images"] == 5
@@ -102,13 +103,13 @@ def test_the_judges_are_asked_about_the_cameras_the_translated_and_the_known_pho
 
 
 def test_what_cannot_be_trained_is_told_before(run):
-    converter.check(run)
+    stage.check(run)
     run.config.evaluation.converter.crop = 100
     with pytest.raises(UserError, match=r"evaluation\.converter\.crop"):
-        converter.check(run)
+        stage.check(run)
     run.config.evaluation.converter.update(crop=48, input="depth")
     with pytest.raises(UserError, match="input 'depth' is unknown"):
-        converter.check(run)
+        stage.check(run)
 
 
 def test_the_report_shows_the_shares():

@@ -13,6 +13,7 @@ from b2b_jax.data import blur, domains, pipeline, split
 from b2b_jax.data.photo import Photo
 from b2b_jax.data.sources import ArraySource, Pairs, Photos, check_sizes
 from b2b_jax.errors import UserError
+from b2b_jax.method import known_blur
 from configs import camera, demo, reds
 
 
@@ -318,7 +319,7 @@ def test_the_known_blur_is_made_of_what_its_source_names(tmp_path):
     def levels(source, count, crop=4):
         """The grey levels of one epoch of crops, by their keys."""
         found = {}
-        for supply in domains.KNOWN_BLUR[source](config, known, unknown):
+        for supply in known_blur.SOURCES[source](config, known, unknown):
             stream = pipeline.rename(pipeline.stream(supply.source, supply.crop(crop), 0), supply.names)
             for i in range(count):
                 for key in supply.names.values():

@@ -11,7 +11,7 @@ from scipy import ndimage
 from b2b_jax import images, weights
 from b2b_jax.data.sources import ArraySource
 from b2b_jax.errors import UserError
-from b2b_jax.evaluation import evaluate, examples, filters, photographs, progress, summary
+from b2b_jax.evaluation import evaluate, examples, filters, photographs, progress, rows, summary
 from b2b_jax.evaluation.scoring import Clock, Scores, Sheet
 from b2b_jax.networks import WEIGHTS
 from b2b_jax.stages.run import Run
@@ -101,8 +101,8 @@ def test_the_clock_is_grey():
 def test_the_filter_is_chosen_with_the_first_photos():
     photos = np.random.default_rng(3).integers(0, 256, (20, 24, 24, 3)).astype(np.uint8)
     truth = horizontal_box(photos.astype(np.float32)).round().astype(np.uint8)
-    truth[evaluate.FILTER_IMAGES :] = photos[evaluate.FILTER_IMAGES :]
-    best = evaluate.choose_filter(lambda x: x, ArraySource("set", blurry=photos, sharp=truth), 4)
+    truth[rows.FILTER_IMAGES :] = photos[rows.FILTER_IMAGES :]
+    best = rows.choose_filter(lambda x: x, ArraySource("set", blurry=photos, sharp=truth), 4)
     assert best.name == "horizontal box, 5 px"
 
 
@@ -176,9 +176,9 @@ def test_mistakes_in_the_settings_are_told_before_anything_runs(run, key, value,
 
 
 def test_the_remembered_filter(tmp_path):
-    assert evaluate.remembered_filter(tmp_path / "scenes.json") is None
+    assert rows.remembered_filter(tmp_path / "scenes.json") is None
     evaluate.write_json(tmp_path / "scenes.json", {"fixed_filter": "plus, 5 px"})
-    assert evaluate.remembered_filter(tmp_path / "scenes.json").name == "plus, 5 px"
+    assert rows.remembered_filter(tmp_path / "scenes.json").name == "plus, 5 px"
 
 
 # ------------------------------------------------------------------------------------------------------------- examples

@@ -23,6 +23,7 @@ FLOORS = [
     {"models", "data", "formats"},
     {"weights"},
     {"networks"},
+    {"settings"},
     {"inference", "training"},
     {"method"},
     {"stages"},

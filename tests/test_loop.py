@@ -60,8 +60,7 @@ def task(bad=(), at=lambda step: None, width=3):
         loss, gradient = jax.value_and_grad(lambda p: jnp.sum((p["w"] - target) ** 2))(state.params["net"])
         poison = jnp.where(jnp.isin(state.step + 1, jnp.array([0, *bad])), jnp.nan, 1.0)
         new = states.updated(state, "net", jax.tree.map(lambda g: g * poison, gradient), ADAM)
-        new = states.averaged(new, 0.9).replace(step=state.step + 1)
-        return states.keep_finite(new, state), {"loss": loss}
+        return states.finished(new, state, 0.9), {"loss": loss}
 
     def evaluate(state):
         at(int(state.step))

@@ -10,7 +10,7 @@ import pytest
 from absl import flags
 from ml_collections import ConfigDict
 
-from b2b_jax import commandline, images, main, models, record
+from b2b_jax import commandline, images, main, models, record, settings
 from b2b_jax.errors import UserError
 from configs import default
 
@@ -109,7 +109,7 @@ def test_a_missing_configuration_file_is_named(refused):
 def test_stages_may_be_given_with_commas_and_run_in_their_order(parse):
     run = parse(QUICK, "--config.stages=report,deblurrer")
     assert main.stage_names(run.config) == ["deblurrer", "report"]
-    assert main.stage_names(parse(QUICK).config) == list(main.STAGES)
+    assert main.stage_names(parse(QUICK).config) == main.NAMES
 
 
 def test_the_default_folder_is_named_after_the_configuration(parse):
@@ -231,21 +231,21 @@ def test_reds_without_its_downloads_names_each_of_them(refused):
     assert len(lines) == 3
     for line, words in zip(lines, (["GOPRO_Large", "known_path"], ["REDS", "unknown_path"], ["VGG19"]), strict=True):
         assert all(word in line for word in words), line
-    assert "none/vgg19.safetensors" in lines[2] and "convert_weights.py" in lines[2]
+    assert "none/vgg19.safetensors" in lines[2] and "b2b_jax.convert" in lines[2]
 
 
 def test_a_folder_of_another_run_is_refused_with_the_difference(refused, parse, tmp_path):
-    record.write(parse(QUICK))
+    record.write(parse(QUICK), set())
     (line,) = refused(QUICK, "--config.seed=7", "--config.translator.batch=8")
     assert str(tmp_path / "run") in line and "seed: 0 → 7" in line and "translator.batch: 4 → 8" in line
     assert '"seed": 0' in (tmp_path / "run" / "config.json").read_text()
 
 
 def test_the_same_folder_takes_other_settings_of_loop_and_evaluation(parse, tmp_path):
-    record.write(parse(QUICK))
+    record.write(parse(QUICK), set())
     run = parse(QUICK, "--config.loop.log_every=7", "--config.evaluation.images=2", "--config.data.threads=1")
     record.refuse_changes(run)
-    record.write(run)
+    record.write(run, set())
     assert '"log_every": 7' in (tmp_path / "run" / "config.json").read_text()
 
 
@@ -256,7 +256,7 @@ def test_a_refused_command_leaves_no_folder(refused, tmp_path):
 
 def test_differences_name_changed_new_and_lost_keys():
     old, new = {"a": {"b": 1, "c": 2}, "d": 3}, {"a": {"b": 1, "c": 5}, "e": 4}
-    assert record.differences("", old, new) == ["a.c: 2 → 5", "d: 3 → None", "e: None → 4"]
+    assert settings.differences(old, new) == ["a.c: 2 → 5", "d: 3 → None", "e: None → 4"]
 
 
 # ------------------------------------------------------------------------------------------------------- configurations

@@ -7,6 +7,7 @@ import pytest
 
 from b2b_jax.evaluation import progress
 from b2b_jax.networks import WEIGHTS
+from b2b_jax.stages import trained_here
 from b2b_jax.stages.run import Run
 from b2b_jax.training.log import Log
 from configs import demo
@@ -29,11 +30,11 @@ def a_log(steps, pace=0.5, begin=40.0):
 
 
 def test_only_what_the_run_trains_is_counted(run):
-    assert progress.stages(run) == {"deblurrer": 1500, "translator": 600}
+    assert trained_here(run) == {"deblurrer": 1500, "translator": 600}
     run.config.deblurrer.weights = "given.safetensors"
     run.config.known_blur.source = "extractor"
     run.config.evaluation.update(paired=True, true_kernels=True)
-    assert list(progress.stages(run)) == ["blur_extractor", "translator", "paired", "true_kernels"]
+    assert list(trained_here(run)) == ["blur_extractor", "translator", "paired", "true_kernels"]
 
 
 def test_progress_tells_steps_rate_and_time_left(run):

@@ -22,7 +22,8 @@ from helpers.networks import random_variables
 from jax.sharding import AxisType, Mesh
 
 from b2b_jax import models, sharding
-from b2b_jax.method import blur2blur
+from b2b_jax.method import blur2blur, known_blur
+from b2b_jax.method.blur2blur import Blur2Blur
 from b2b_jax.models import layers, vgg
 from b2b_jax.training import state as states
 from configs import default
@@ -58,8 +59,8 @@ def train(mesh: Mesh) -> tuple[dict, dict]:
     config, adams = config_and_adams()
     copies, parts = sharding.replicated(mesh), sharding.split(mesh)
     key = jax.device_put(jax.random.key(0), copies)
-    content, known_blur = blur2blur.make_content("pooled", None), blur2blur.make_known_blur(None)
-    body = blur2blur.make_step(NETWORKS, adams, content, known_blur, config)
+    content = blur2blur.make_content("pooled", None)
+    body = blur2blur.make_step(Blur2Blur(NETWORKS, adams, content, config), known_blur.make(None))
     step = jax.jit(body, in_shardings=(copies, copies, parts, copies), out_shardings=(copies, copies), donate_argnums=0)
     params = {name: random_variables(net, jnp.zeros((1, CROP, CROP, 3))) for name, net in NETWORKS.items()}
     state = jax.device_put(states.create(params, adams, ("generator",)), copies)
@@ -162,15 +163,15 @@ def test_devices_exchange_nothing_else_of_size(facts):
 def test_frozen_weights_are_arguments_of_the_step_and_not_constants_in_it():
     config, adams = config_and_adams()
     module, key = models.create("vgg", depth=16, layers=vgg.VGG16_RELEASE_LAYERS), jax.random.key(0)
-    state = jax.eval_shape(lambda key: blur2blur.init(NETWORKS, adams, config.ema, CROP, key), key)
+    method = Blur2Blur(NETWORKS, adams, blur2blur.make_content("vgg16", module), config)
+    state = jax.eval_shape(lambda key: blur2blur.init(method, key), key)
     extractor = models.create("kernel_wizard", nf=12, kernel_dim=20, reductions=1, back_blocks=1)
     image = jnp.zeros((1, CROP, CROP, 3))
     frozen = {"vgg": module, "blur_extractor": extractor}
     frozen = {name: jax.eval_shape(net.init, key, image) for name, net in frozen.items()}
     photo = jax.ShapeDtypeStruct((1, CROP, CROP, 3), np.uint8)
     batch = dict.fromkeys(("unknown_blur", "known_sharp", "known_blurry", "unknown_sharp"), photo)
-    content, known_blur = blur2blur.make_content("vgg16", module), blur2blur.make_known_blur(extractor)
-    step = blur2blur.make_step(NETWORKS, adams, content, known_blur, config)
+    step = blur2blur.make_step(method, known_blur.make(extractor))
     text = jax.jit(step).lower(state, frozen, batch, key).as_text()
     assert jax.tree.structure(jax.eval_shape(step, state, frozen, batch, key)[0]) == jax.tree.structure(state)
     kernels = [x.shape for x in jax.tree.leaves(frozen) if len(x.shape) == 4]

@@ -9,6 +9,7 @@ from helpers.networks import random_variables
 from b2b_jax import models, weights
 from b2b_jax.errors import UserError
 from b2b_jax.method import blur2blur
+from b2b_jax.method.blur2blur import Blur2Blur, Photos
 from b2b_jax.networks import Network, apply
 from b2b_jax.stages.common import VGG_LAYERS
 from b2b_jax.training import state as states
@@ -55,10 +56,16 @@ def ours(config, params, vgg, frozen, steps):
     networks = {name: models.create(**config[name].to_dict()) for name in NETWORKS}
     adams = blur2blur.optimizers(config.optimizer, config.steps)
     content = blur2blur.make_content(config.content.kind, vgg)
-    update = jit(lambda state, frozen, *x: blur2blur.update(networks, adams, content, config, state, frozen, *x))
+    method = Blur2Blur(networks, adams, content, config)
+
+    @jit
+    def step(state, frozen, *photos):
+        new, metrics = blur2blur.update(method, state, frozen, Photos(*photos))
+        return states.finished(new, state, config.ema), metrics
+
     state, metrics = states.create(params, adams, ("generator",)), {}
     for _ in range(steps):
-        state, metrics = update(state, frozen, *photos())
+        state, metrics = step(state, frozen, *photos())
     return state, metrics
 
 

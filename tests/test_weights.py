@@ -272,7 +272,7 @@ def test_load_refuses_what_is_not_ours(ours, tmp_path):
     weights.write_safetensors(tmp_path / "foreign.safetensors", {"a": np.zeros(1)}, {"format": "pt"})
     expected = {"cut": "truncated", "empty": "an empty file", "torch": "a zip file", "foreign": "not of b2b_jax"}
     for name, message in expected.items():
-        with pytest.raises(ValueError, match=rf"{name}\.safetensors.*{message}.*convert_weights"):
+        with pytest.raises(ValueError, match=rf"{name}\.safetensors.*{message}.*b2b_jax.convert"):
             weights.load(tmp_path / f"{name}.safetensors")
 
 

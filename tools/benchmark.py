@@ -30,15 +30,17 @@ from absl import flags
 
 sys.path.append(str(Path(__file__).parents[1]))
 
-from b2b_jax import commandline, images, models, networks, sharding, weights
+from b2b_jax import commandline, images, models, networks, settings, sharding, weights
 from b2b_jax.data import scenes
 from b2b_jax.data.sources import ArraySource
 from b2b_jax.errors import UserError
 from b2b_jax.evaluation import protocols, scoring
 from b2b_jax.evaluation.evaluate import make_setup
 from b2b_jax.files import write_json
+from b2b_jax.method import known_blur
 from b2b_jax.networks import Network
 from b2b_jax.stages import common, deblurrer, translator
+from b2b_jax.stages.known_blur import KnownBlur
 from b2b_jax.stages.run import Run
 from b2b_jax.training import loop
 from tools.bench import feeding, measure
@@ -86,7 +88,7 @@ def parse() -> tuple[str, Run]:
         run = commandline.parse()
     except UserError as error:
         raise UserError(str(error).replace(commandline.USAGE, USAGE)) from error
-    commandline.check_values(run.config)
+    settings.check_values(run.config)
     if OPTIONS["against"].value and words[0] not in ("train", "deblur"):
         raise UserError(f"--against goes with train and deblur, not with {words[0]}")
     return words[0], run
@@ -116,12 +118,13 @@ def task(run: Run) -> loop.Task:
     if OPTIONS["stage"].value == "deblurrer":
         perceptual = "perceptual" in run.config.deblurrer.loss
         return deblurrer.task(run, "deblurrer", vgg(run, "vgg19") if perceptual else None, lambda state: ({}, None))
-    frozen, content = {}, run.config.translator.content.kind
-    if content in common.VGG_DEPTHS:
-        frozen["vgg"] = vgg(run, content)
+    content, extractor = run.config.translator.content.kind, None
     if run.config.known_blur.source == "extractor":
-        frozen["blur_extractor"] = random_network(common.create(run.config.blur_extractor.network, run.dtype))
-    return translator.task(run, "translator", frozen, lambda state: ({}, None))
+        extractor = random_network(common.create(run.config.blur_extractor.network, run.dtype))
+    frozen = {"blur_extractor": extractor} if extractor else {}
+    known = KnownBlur([], known_blur.make(extractor and extractor.module), frozen)
+    features = vgg(run, content) if content in common.VGG_DEPTHS else None
+    return translator.task(run, "translator", known, features, lambda state: ({}, None))
 
 
 def vgg(run: Run, kind: str) -> Network:

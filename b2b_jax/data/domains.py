@@ -61,7 +61,7 @@ def open_known(config: ConfigDict) -> Known:
         train, held_out, _ = split.divide(train, VALIDATION_SHARE, config.seed)
     else:
         held_out = _layout_photos(data, "known", _validation_part(data.known))
-    return Known(_training(data, Pairs(train)), pipeline.Crop, _scored_pairs(held_out))
+    return Known(training(data, Pairs(train)), pipeline.Crop, _scored_pairs(held_out))
 
 
 def open_unknown(config: ConfigDict) -> Unknown:
@@ -78,11 +78,11 @@ def open_unknown(config: ConfigDict) -> Unknown:
     part = _validation_part(data.unknown)
     test_pairs = _scored_pairs(test)
     return Unknown(
-        blur=_training(data, Photos([p.blurry for p in blurry])),
-        sharp=_training(data, Photos([p.sharp for p in sharp])),
+        blur=training(data, Photos([p.blurry for p in blurry])),
+        sharp=training(data, Photos([p.sharp for p in sharp])),
         validation=test_pairs if part == "test" else _scored_pairs(_layout_photos(data, "unknown", part)),
         test=test_pairs,
-        pairs=_training(data, Pairs(blurry)),
+        pairs=training(data, Pairs(blurry)),
         split=record,
     )
 
@@ -92,39 +92,6 @@ def keep_bad_photos(opened: Known | Unknown, path: Path) -> None:
     for source in vars(opened).values():
         if isinstance(source, Skipping):
             source.bad.keep_in(path)
-
-
-@dataclass(frozen=True)
-class Supply:
-    """Photos that serve to make the set K, which the discriminator takes as real."""
-
-    source: Source
-    crop: pipeline.Cropper
-    names: Mapping[str, str]  # the crops' keys, and what the translator's step calls them
-
-
-KNOWN_BLUR = {
-    # On the accelerator the extractor moves the blur of a known pair onto a sharp photo of the camera.
-    "extractor": lambda config, known, unknown: [
-        Supply(known.train, known.crop, {"sharp": "known_sharp", "blurry": "known_blurry"}),
-        Supply(unknown.sharp, pipeline.Crop, {"image": "unknown_sharp"}),
-    ],
-    "paired": lambda config, known, unknown: [Supply(known.train, known.crop, {"blurry": "known_blur"})],
-    "synthetic": lambda config, known, unknown: [
-        Supply(unknown.sharp, partial(_blurred_crop, config), {"blurry": "known_blur"})
-    ],
-    "folder": lambda config, known, unknown: [
-        Supply(
-            _training(config.data, Photos(folder.listed(config.known_blur, "path", "known_blur"))),
-            pipeline.Crop,
-            {"image": "known_blur"},
-        )
-    ],
-}
-
-
-def _blurred_crop(config: ConfigDict, size: int) -> pipeline.BlurredCrop:
-    return pipeline.BlurredCrop(size, config.data.scenes.known_kernel.to_dict())
 
 
 # ---------------------------------------------------------------------------------------------------- generated scenes
@@ -210,8 +177,8 @@ def _validation_part(name: str) -> str:
     return "validation" if name in LAYOUTS and "validation" in LAYOUTS[name].parts else "test"
 
 
-def _training(data: ConfigDict, source: Source, bad: BadPhotos | None = None) -> Source:
-    """Photos to train on, under the policy for bad ones."""
+def training(data: ConfigDict, source: Source, bad: BadPhotos | None = None) -> Source:
+    """Photos to train on, under the policy for bad ones, `data.bad_photos`."""
     return Skipping(source, bad or BadPhotos()) if data.bad_photos == "skip" else source
 
 
@@ -229,8 +196,8 @@ def _original(config: ConfigDict) -> Unknown:
     blurry, sharp = split.apart(*piles, data.split_ratio, config.seed)
     pairs = _own_test_pairs(data)
     return Unknown(
-        blur=_training(data, Photos([p.blurry for p in blurry])),
-        sharp=_training(data, Photos([p.blurry for p in sharp])),
+        blur=training(data, Photos([p.blurry for p in blurry])),
+        sharp=training(data, Photos([p.blurry for p in sharp])),
         validation=pairs,
         test=pairs,
         pairs=None,
@@ -247,17 +214,17 @@ def _known_degraded(config: ConfigDict) -> Known:
         train, held_out = (averages(w, settings.kind, settings.response, config.seed) for w in windows)
         if not len(train) or not len(held_out):
             raise UserError(f"data.known_path is {data.known_path}: fewer than two scenes of {settings.frames} frames")
-        return Known(_training(data, train, bad), pipeline.Crop, held_out)
+        return Known(training(data, train, bad), pipeline.Crop, held_out)
     train, held_out = (Photos([p.blurry for p in pile]) for pile in piles)
     crop = partial(pipeline.DegradedCrop, kind=settings.kind)
-    return Known(_training(data, train, bad), crop, Degraded(held_out, settings.kind, config.seed))
+    return Known(training(data, train, bad), crop, Degraded(held_out, settings.kind, config.seed))
 
 
 def _own_folders(data: ConfigDict) -> Unknown:
     """Two folders of photos and videos, and test pairs if there are any."""
     bad = BadPhotos()
     piles, pairs = folder.piles(data, bad), _own_test_pairs(data)
-    sources = [_training(data, Photos([photo.blurry for photo in pile]), bad) for pile in piles.values()]
+    sources = [training(data, Photos([photo.blurry for photo in pile]), bad) for pile in piles.values()]
     return Unknown(*sources, validation=pairs, test=pairs, pairs=None, piles=piles)
 
 

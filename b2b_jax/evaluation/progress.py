@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from b2b_jax.evaluation.report import Bar, Example, Progress, Table
 from b2b_jax.files import read_json
 from b2b_jax.networks import WEIGHTS
+from b2b_jax.stages import STAGES, trained_here
 from b2b_jax.stages.run import Run
 from b2b_jax.training import log
 
@@ -13,26 +14,9 @@ Rows = Sequence[Mapping[str, float]]  # of a stage's metrics.jsonl
 PACE = 20  # of these rows, the last ones, by which the time left is estimated
 
 
-def stages(run: Run) -> dict[str, int]:
-    """The stages that this run trains, in order, and their steps."""
-    config, checks = run.config, run.config.evaluation
-    trained = {
-        "deblurrer": (not config.deblurrer.weights, config.deblurrer.steps),
-        "blur_extractor": (
-            config.known_blur.source == "extractor" and not config.blur_extractor.weights,
-            config.blur_extractor.steps,
-        ),
-        "translator": (not config.translator.weights, config.translator.steps),
-        "paired": (checks.paired, config.deblurrer.steps),
-        "true_kernels": (checks.true_kernels, config.translator.steps),
-        "converter": (checks.converter.enabled, checks.converter.steps),
-    }
-    return {stage: steps for stage, (wanted, steps) in trained.items() if wanted}
-
-
 def progress(run: Run, running: str) -> list[Progress]:
     """Every stage that this run trains, the one that is `running` with its pace."""
-    return [_stage(run, stage, steps, running) for stage, steps in stages(run).items()]
+    return [_stage(run, stage, steps, running) for stage, steps in trained_here(run).items()]
 
 
 def _stage(run: Run, stage: str, steps: int, running: str) -> Progress:
@@ -82,7 +66,7 @@ def headline(rows: Rows, steps: int) -> list[tuple[str, str]]:
 
 def samples(run: Run, running: str) -> list[Example]:
     """The photos of the newest validation, of the stage that runs or else of the last one that has some."""
-    for stage in [running, *reversed(stages(run))]:
+    for stage in [running, *reversed(trained_here(run))]:
         step, versions = log.read_samples(run.workdir / stage) if stage else (0, {})
         if versions:
             labels = list(versions)
@@ -100,7 +84,7 @@ def samples(run: Run, running: str) -> list[Example]:
 def times(run: Run, results: dict) -> list[Table | Bar]:
     """Seconds and images per second of every finished stage, and where the evaluation's time went."""
     rows = []
-    for stage in ("deblurrer", "blur_extractor", "translator", "paired", "true_kernels"):
+    for stage in STAGES:
         done = read_json(run.workdir / stage / "summary.json")
         if done:
             shown = f"{done['images_per_second']:.1f}"

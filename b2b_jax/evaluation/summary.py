@@ -20,31 +20,15 @@ from b2b_jax import __version__, images, weights
 from b2b_jax.evaluation import progress, report
 from b2b_jax.evaluation.charts import Curve, Scatter
 from b2b_jax.evaluation.report import Example, Report, Table
+from b2b_jax.evaluation.rows import ROWS
 from b2b_jax.files import read_json
+from b2b_jax.stages import STAGES, trained_here
 from b2b_jax.stages.run import Run
 from b2b_jax.training import log
 
-ROWS = {
-    "input": "blurry input y",
-    "deblurrer": "deblurrer alone D_K(y)",
-    "fixed_filter": "best fixed filter, chosen with the truth",
-    "blur2blur": "Blur2Blur D_K(G(y))",
-    "true_kernels": "Blur2Blur towards the true known kernels",
-    "paired": "deblurrer trained on the camera's own pairs (upper bound)",
-    "oracle": "deblurrer on truly known blur (oracle)",
-}
-# The first and the last are those that the slider compares at the start.
-LABELS = {
-    "input": "blurry input",
-    "translated": "translated G(y)",
-    "deblurrer": "deblurrer alone",
-    "fixed_filter": "fixed filter",
-    "true_kernels": "true kernels",
-    "paired": "trained on pairs",
-    "oracle": "oracle",
-    "sharp": "truth",
-    "blur2blur": "Blur2Blur",
-}
+# The versions of a picture; the first and the last are those that the slider compares at the start.
+LABELS = {name: row.short for name, row in ROWS.items() if name != "blur2blur"}
+LABELS |= {"translated": "translated G(y)", "sharp": "truth", "blur2blur": ROWS["blur2blur"].short}
 METRICS = {  # title and decimals
     "psnr": ("PSNR, dB", 2),
     "ssim": ("SSIM", 3),
@@ -62,7 +46,6 @@ CONVERTER = {
     "converted": "translated G(y)",
     "known": "photos of the known blur",
 }
-STAGES = ("deblurrer", "blur_extractor", "translator", "paired", "true_kernels")
 CURVES = {  # title, label, the keys of metrics.jsonl, logarithmic
     "loss": ("Loss", ("loss",), False),
     "validation": ("Validation PSNR, dB", ("validation_psnr",), False),
@@ -98,7 +81,7 @@ def gather(run: Run, stage: str = "") -> Report:
     found = examples(run.workdir / "evaluation" / "examples", [one["dataset"] for one in sets])
     parts = progress.progress(run, stage)
     unfinished = progress.line(parts, stage)
-    steps = progress.stages(run).get(stage, 0)
+    steps = trained_here(run).get(stage, 0)
     return Report(
         title=f"Blur2Blur: {run.workdir.name}",
         summary=unfinished or summary_line(results),
@@ -178,7 +161,7 @@ def table(one: dict) -> Table:
     for row, values in one["rows"].items():
         gain = f"{values['psnr'] - base:+.2f}"
         gain += f" ± {values['gain_error']:.2f}" if values.get("gain_error") else ""
-        rows.append([ROWS[row], *(cell(values, metric) for metric in shown), gain])
+        rows.append([ROWS[row].label, *(cell(values, metric) for metric in shown), gain])
     notes = [f"{NOTES[key]}: {text}" for key, text in one["notes"].items()]
     note = ". ".join([f"{one['images']} images, mean ± standard error", one["protocol_text"], *notes]) + "."
     columns = ["", *(METRICS[metric][0] for metric in shown), "gain over the deblurrer, dB"]

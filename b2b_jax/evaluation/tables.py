@@ -16,6 +16,8 @@ from flax.traverse_util import flatten_dict
 
 from b2b_jax.errors import UserError
 from b2b_jax.files import read_json
+from b2b_jax.settings import identity
+from b2b_jax.stages import SECTIONS
 
 Pair = tuple[float, float]  # PSNR in dB, SSIM; or two accuracies
 DATASETS = {"rb2v": "RB2V_Street", "reds": "REDS", "rsblur": "RSBlur", "gopro": "GoPro"}  # the paper's columns
@@ -31,8 +33,6 @@ ABLATIONS = {
     "generator": ("Table 4: generators, Blur2Blur", ("mimo_unet", "mimo_unet_plus")),
     "size": ("Table 5: share of the camera's photos, Blur2Blur", ("0.25", "0.5", "0.75", "1")),
 }
-TRAINING = ("data", "known_blur", "deblurrer", "blur_extractor", "translator")  # what runs of one cell share,
-PLACES = ("root", "known_path", "unknown_path", "prepared", "prepare", "threads", "prefetch", "weights")  # … but for it
 PUBLISHED: dict[tuple[str, str], dict[str, Pair]] = {  # table 2
     ("nafnet", "deblurrer"): {"rb2v": (24.78, 0.714), "reds": (25.80, 0.880), "rsblur": (26.33, 0.790)},
     ("nafnet", "blur2blur"): {"rb2v": (26.98, 0.812), "reds": (28.11, 0.893), "rsblur": (29.00, 0.857)},
@@ -96,8 +96,8 @@ class Result:
     @property
     def recipe(self) -> dict[str, object]:
         """All settings of data and training, without where files lie."""
-        settings = flatten_dict({key: self.config[key] for key in TRAINING}, sep=".")
-        return {key: value for key, value in settings.items() if key.rpartition(".")[2] not in PLACES}
+        shared = flatten_dict(identity(self.config, SECTIONS), sep=".")
+        return {key: value for key, value in shared.items() if key != "seed" and not key.endswith("weights")}
 
     def score(self, row: str) -> Pair | None:
         """PSNR and SSIM of a row of the run's first test set."""

@@ -10,6 +10,7 @@ Images are NHWC float32 in [0, 1]. G runs forward once: its outputs serve both u
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
 
 import flax.linen as nn
 import jax
@@ -18,7 +19,9 @@ import optax
 from ml_collections import ConfigDict
 
 from b2b_jax import losses
-from b2b_jax.method import augment, blur_extractor, curriculum
+from b2b_jax.method import augment, curriculum
+from b2b_jax.method.adversarial import Mix, domain_auc, lazy_penalty
+from b2b_jax.method.known_blur import Make
 from b2b_jax.models.layers import pyramid
 from b2b_jax.models.patchgan import multiscale
 from b2b_jax.training import schedules
@@ -27,7 +30,23 @@ from b2b_jax.training.state import State
 
 Array = jax.Array
 Content = Callable[[Mapping, Array, Array], Array]  # (frozen, translated, blurry) -> one loss per image
-KnownBlur = Callable[[Mapping, Mapping, Array], Array]  # (frozen, batch, key) -> photos with the known blur
+
+
+class Blur2Blur(NamedTuple):
+    """What a step is made of besides its state and photos."""
+
+    networks: Mapping[str, nn.Module]  # "generator" and "discriminator"
+    adams: Mapping[str, optax.GradientTransformation]
+    content: Content
+    config: ConfigDict  # the section `translator`
+
+
+class Photos(NamedTuple):
+    """What one step sees."""
+
+    y: Array  # (n, h, w, 3) with the unknown blur
+    k: Array  # (n, h, w, 3) with the known blur
+    alpha: Array  # (n, 1, 1, 1) in [0, 1): how the penalty mixes them
 
 
 def optimizers(config: ConfigDict, steps: int) -> dict[str, optax.GradientTransformation]:
@@ -43,11 +62,11 @@ def optimizers(config: ConfigDict, steps: int) -> dict[str, optax.GradientTransf
     }
 
 
-def init(networks: Mapping[str, nn.Module], adams: Mapping, ema: float, crop: int, key: Array) -> State:
-    """A fresh state for square crops of `crop` pixels."""
-    image = jnp.zeros((1, crop, crop, 3))
-    params = {name: net.init(jax.random.fold_in(key, i), image) for i, (name, net) in enumerate(networks.items())}
-    return states.create(params, adams, ("generator",) if ema else ())
+def init(method: Blur2Blur, key: Array) -> State:
+    """A fresh state for the crops of `config.crop` pixels."""
+    image, networks = jnp.zeros((1, method.config.crop, method.config.crop, 3)), enumerate(method.networks.items())
+    params = {name: network.init(jax.random.fold_in(key, i), image) for i, (name, network) in networks}
+    return states.create(params, method.adams, ("generator",) if method.config.ema else ())
 
 
 def make_content(kind: str, vgg: nn.Module | None) -> Content:
@@ -57,19 +76,7 @@ def make_content(kind: str, vgg: nn.Module | None) -> Content:
     return lambda frozen, x, y: losses.perceptual(lambda image: vgg.apply(frozen["vgg"], image), x, y)
 
 
-def make_known_blur(network: nn.Module | None) -> KnownBlur:
-    """What D takes as real: the batch's `known_blur` or, with an extractor, the known pairs' blur on `unknown_sharp`.
-
-    The extractor's weights are `frozen["blur_extractor"]`, an argument of the step.
-    """
-    if network is None:
-        return lambda frozen, batch, key: augment.to_float(batch["known_blur"])
-    return lambda frozen, batch, key: blur_extractor.known_blur(network, frozen["blur_extractor"], batch, key)
-
-
-def make_step(
-    networks: Mapping[str, nn.Module], adams: Mapping, content: Content, known_blur: KnownBlur, config: ConfigDict
-) -> Callable:
+def make_step(method: Blur2Blur, known_blur: Make) -> Callable:
     """Returns step(state, frozen, batch, key) -> (state, metrics).
 
     `batch` holds uint8 `unknown_blur` (n, crop, crop, 3) and what `known_blur` reads.
@@ -79,10 +86,10 @@ def make_step(
         key = jax.random.fold_in(key, state.step)
         key_images, key_alpha = jax.random.split(key)
         k = known_blur(frozen, batch, jax.random.fold_in(key, 1))
-        y, k = prepared(key_images, augment.to_float(batch["unknown_blur"]), k, config)
+        y, k = prepared(key_images, augment.to_float(batch["unknown_blur"]), k, method.config)
         alpha = jax.random.uniform(key_alpha, (len(y), 1, 1, 1))
-        new, metrics = update(networks, adams, content, config, state, frozen, y, k, alpha)
-        return states.keep_finite(new, state), metrics
+        new, metrics = update(method, state, frozen, Photos(y, k, alpha))
+        return states.finished(new, state, method.config.ema), metrics
 
     return step
 
@@ -100,115 +107,78 @@ def prepared(key: Array, y: Array, k: Array, config: ConfigDict) -> tuple[Array,
     return images[0], images[1]
 
 
-def update(
-    networks: Mapping[str, nn.Module],
-    adams: Mapping[str, optax.GradientTransformation],
-    content: Content,
-    config: ConfigDict,
-    state: State,
-    frozen: Mapping,
-    y: Array,
-    k: Array,
-    alpha: Array,
-) -> tuple[State, dict[str, Array]]:
-    """The algorithm above for y, k (n, h, w, 3) and the penalty's mixing factors alpha (n, 1, 1, 1)."""
-    counted = None
-    if config.curriculum.start < 1:
-        share = curriculum.share(state.step, config.curriculum)
-        counted = curriculum.mask(y, share, config.curriculum.direction)
+def update(method: Blur2Blur, state: State, frozen: Mapping, photos: Photos) -> tuple[State, dict[str, Array]]:
+    """The algorithm above: both networks one optimiser step on; the step's number and the average stay."""
+    counted = admitted(method.config.curriculum, photos.y, state.step)
 
-    def translate(params):
-        outputs = networks["generator"].apply(params, y, train=True)
-        scales = outputs if isinstance(outputs, list) else pyramid(outputs)  # of a generator of one scale
-        return [x.astype(jnp.float32) for x in scales]
+    # ŷ = G(y), once
+    fakes, generator_vjp = jax.vjp(lambda params: translate(method, params, photos.y), state.params["generator"])
 
-    fakes, generator_vjp = jax.vjp(translate, state.params["generator"])
-
+    # 1. D
     def loss_d(params):
-        return discriminator_loss(networks["discriminator"], config, params, state.step, fakes, k, alpha, counted)
+        logits = judge(method, params, photos.k, fakes)
+        mix = Mix(photos.k, fakes[-1], photos.alpha)  # at full resolution only
+        discriminator, settings = method.networks["discriminator"], method.config.gradient_penalty
+        penalty = lazy_penalty(discriminator, settings, params, state.step, mix)
+        return discriminator_loss(method, logits, penalty, counted)
 
     gradients, metrics_d = jax.grad(loss_d, has_aux=True)(state.params["discriminator"])
-    new = states.updated(state, "discriminator", gradients, adams["discriminator"])
+    new = states.updated(state, "discriminator", gradients, method.adams["discriminator"])
 
+    # 2. G, against the updated D
     def loss_g(fakes):
-        logits = multiscale(networks["discriminator"], new.params["discriminator"], fakes)
-        return generator_loss(config, content, frozen, logits, fakes, pyramid(y), counted)
+        logits = multiscale(method.networks["discriminator"], new.params["discriminator"], fakes)
+        pairs = zip(fakes, pyramid(photos.y), strict=True)
+        content = sum(method.content(frozen, x, y) for x, y in pairs)
+        return generator_loss(method, logits, content, counted)
 
     cotangents, metrics_g = jax.grad(loss_g, has_aux=True)(fakes)
     (gradients,) = generator_vjp(cotangents)
-    new = states.updated(new, "generator", gradients, adams["generator"])
-    return states.averaged(new, config.ema).replace(step=state.step + 1), metrics_d | metrics_g
+    return states.updated(new, "generator", gradients, method.adams["generator"]), metrics_d | metrics_g
 
 
-def discriminator_loss(
-    discriminator: nn.Module,
-    config: ConfigDict,
-    params: states.Params,
-    step: Array,
-    fakes: Sequence[Array],
-    k: Array,
-    alpha: Array,
-    counted: Array | None,
-) -> tuple[Array, dict[str, Array]]:
-    """½ (fake + real) + λ_gp · penalty, and its parts."""
-    gan = losses.GAN_LOSSES[config.gan_loss]
+def admitted(config: ConfigDict, y: Array, step: Array) -> Array | None:
+    """The curriculum's weight of each photo (n,); None when all count."""
+    if config.start >= 1:
+        return None
+    return curriculum.mask(y, curriculum.share(step, config), config.direction)
+
+
+def translate(method: Blur2Blur, params: states.Params, y: Array) -> list[Array]:
+    """G(y) at 1/4, 1/2 and full resolution, float32; a generator of one scale is reduced."""
+    outputs = method.networks["generator"].apply(params, y, train=True)
+    scales = outputs if isinstance(outputs, list) else pyramid(outputs)
+    return [x.astype(jnp.float32) for x in scales]
+
+
+def judge(method: Blur2Blur, params: states.Params, k: Array, fakes: Sequence[Array]) -> tuple[list, list]:
+    """D's logits of the real photos and of the fakes, each a list over the three scales."""
     # Real and fake pass in one batch: without batch norm no layer mixes images. They alternate in it, so that a device
     # which holds some photos of either pile has their whole part of it.
     both = [jnp.stack(pair, axis=1) for pair in zip(pyramid(k), jax.lax.stop_gradient(fakes), strict=True)]
-    logits = multiscale(discriminator, params, [x.reshape(-1, *x.shape[2:]) for x in both])
+    images = [x.reshape(-1, *x.shape[2:]) for x in both]
+    logits = multiscale(method.networks["discriminator"], params, images)
     logits = [x.reshape(-1, 2, *x.shape[1:]) for x in logits]
-    real_logits, fake_logits = ([x[:, i] for x in logits] for i in (0, 1))
+    return [x[:, 0] for x in logits], [x[:, 1] for x in logits]
+
+
+def discriminator_loss(
+    method: Blur2Blur, logits: tuple[list, list], penalty: Array, counted: Array | None
+) -> tuple[Array, dict[str, Array]]:
+    """Eq. 3: ½ (fake + real) + λ_gp · penalty, and its parts; `logits` as `judge` gives them."""
+    gan, (real_logits, fake_logits) = losses.GAN_LOSSES[method.config.gan_loss], logits
     fake = losses.weighted_mean(losses.multiscale_gan(gan.fake, fake_logits), counted)
     real = jnp.mean(losses.multiscale_gan(gan.real, real_logits))
-    penalty = lazy_penalty(discriminator, config.gradient_penalty, params, step, k, fakes[-1], alpha)
     loss = 0.5 * (fake + real) + penalty
     metrics = {"loss_d": loss, "d_fake": fake, "d_real": real, "gradient_penalty": penalty}
     return loss, metrics | {"d_auc": domain_auc(real_logits, fake_logits)}
 
 
-def lazy_penalty(
-    discriminator: nn.Module,
-    config: ConfigDict,
-    params: states.Params,
-    step: Array,
-    k: Array,
-    fake: Array,
-    alpha: Array,
-) -> Array:
-    """λ · `every` · mean penalty in one step of `every`, zero in the others; at full resolution only."""
-    if not config.weight:
-        return jnp.zeros(())
-
-    exact = discriminator.clone(dtype=jnp.float32)
-
-    @jax.default_matmul_precision("highest")  # a second derivative, of squares: not for bfloat16 or TF32
-    def penalty(params):
-        values = losses.gradient_penalty(lambda x: exact.apply(params, x, train=True), k, fake, alpha)
-        return config.weight * config.every * jnp.mean(values)
-
-    if config.every == 1:
-        return penalty(params)
-    return jax.lax.cond(step % config.every == 0, penalty, lambda params: jnp.zeros(()), params)
-
-
 def generator_loss(
-    config: ConfigDict,
-    content: Content,
-    frozen: Mapping,
-    logits: Sequence[Array],
-    fakes: Sequence[Array],
-    inputs: Sequence[Array],
-    counted: Array | None,
+    method: Blur2Blur, logits: Sequence[Array], content: Array, counted: Array | None
 ) -> tuple[Array, dict[str, Array]]:
-    """Adversarial + λ_rec · content, and its parts."""
-    adversarial = losses.multiscale_gan(losses.GAN_LOSSES[config.gan_loss].generator, logits)
-    kept = sum(content(frozen, x, y) for x, y in zip(fakes, inputs, strict=True))
-    adversarial, kept = (losses.weighted_mean(x, counted) for x in (adversarial, kept))
-    loss = adversarial + config.content.weight * kept
+    """Eqs. 2 and 5: adversarial + λ_rec · content (n,), and its parts."""
+    adversarial = losses.multiscale_gan(losses.GAN_LOSSES[method.config.gan_loss].generator, logits)
+    adversarial, kept = (losses.weighted_mean(x, counted) for x in (adversarial, content))
+    loss = adversarial + method.config.content.weight * kept
     return loss, {"loss_g": loss, "g_adversarial": adversarial, "g_content": kept}
-
-
-def domain_auc(real_logits: Sequence[Array], fake_logits: Sequence[Array]) -> Array:
-    """Share of (real, fake) image pairs that D ranks rightly: 1 = tells them apart, 0.5 = cannot (Mann–Whitney)."""
-    real, fake = (sum(losses.per_image(x) for x in logits) for logits in (real_logits, fake_logits))
-    return jnp.mean(jnp.where(real[:, None] == fake[None], 0.5, real[:, None] > fake[None]))

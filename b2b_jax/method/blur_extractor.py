@@ -1,4 +1,4 @@
-"""The blur extractor's training step, and the known-blur set that it makes inside the translator's step.
+"""The blur extractor and its training step; `known_blur.transferred` uses it inside the translator's step.
 
 Tran et al., "Explore Image Deblurring via Encoded Blur Kernel Space", CVPR 2021, arXiv 2104.00317: from a pair (sharp
 x, blurry y) the extractor F codes the blur, k = F(x, y); the adapter G puts it back, G(x, k) = y. What was learnt on
@@ -31,29 +31,30 @@ def make_step(network: nn.Module, optimizer: optax.GradientTransformation, confi
     """Returns step(state, frozen, batch, key) -> (state, metrics); `batch` holds uint8 `blurry` and `sharp`."""
 
     def step(state: State, frozen: Mapping, batch: Mapping[str, Array], key: Array) -> tuple[State, dict]:
-        key = jax.random.fold_in(key, state.step)
+        key_photos, key_code = jax.random.split(jax.random.fold_in(key, state.step))
         blurry, sharp = augment.to_float(batch["blurry"]), augment.to_float(batch["sharp"])
         if config.augment:
-            blurry, sharp = augment.dihedral(key, [blurry, sharp])
+            blurry, sharp = augment.dihedral(key_photos, [blurry, sharp])
 
         def objective(params: Mapping) -> tuple[Array, dict]:
-            return extractor_loss(network, params, sharp, blurry, config.kl_weight, jax.random.fold_in(key, 1))
+            return extractor_loss(network, params, (sharp, blurry), config.kl_weight, key_code)
 
         gradients, metrics = jax.grad(objective, has_aux=True)(state.params["blur_extractor"])
-        new = states.updated(state, "blur_extractor", gradients, optimizer).replace(step=state.step + 1)
-        return states.keep_finite(new, state), metrics
+        new = states.updated(state, "blur_extractor", gradients, optimizer)
+        return states.finished(new, state), metrics
 
     return step
 
 
 def extractor_loss(
-    network: nn.Module, params: Mapping, sharp: Array, blurry: Array, kl_weight: float, key: Array
+    network: nn.Module, params: Mapping, pair: tuple[Array, Array], kl_weight: float, key: Array
 ) -> tuple[Array, dict[str, Array]]:
-    """Charbonnier of the re-blurred pair and, for a variational network, the divergence of its codes from N(0, 1).
+    """Charbonnier of the re-blurred pair (sharp, blurry); of a variational network, its codes' divergence from N(0, 1).
 
     Both count per value of the image, as in the evidence bound: the divergence is summed over a code and divided by
     the number of values of an image.
     """
+    sharp, blurry = pair
     mean, sigma = network.apply(params, sharp, blurry, method="extract")
     reblurred = network.apply(params, sharp, sample(key, mean, sigma), method="adapt")
     loss = reconstruction = jnp.mean(losses.charbonnier(reblurred, blurry))
@@ -73,17 +74,3 @@ def kl(mean: Array, sigma: Array) -> Array:
     """KL divergence of N(mean, sigma²) from N(0, 1), summed over each code: (n, h, w, c) -> (n,)."""
     variance = jnp.square(sigma) + 1e-8
     return 0.5 * jnp.sum(jnp.square(mean) + variance - 1 - jnp.log(variance), axis=(1, 2, 3))
-
-
-def known_blur(network: nn.Module, variables: Mapping, batch: Mapping[str, Array], key: Array) -> Array:
-    """The known blur on the camera's own photos: the blur of each known pair, moved onto an `unknown_sharp` crop.
-
-    Args:
-        batch: uint8 `known_sharp`, `known_blurry` (one crop of a pair) and `unknown_sharp`, all (n, crop, crop, 3).
-
-    Returns:
-        (n, crop, crop, 3) in [0, 1], clipped: a photo has no other values.
-    """
-    sharp, blurry, photo = (augment.to_float(batch[k]) for k in ("known_sharp", "known_blurry", "unknown_sharp"))
-    code = sample(key, *network.apply(variables, sharp, blurry, method="extract"))
-    return jnp.clip(network.apply(variables, photo, code, method="adapt"), 0.0, 1.0)

@@ -13,6 +13,7 @@ Images are NHWC float32 in [0, 1].
 """
 
 from collections.abc import Callable, Mapping
+from typing import NamedTuple
 
 import flax.linen as nn
 import jax
@@ -21,8 +22,9 @@ import optax
 from ml_collections import ConfigDict
 
 from b2b_jax import losses
+from b2b_jax.method import augment
+from b2b_jax.method.adversarial import Mix, domain_auc, lazy_penalty
 from b2b_jax.models.camera import Camera, Shot, render
-from b2b_jax.training import augment, gan
 from b2b_jax.training import state as states
 from b2b_jax.training.state import State
 
@@ -40,14 +42,24 @@ def optimizers(config: ConfigDict, steps: int) -> dict[str, optax.GradientTransf
     }
 
 
-def init(networks: Mapping[str, nn.Module], adams: Mapping, ema: float, crop: int, key: Array) -> State:
-    """A fresh state of the networks "camera" and "discriminator", which sees square crops of `crop` pixels."""
-    examples = {"camera": jnp.zeros((1, networks["camera"].latent)), "discriminator": jnp.zeros((1, crop, crop, 3))}
-    params = {name: networks[name].init(jax.random.fold_in(key, i), x) for i, (name, x) in enumerate(examples.items())}
-    return states.create(params, adams, ("camera",) if ema else ())
+class CameraModel(NamedTuple):
+    """What a step is made of besides its state and photos."""
+
+    networks: Mapping[str, nn.Module]  # "camera" and "discriminator"
+    adams: Mapping[str, optax.GradientTransformation]
+    config: ConfigDict  # the section `camera`
 
 
-def make_step(networks: Mapping[str, nn.Module], adams: Mapping, config: ConfigDict) -> Callable:
+def init(method: CameraModel, crop: int, key: Array) -> State:
+    """A fresh state; the discriminator sees square crops of `crop` pixels."""
+    camera = method.networks["camera"]
+    examples = {"camera": jnp.zeros((1, camera.latent)), "discriminator": jnp.zeros((1, crop, crop, 3))}
+    keys = {name: jax.random.fold_in(key, i) for i, name in enumerate(examples)}
+    params = {name: method.networks[name].init(keys[name], x) for name, x in examples.items()}
+    return states.create(params, method.adams, ("camera",) if method.config.ema else ())
+
+
+def make_step(method: CameraModel) -> Callable:
     """Returns step(state, frozen, batch, key) -> (state, metrics).
 
     `batch` holds uint8 `unknown_blur` (n, crop, crop, 3) and `unknown_sharp`, larger by the reach on each side.
@@ -56,38 +68,34 @@ def make_step(networks: Mapping[str, nn.Module], adams: Mapping, config: ConfigD
     def step(state: State, frozen: Mapping, batch: Mapping[str, Array], key: Array) -> tuple[State, dict]:
         key = jax.random.fold_in(key, state.step)
         y, s = augment.to_float(batch["unknown_blur"]), augment.to_float(batch["unknown_sharp"])
-        new, metrics = update(networks, adams, config, state, y, s, key)
-        return states.keep_finite(new, state), metrics
+        new, metrics = update(method, state, y, s, key)
+        return states.finished(new, state, method.config.ema), metrics
 
     return step
 
 
-def update(
-    networks: Mapping[str, nn.Module],
-    adams: Mapping[str, optax.GradientTransformation],
-    config: ConfigDict,
-    state: State,
-    y: Array,
-    s: Array,
-    key: Array,
-) -> tuple[State, dict[str, Array]]:
+def update(method: CameraModel, state: State, y: Array, s: Array, key: Array) -> tuple[State, dict[str, Array]]:
     """The algorithm above for blurry y (n, h, w, 3) and sharp s, larger by the camera's reach."""
-    discriminator, loss = networks["discriminator"], losses.GAN_LOSSES[config.gan_loss]
-    fake, camera_vjp = jax.vjp(lambda params: imagine(networks["camera"], params, s, key), state.params["camera"])
-    alpha = jax.random.uniform(jax.random.fold_in(key, 2), (len(y), 1, 1, 1))
+    networks, loss = method.networks, losses.GAN_LOSSES[method.config.gan_loss]
+    key_shot, key_alpha = jax.random.split(key)
+    alpha = jax.random.uniform(key_alpha, (len(y), 1, 1, 1))
 
+    # C(s, z), once
+    fake, camera_vjp = jax.vjp(lambda params: imagine(networks["camera"], params, s, key_shot), state.params["camera"])
+
+    # 1. D
     def loss_d(params):
-        return discriminator_loss(discriminator, config, params, state.step, y, fake, alpha)
+        return discriminator_loss(method, params, state.step, Mix(y, jax.lax.stop_gradient(fake), alpha))
 
     gradients, metrics = jax.grad(loss_d, has_aux=True)(state.params["discriminator"])
-    new = states.updated(state, "discriminator", gradients, adams["discriminator"])
+    new = states.updated(state, "discriminator", gradients, method.adams["discriminator"])
 
+    # 2. C, against the updated D
     def loss_g(fake):
-        return jnp.mean(loss.generator(discriminator.apply(new.params["discriminator"], fake)))
+        return jnp.mean(loss.generator(networks["discriminator"].apply(new.params["discriminator"], fake)))
 
     value, cotangent = jax.value_and_grad(loss_g)(fake)
-    new = states.updated(new, "camera", *camera_vjp(cotangent), adams["camera"])
-    return states.averaged(new, config.ema).replace(step=state.step + 1), metrics | {"loss_g": value}
+    return states.updated(new, "camera", *camera_vjp(cotangent), method.adams["camera"]), metrics | {"loss_g": value}
 
 
 def imagine(camera: Camera, params: states.Params, s: Array, key: Array) -> Array:
@@ -98,23 +106,17 @@ def imagine(camera: Camera, params: states.Params, s: Array, key: Array) -> Arra
 
 
 def discriminator_loss(
-    discriminator: nn.Module,
-    config: ConfigDict,
-    params: states.Params,
-    step: Array,
-    y: Array,
-    fake: Array,
-    alpha: Array,
+    method: CameraModel, params: states.Params, step: Array, mix: Mix
 ) -> tuple[Array, dict[str, Array]]:
     """½ (fake + real) + λ_gp · penalty at full resolution, and its parts."""
-    loss, fake = losses.GAN_LOSSES[config.gan_loss], jax.lax.stop_gradient(fake)
-    logits = discriminator.apply(params, jnp.stack([y, fake], axis=1).reshape(-1, *y.shape[1:]))
+    loss, discriminator = losses.GAN_LOSSES[method.config.gan_loss], method.networks["discriminator"]
+    logits = discriminator.apply(params, jnp.stack([mix.real, mix.fake], axis=1).reshape(-1, *mix.real.shape[1:]))
     real_logits, fake_logits = jnp.moveaxis(logits.reshape(-1, 2, *logits.shape[1:]), 1, 0)
-    real, false = jnp.mean(loss.real(real_logits)), jnp.mean(loss.fake(fake_logits))
-    penalty = gan.lazy_penalty(discriminator, config.gradient_penalty, params, step, y, fake, alpha)
-    value = 0.5 * (real + false) + penalty
-    metrics = {"loss_d": value, "d_real": real, "d_fake": false, "gradient_penalty": penalty}
-    return value, metrics | {"d_auc": gan.domain_auc([real_logits], [fake_logits])}
+    real, fake = jnp.mean(loss.real(real_logits)), jnp.mean(loss.fake(fake_logits))
+    penalty = lazy_penalty(discriminator, method.config.gradient_penalty, params, step, mix)
+    value = 0.5 * (real + fake) + penalty
+    metrics = {"loss_d": value, "d_real": real, "d_fake": fake, "gradient_penalty": penalty}
+    return value, metrics | {"d_auc": domain_auc([real_logits], [fake_logits])}
 
 
 # ---------------------------------------------------------------------------------------------------------------- pairs
@@ -172,21 +174,19 @@ def _shift(along: Array, distance: Array) -> Array:
 # ----------------------------------------------------------------------------------------------------------- validation
 
 
-def auc(
-    networks: Mapping[str, nn.Module], params: Mapping[str, states.Params], y: Array, s: Array, key: Array
-) -> Array:
+def auc(method: CameraModel, params: Mapping[str, states.Params], y: Array, s: Array, key: Array) -> Array:
     """Share of (y, C(s)) that D ranks rightly: 0.5 when it cannot tell them apart. Take crops that D has not seen.
 
     Args:
-        networks, params: of "camera" and "discriminator".
+        params: of "camera" and "discriminator".
         y: blurry crops (n, h, w, 3).
         s: sharp crops, larger by the camera's reach.
         key: of the shots.
     """
-    judge = networks["discriminator"]
-    fake = imagine(networks["camera"], params["camera"], s, key)
+    judge = method.networks["discriminator"]
+    fake = imagine(method.networks["camera"], params["camera"], s, key)
     real_logits, fake_logits = (judge.apply(params["discriminator"], x) for x in (y, fake))
-    return gan.domain_auc([real_logits], [fake_logits])
+    return domain_auc([real_logits], [fake_logits])
 
 
 def total_variation(kernel: Array, truth: Array) -> Array:

@@ -38,23 +38,22 @@ def make_step(
     weights = losses.terms(config.loss)
 
     def step(state: State, frozen: Mapping, batch: Mapping[str, Array], key: Array) -> tuple[State, dict]:
-        key = jax.random.fold_in(key, state.step)
+        key_photos, key_dropout = jax.random.split(jax.random.fold_in(key, state.step))
         blurry, sharp = augment.to_float(batch["blurry"]), augment.to_float(batch["sharp"])
         if config.augment:
-            blurry, sharp = augment.dihedral(key, [blurry, sharp])
+            blurry, sharp = augment.dihedral(key_photos, [blurry, sharp])
         loss_of = losses.weighted_sum(weights, lambda x: features.apply(frozen["features"], x))
         variables = state.params["deblurrer"]
 
         def objective(params: Mapping) -> tuple[Array, tuple]:
-            outputs, moved = forward(network, {**variables, "params": params}, blurry, jax.random.fold_in(key, 1))
+            outputs, moved = forward(network, {**variables, "params": params}, blurry, key_dropout)
             loss = sum(jnp.mean(loss_of(x, y)) for x, y in zip(outputs, pyramid(sharp)[-len(outputs) :], strict=True))
             return loss, (moved, -jnp.mean(losses.psnr_loss(outputs[-1], sharp)))
 
         (loss, (moved, psnr)), gradients = jax.value_and_grad(objective, has_aux=True)(variables["params"])
         new = states.updated(state, "deblurrer", optimizers.whole(gradients, variables), optimizer)
         new = new.replace(params={"deblurrer": {**new.params["deblurrer"], **moved}})
-        new = states.averaged(new, config.ema).replace(step=state.step + 1)
-        return states.keep_finite(new, state), {"loss": loss, "psnr": psnr}
+        return states.finished(new, state, config.ema), {"loss": loss, "psnr": psnr}
 
     return step
 

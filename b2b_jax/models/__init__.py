@@ -13,6 +13,7 @@ from typing import Any
 import flax.linen as nn
 
 from b2b_jax.models.camera import Camera
+from b2b_jax.models.classifier import ResNet18
 from b2b_jax.models.kernel_wizard import KernelWizard
 from b2b_jax.models.maxim import MAXIM
 from b2b_jax.models.mimo_unet import MIMOUNet
@@ -32,6 +33,7 @@ MODELS = {
     "nafnet": NAFNet,
     "patchgan": PatchGAN,
     "resnet": ResNet,
+    "resnet18": ResNet18,
     "restormer": Restormer,
     "resunet": ResUNet,
     "unet": UNet,

@@ -1,1 +1,23 @@
-"""The training stages of a run, one file each: what is trained on what, and what must be there before."""
+"""The trained networks of a run, one file each, in the order in which they are trained."""
+
+from collections.abc import Mapping
+
+from b2b_jax.stages import blur_extractor, converter, deblurrer, paired, translator, true_kernels
+from b2b_jax.stages.run import Run
+from b2b_jax.stages.stage import Stage
+
+STAGES: Mapping[str, Stage] = {
+    "deblurrer": deblurrer.STAGE,
+    "blur_extractor": blur_extractor.STAGE,
+    "translator": translator.STAGE,
+    "paired": paired.STAGE,
+    "true_kernels": true_kernels.STAGE,
+    "converter": converter.STAGE,
+}
+SECTIONS = tuple(stage.section for stage in STAGES.values() if stage.section)
+
+
+def trained_here(run: Run) -> dict[str, int]:
+    """The stages that this run trains, in order, and their steps; not those whose weights are given."""
+    wanted = {name: stage for name, stage in STAGES.items() if stage.needed(run) and not stage.given(run)}
+    return {name: stage.steps(run.config) for name, stage in wanted.items()}

@@ -1,5 +1,7 @@
 """The blur extractor stage: codes the blur of known pairs, so that the translator's step can move it elsewhere."""
 
+from collections.abc import Callable
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -13,8 +15,10 @@ from b2b_jax.inference import batching
 from b2b_jax.method import blur_extractor as method
 from b2b_jax.models.kernel_wizard import KernelWizard
 from b2b_jax.networks import Network
+from b2b_jax.settings import check_choice
 from b2b_jax.stages import common
 from b2b_jax.stages.run import Run, centre_crops
+from b2b_jax.stages.stage import Stage
 from b2b_jax.training import loop, optimizers
 from b2b_jax.training.state import State, best_params
 
@@ -26,7 +30,7 @@ def needed(run: Run) -> bool:
     return run.config.known_blur.source == "extractor"
 
 
-def train(run: Run) -> None:
+def fit(run: Run, validated: Callable[[], None]) -> None:
     """Trains the extractor and its adapter on the known pairs."""
     config, folder = run.config.blur_extractor, run.workdir / "blur_extractor"
     network = common.create(config.network, run.dtype)
@@ -42,7 +46,7 @@ def train(run: Run) -> None:
         frozen={},
         evaluate=evaluate,
     )
-    state = common.train(run, task, common.batches(run, [pairs], config.batch), folder)
+    state = common.train(run, task, common.batches(run, [pairs], config.batch), validated)
     if sharding.is_first():
         scores, _ = evaluate(state)
         print("blur_extractor: " + ", ".join(f"{name} {score:.2f} dB" for name, score in scores.items()))
@@ -63,7 +67,7 @@ def check(run: Run) -> None:
     config = run.config.blur_extractor
     common.check_batch("blur_extractor", config.batch)
     common.check_optimizer("blur_extractor", config.optimizer)
-    common.check_choice("blur_extractor.network.name", config.network.name, ("kernel_wizard",))
+    check_choice("blur_extractor.network.name", config.network.name, ("kernel_wizard",))
     common.check_traces("blur_extractor", common.create(config.network, run.dtype), config.crop)
     check_sizes(run.known.train, run.known.crop(config.crop).extent, "blur_extractor.crop")
 
@@ -108,3 +112,14 @@ def validate(run: Run, network: nn.Module) -> loop.Evaluate:
         return scores, versions
 
     return evaluate
+
+
+STAGE = Stage(
+    steps=lambda config: config.blur_extractor.steps,
+    inputs=lambda run: [lambda: check(run)],
+    fit=fit,
+    reads=("known",),
+    seeds=range(SEED, SEED + 1),
+    section="blur_extractor",
+    needed=needed,
+)

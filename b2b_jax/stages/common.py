@@ -1,7 +1,8 @@
 """What the training stages share: networks from their config, seeds, checks, batches, pictures, exported weights."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 import flax.linen as nn
 import jax
@@ -14,7 +15,9 @@ from b2b_jax.data import pipeline
 from b2b_jax.data.sources import Source
 from b2b_jax.errors import UserError
 from b2b_jax.files import read_json
-from b2b_jax.networks import WEIGHTS, Network, load
+from b2b_jax.method.known_blur import Supply
+from b2b_jax.networks import WEIGHTS, Network
+from b2b_jax.settings import check_choice
 from b2b_jax.stages.run import Run
 from b2b_jax.training import loop, optimizers
 from b2b_jax.training.state import State
@@ -51,7 +54,7 @@ def load_vgg(run: Run, kind: str, path: Path, instead: str) -> Network:
             f"https://download.pytorch.org/models and run python -m b2b_jax.convert {kind}-*.pth {path}; "
             f"{instead}"
         )
-    vgg = load(path, run.dtype)
+    vgg = run.read(path)
     if getattr(vgg.module, "depth", None) != VGG_DEPTHS[kind]:
         raise UserError(f"{path} does not hold the {kind} that the loss names")
     return Network(vgg.module.clone(layers=VGG_LAYERS[VGG_DEPTHS[kind]]), vgg.variables)
@@ -62,12 +65,6 @@ def check_batch(stage: str, batch: int) -> None:
     if batch < 1 or batch % jax.device_count():
         devices = jax.device_count()
         raise UserError(f"{stage}.batch is {batch}; it must be a multiple of the {devices} devices, as {devices} is")
-
-
-def check_choice(key: str, value: str, choices: Iterable[str]) -> None:
-    """UserError when `value` is none of the choices."""
-    if value not in choices:
-        raise UserError(f"{key} is {value!r}; it can be {', '.join(choices)}")
 
 
 def check_optimizer(stage: str, config: ConfigDict) -> None:
@@ -93,14 +90,29 @@ def stream(run: Run, source: Source, transform: pipeline.Transform, number: int)
     return pipeline.stream(source, transform, seed, crops)
 
 
+def streams(
+    run: Run, supplies: Sequence[Supply], crop: int, first: int, options: Mapping[str, int] = MappingProxyType({})
+) -> list[pipeline.Stream]:
+    """Endless crops of every supply under the names that it gives them, shuffled by the seed numbers `first`, + 1, …
+
+    `options`: `crops` and `resize` of `pipeline.stream`.
+    """
+
+    def stream(number: int, supply: Supply) -> pipeline.Stream:
+        seed = stream_seed(run.config.seed, number)
+        return pipeline.rename(pipeline.stream(supply.source, supply.crop(crop), seed, **options), supply.names)
+
+    return [stream(number, supply) for number, supply in enumerate(supplies, first)]
+
+
 def batches(run: Run, streams: list[pipeline.Stream], batch: int) -> pipeline.Batches:
     """This process's batches of the run."""
     return pipeline.batches(streams, batch, jax.process_index(), jax.process_count())
 
 
-def train(run: Run, task: loop.Task, dataset: pipeline.Batches, folder: Path) -> State:
-    """Trains `task` in `folder`, as loop.train does; every validation also renews what the run shows of itself."""
-    return loop.train(task, dataset, folder, run.config, lambda: run.show(run, folder.name))
+def train(run: Run, task: loop.Task, dataset: pipeline.Batches, validated: Callable[[], None]) -> State:
+    """Trains `task` in the run's folder of its name, as loop.train does; `validated` is called at every validation."""
+    return loop.train(task, dataset, run.workdir / task.name, run.config, validated)
 
 
 def mean_psnr(x: np.ndarray, y: np.ndarray) -> float:

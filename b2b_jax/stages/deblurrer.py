@@ -1,12 +1,13 @@
 """The deblurrer stage: a network that removes the known blur, trained on known pairs."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import flax.linen as nn
 import jax
 
 from b2b_jax import losses, networks
-from b2b_jax.data import pipeline
+from b2b_jax.data import domains
 from b2b_jax.data.sources import Source, check_sizes
 from b2b_jax.errors import UserError
 from b2b_jax.inference import batching
@@ -14,32 +15,26 @@ from b2b_jax.method import supervised
 from b2b_jax.networks import Network
 from b2b_jax.stages import common
 from b2b_jax.stages.run import Run, centre_crops
+from b2b_jax.stages.stage import Stage
 from b2b_jax.training import loop, optimizers
 from b2b_jax.training.state import State, best_params
 
 SEED = 1  # of its data stream
 
 
-def train(run: Run) -> None:
+def fit(run: Run, validated: Callable[[], None]) -> None:
     """Trains the deblurrer on the known pairs."""
-    known = run.known
-    fit(run, run.workdir / "deblurrer", known.train, known.crop, known.validation)
+    fit_pairs(run, "deblurrer", run.known, validated)
 
 
-def fit(
-    run: Run,
-    folder: Path,
-    train: Source,
-    crop: pipeline.Cropper,
-    held_out: Source,
-) -> None:
-    """Trains `config.deblurrer` on any pairs and exports it to `folder`."""
+def fit_pairs(run: Run, name: str, pairs: domains.Known, validated: Callable[[], None]) -> None:
+    """Trains `config.deblurrer` on any pairs and exports it to the run's folder `name`."""
     config = run.config.deblurrer
-    evaluate = validate(run, common.create(config.network, run.dtype), held_out)
-    pairs = common.stream(run, train, crop(config.crop), SEED)
-    trained = task(run, folder.name, load_features(run), evaluate)
-    state = common.train(run, trained, common.batches(run, [pairs], config.batch), folder)
-    common.export(folder, config.network, best_params(state, "deblurrer"))
+    evaluate = validate(run, common.create(config.network, run.dtype), pairs.validation)
+    stream = common.stream(run, pairs.train, pairs.crop(config.crop), SEED)
+    trained = task(run, name, load_features(run), evaluate)
+    state = common.train(run, trained, common.batches(run, [stream], config.batch), validated)
+    common.export(run.workdir / name, config.network, best_params(state, "deblurrer"))
 
 
 def task(run: Run, name: str, features: Network | None, evaluate: loop.Evaluate) -> loop.Task:
@@ -93,3 +88,13 @@ def check(run: Run) -> None:
     load_features(run)
     common.check_traces("deblurrer", common.create(config.network, run.dtype), config.crop)
     check_sizes(run.known.train, run.known.crop(config.crop).extent, "deblurrer.crop")
+
+
+STAGE = Stage(
+    steps=lambda config: config.deblurrer.steps,
+    inputs=lambda run: [lambda: check(run)],
+    fit=fit,
+    reads=("known",),
+    seeds=range(SEED, SEED + 1),
+    section="deblurrer",
+)

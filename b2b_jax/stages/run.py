@@ -1,6 +1,5 @@
 """What the stages of one run share: its config and folder, and, opened on first use, its photos and networks."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -20,7 +19,6 @@ class Run:
 
     config: ConfigDict
     workdir: Path
-    show: Callable[["Run", str], None] = lambda run, stage: None  # called while a stage runs; "" when none does
 
     @cached_property
     def known(self) -> domains.Known:
@@ -39,7 +37,7 @@ class Run:
 
     def weights_path(self, stage: str) -> Path:
         """The stage's weights: those given in the config, else those that it trains."""
-        given = self.config[stage].weights
+        given = self.config[stage].weights if stage in self.config else ""
         return Path(given) if given else self.workdir / stage / WEIGHTS
 
     def trained(self, stage: str) -> bool:
@@ -48,10 +46,21 @@ class Run:
 
     def network(self, stage: str) -> Network:
         """The network that the stage trained or was given; a deblurrer with its test-time local converter as asked."""
-        network, hyper = load(self.weights_path(stage), self.dtype), self.config.deblurrer.network
+        network, hyper = self.read(self.weights_path(stage)), self.config.deblurrer.network
         if stage != "deblurrer" or hyper.name != "nafnet":
             return network
         return with_local_means(network, hyper.local, hyper.train_size)
+
+    def read(self, path: Path) -> Network:
+        """The network at `path`, read once as long as the file is the same; UserError when there is none of ours."""
+        stamp = (path, path.stat().st_mtime_ns if path.is_file() else 0)
+        if stamp not in self._read:
+            self._read[stamp] = load(path, self.dtype)
+        return self._read[stamp]
+
+    @cached_property
+    def _read(self) -> dict[tuple[Path, int], Network]:
+        return {}
 
 
 def centre_crops(source: Source, count: int, crop: int) -> dict[str, np.ndarray]:

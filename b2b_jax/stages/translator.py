@@ -1,6 +1,6 @@
 """The translator stage, Blur2Blur itself: the camera's blur into the known blur."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import flax.linen as nn
@@ -10,14 +10,19 @@ from flax.errors import InvalidRngError
 from ml_collections import ConfigDict
 
 from b2b_jax import losses, networks
-from b2b_jax.data import domains, pipeline
+from b2b_jax.data import pipeline
 from b2b_jax.data.sources import Source, check_sizes
 from b2b_jax.errors import UserError
 from b2b_jax.inference import batching
 from b2b_jax.method import blur2blur, curriculum
+from b2b_jax.method.blur2blur import Blur2Blur
+from b2b_jax.method.known_blur import SOURCES, Supply
 from b2b_jax.networks import Network
-from b2b_jax.stages import blur_extractor, common
+from b2b_jax.settings import check_choice
+from b2b_jax.stages import blur_extractor, common, known_blur
+from b2b_jax.stages.known_blur import KnownBlur
 from b2b_jax.stages.run import Run, centre_crops
+from b2b_jax.stages.stage import Stage
 from b2b_jax.training import loop
 from b2b_jax.training.state import State, best_params
 
@@ -25,85 +30,55 @@ SEED = 2  # of its data streams, this and the following
 CONTENTS = (*common.VGG_DEPTHS, "pooled")
 
 
-def train(run: Run) -> None:
+def fit(run: Run, validated: Callable[[], None]) -> None:
     """Trains the translator towards the set K that `known_blur.source` names."""
-    fit(run, run.workdir / "translator", run.config.known_blur.source)
+    fit_towards(run, "translator", run.config.known_blur.source, validated)
 
 
-def fit(run: Run, folder: Path, source: str) -> None:
-    """Trains `config.translator` towards the known blur of `source` and exports it to `folder`."""
-    config = run.config.translator
-    evaluate = validate(run, common.create(config.generator, run.dtype))
-    trained = task(run, folder.name, frozen(run, source), evaluate)
-    state = common.train(run, trained, batches(run, source), folder)
+def fit_towards(run: Run, name: str, source: str, validated: Callable[[], None]) -> None:
+    """Trains `config.translator` towards the set K of `source` and exports it to the run's folder `name`."""
+    config, folder = run.config.translator, run.workdir / name
+    evaluate, known = validate(run, common.create(config.generator, run.dtype)), known_blur.open_set(run, source)
+    trained = task(run, name, known, load_vgg(run), evaluate)
+    state = common.train(run, trained, batches(run, known.supplies), validated)
     common.export(folder / "discriminator", config.discriminator, state.params["discriminator"])
     common.export(folder, config.generator, best_params(state, "generator"))  # last: it marks the stage as finished
 
 
-def frozen(run: Run, source: str) -> dict[str, Network]:
-    """The networks that the step uses and does not train: "vgg" and "blur_extractor", where they are needed."""
-    networks = {"vgg": load_vgg(run), "blur_extractor": blur_extractor.load(run) if source == "extractor" else None}
-    return {name: network for name, network in networks.items() if network}
-
-
-def task(run: Run, name: str, frozen: Mapping[str, Network], evaluate: loop.Evaluate) -> loop.Task:
-    """What the loop trains; the blur extractor among the `frozen` networks makes the known blur, if it is there."""
+def task(run: Run, name: str, known: KnownBlur, vgg: Network | None, evaluate: loop.Evaluate) -> loop.Task:
+    """What the loop trains; `vgg` serves the content loss, if that needs one."""
     config = run.config.translator
     networks = {part: common.create(config[part], run.dtype) for part in ("generator", "discriminator")}
-    adams = blur2blur.optimizers(config.optimizer, config.steps)
-    modules = {part: network.module for part, network in frozen.items()}
-    content = blur2blur.make_content(config.content.kind, modules.get("vgg"))
-    known_blur = blur2blur.make_known_blur(modules.get("blur_extractor"))
+    content = blur2blur.make_content(config.content.kind, vgg and vgg.module)
+    method = Blur2Blur(networks, blur2blur.optimizers(config.optimizer, config.steps), content, config)
+    frozen = known.frozen | ({"vgg": vgg} if vgg else {})
     return loop.Task(
         name=name,
         steps=config.steps,
         batch=config.batch,
-        init=lambda key: blur2blur.init(networks, adams, config.ema, config.crop, key),
-        step=blur2blur.make_step(networks, adams, content, known_blur, config),
+        init=lambda key: blur2blur.init(method, key),
+        step=blur2blur.make_step(method, known.make),
         frozen={part: network.variables for part, network in frozen.items()},
         evaluate=evaluate,
     )
 
 
-def batches(run: Run, source: str) -> pipeline.Batches:
+def batches(run: Run, supplies: Sequence[Supply]) -> pipeline.Batches:
     """Batches of `unknown_blur` and of what K is made from, each shuffled by its own seed, cycled at its own length."""
-    camera = domains.Supply(run.unknown.blur, pipeline.Crop, {"image": "unknown_blur"})
-    supplies = [camera, *domains.KNOWN_BLUR[source](run.config, run.known, run.unknown)]
-    config, crops = run.config.translator, run.config.data.crops_per_image
-    return common.batches(
-        run, streams(run, supplies, config.crop, SEED, crops=crops, resize=config.resize), config.batch
-    )
-
-
-def streams(
-    run: Run,
-    supplies: Sequence[domains.Supply],
-    crop: int,
-    seed: int,
-    further: Mapping[str, str] | None = None,
-    crops: int = 1,
-    resize: int = 0,
-) -> list[pipeline.Stream]:
-    """Endless crops of every supply, shuffled under the seed numbers `seed`, `seed` + 1, …
-
-    `further` keeps more of a crop's images, under new names; `crops` and `resize` are those of `pipeline.stream`.
-    """
-
-    def stream(number: int, supply: domains.Supply) -> pipeline.Stream:
-        key = common.stream_seed(run.config.seed, number)
-        cut = pipeline.stream(supply.source, supply.crop(crop), key, crops, resize)
-        return pipeline.rename(cut, {**supply.names, **(further or {})})
-
-    return [stream(number, supply) for number, supply in enumerate(supplies, seed)]
+    config = run.config.translator
+    camera = Supply(run.unknown.blur, pipeline.Crop, {"image": "unknown_blur"})
+    options = {"crops": run.config.data.crops_per_image, "resize": config.resize}
+    streams = common.streams(run, [camera, *supplies], config.crop, SEED, options)
+    return common.batches(run, streams, config.batch)
 
 
 def check(run: Run) -> None:
     """UserError when the photos, the settings or the weights cannot train the translator; nothing is compiled."""
     config = run.config.translator
     common.check_batch("translator", config.batch)
-    common.check_choice("translator.gan_loss", config.gan_loss, losses.GAN_LOSSES)
+    check_choice("translator.gan_loss", config.gan_loss, losses.GAN_LOSSES)
     check_curriculum(config.curriculum)
-    common.check_choice("translator.discriminator.norm", config.discriminator.norm, ("instance", "none"))
+    check_choice("translator.discriminator.norm", config.discriminator.norm, ("instance", "none"))
     load_vgg(run)
     generator = common.create(config.generator, run.dtype)
     common.check_traces("translator", generator, config.crop)
@@ -116,7 +91,7 @@ def check(run: Run) -> None:
 
 def check_curriculum(config: ConfigDict) -> None:
     """UserError for a direction, a share or steps that no curriculum has."""
-    common.check_choice("translator.curriculum.direction", config.direction, curriculum.DIRECTIONS)
+    check_choice("translator.curriculum.direction", config.direction, curriculum.DIRECTIONS)
     if not 0 < config.start <= 1:
         raise UserError(f"translator.curriculum.start is {config.start}; it must be above 0 and at most 1")
     if config.full_at < config.grow_from:
@@ -143,8 +118,8 @@ def check_generator(generator: nn.Module, crop: int) -> None:
 def check_known_blur(run: Run) -> None:
     """UserError when the photos cannot give the known blur; nothing is compiled."""
     config, source = run.config.translator, run.config.known_blur.source
-    common.check_choice("known_blur.source", source, domains.KNOWN_BLUR)
-    for supply in domains.KNOWN_BLUR[source](run.config, run.known, run.unknown):
+    check_choice("known_blur.source", source, SOURCES)
+    for supply in known_blur.supplies(run, source):
         check_photos(run, supply.source, supply.crop(config.crop))
     if source == "extractor":
         blur_extractor.check_crop(run, "translator", config.crop)
@@ -161,7 +136,7 @@ def check_photos(run: Run, source: Source, crop: pipeline.Transform) -> None:
 def load_vgg(run: Run) -> Network | None:
     """The frozen feature extractor of the content loss; None when the loss needs none. UserError: it is not there."""
     content = run.config.translator.content
-    common.check_choice("translator.content.kind", content.kind, CONTENTS)
+    check_choice("translator.content.kind", content.kind, CONTENTS)
     if content.kind == "pooled":
         return None
     instead = "or train without it: --config.translator.content.kind=pooled --config.translator.content.weight=2"
@@ -190,3 +165,13 @@ def validate(run: Run, generator: nn.Module) -> loop.Evaluate:
         return scores, versions | {"truth": photos["sharp"]}
 
     return evaluate
+
+
+STAGE = Stage(
+    steps=lambda config: config.translator.steps,
+    inputs=lambda run: [lambda: check(run)],
+    fit=fit,
+    reads=("known", "unknown"),
+    seeds=range(SEED, SEED + 3),
+    section="translator",
+)

@@ -44,11 +44,9 @@ def updated(state: State, name: str, gradients: Params, optimizer: optax.Gradien
     return state.replace(params={**state.params, name: params}, opt_state={**state.opt_state, name: opt_state})
 
 
-def averaged(state: State, decay: float) -> State:
-    """Moves every moving average towards its network, faster in the first steps: decay ≤ (1 + step) / (10 + step)."""
-    decay = jnp.minimum(decay, (1.0 + state.step) / (10.0 + state.step))
-    params = {name: state.params[name] for name in state.ema}
-    return state.replace(ema=jax.tree.map(lambda e, p: decay * e + (1 - decay) * p, state.ema, params))
+def finished(new: State, old: State, decay: float = 0.0) -> State:
+    """The end of every step: averages moved, the step counted, and nothing that is not finite let in."""
+    return _keep_finite(_averaged(new, decay).replace(step=old.step + 1), old)
 
 
 def best_params(state: State, name: str) -> Params:
@@ -56,7 +54,14 @@ def best_params(state: State, name: str) -> Params:
     return state.ema.get(name, state.params[name])
 
 
-def keep_finite(new: State, old: State) -> State:
+def _averaged(state: State, decay: float) -> State:
+    """Moves every moving average towards its network, faster in the first steps: decay ≤ (1 + step) / (10 + step)."""
+    decay = jnp.minimum(decay, (1.0 + state.step) / (10.0 + state.step))
+    params = {name: state.params[name] for name in state.ema}
+    return state.replace(ema=jax.tree.map(lambda e, p: decay * e + (1 - decay) * p, state.ema, params))
+
+
+def _keep_finite(new: State, old: State) -> State:
     """`new` if every number in it is finite; else `old`, one step later, counted: networks and optimisers together."""
     flags = [jnp.all(jnp.isfinite(x)) for x in jax.tree.leaves((new.params, new.opt_state))]
     # The barrier and the branch keep XLA from fusing hundreds of reductions and selections with the updates that they

@@ -1,0 +1,127 @@
+"""The rows of the table, in its order: what each is called, when it is wanted, and what it makes of the photos.
+
+A new row is an entry of ROWS; the network that it runs is an entry of `stages.STAGES`.
+Images are NHWC float32 in [0, 1].
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from b2b_jax import metrics, networks
+from b2b_jax.data.sources import Source
+from b2b_jax.evaluation import filters
+from b2b_jax.evaluation.scoring import Method
+from b2b_jax.files import read_json, write_json
+from b2b_jax.inference import batching
+from b2b_jax.stages.run import Run, centre_crops
+
+FILTER_IMAGES, FILTER_CROP = 24, 256  # photos, and pixels of their centres, on which the fixed filter is chosen
+
+
+@dataclass(frozen=True)
+class Table:
+    """What the rows of one test set are made from."""
+
+    run: Run
+    source: Source
+    memory: Path  # a JSON file that keeps what was chosen, for an evaluation that is killed and resumed
+    notes: dict[str, str] = field(default_factory=dict)  # what a row needs said, by its name
+
+    def network(self, stage: str) -> Callable:
+        """The stage's network, compiled: images to images."""
+        return networks.runner(self.run.network(stage))
+
+
+class Row(NamedTuple):
+    """One row of the table."""
+
+    label: str  # in the table
+    short: str  # under a picture
+    make: Callable[[Table], Method]
+    wanted: Callable[[Table], bool] = lambda table: True
+
+
+def methods(table: Table) -> dict[str, Method]:
+    """The rows that the run wants of this test set, each a function of its photos."""
+    return {name: row.make(table) for name, row in ROWS.items() if row.wanted(table)}
+
+
+def _alone(stage: str) -> Callable[[Table], Method]:
+    def make(table: Table) -> Method:
+        restore = table.network(stage)
+        return lambda photos: restore(photos["blurry"])
+
+    return make
+
+
+def _translated(stage: str) -> Callable[[Table], Method]:
+    def make(table: Table) -> Method:
+        translate, deblur = table.network(stage), table.network("deblurrer")
+        return lambda photos: deblur(translate(photos["blurry"]))
+
+    return make
+
+
+def _fixed_filter(table: Table) -> Method:
+    deblur = table.network("deblurrer")
+    best = remembered_filter(table.memory) or choose_filter(deblur, table.source, table.run.config.evaluation.batch)
+    write_json(table.memory, {"fixed_filter": best.name})
+    table.notes["fixed_filter"] = best.name
+    return lambda photos: best.after(np.asarray(deblur(best.before(np.asarray(photos["blurry"])))))
+
+
+def remembered_filter(memory: Path) -> filters.Filter | None:
+    """The filter that an unfinished evaluation had chosen; None for none."""
+    name = (read_json(memory) or {}).get("fixed_filter")
+    return next((one for one in filters.family() if one.name == name), None)
+
+
+def choose_filter(deblur: Callable, source: Source, batch: int) -> filters.Filter:
+    """The best fixed filter for photos evenly spread over `source`, chosen with their truth, on their centres."""
+    spread = [source[int(i)] for i in np.linspace(0, len(source) - 1, min(FILTER_IMAGES, len(source)))]
+    photos = centre_crops(spread, 0, FILTER_CROP)
+    return filters.choose(
+        restore=lambda x: batching.run(deblur, x, batch),
+        score=lambda x: float(np.mean(metrics.psnr(metrics.round8(x), photos["sharp"]))),
+        blurry=photos["blurry"],
+    )
+
+
+def _oracle(table: Table) -> Method:
+    deblur = table.network("deblurrer")
+    return lambda photos: deblur(photos["known_blurry"])
+
+
+ROWS: Mapping[str, Row] = {
+    "input": Row("blurry input y", "blurry input", lambda table: lambda photos: photos["blurry"]),
+    "deblurrer": Row("deblurrer alone D_K(y)", "deblurrer alone", _alone("deblurrer")),
+    "fixed_filter": Row(
+        "best fixed filter, chosen with the truth",
+        "fixed filter",
+        _fixed_filter,
+        lambda table: table.run.config.evaluation.fixed_filter,
+    ),
+    "blur2blur": Row("Blur2Blur D_K(G(y))", "Blur2Blur", _translated("translator")),
+    "true_kernels": Row(
+        "Blur2Blur towards the true known kernels",
+        "true kernels",
+        _translated("true_kernels"),
+        lambda table: table.run.config.evaluation.true_kernels,
+    ),
+    "paired": Row(
+        "deblurrer trained on the camera's own pairs (upper bound)",
+        "trained on pairs",
+        _alone("paired"),
+        lambda table: table.run.config.evaluation.paired,
+    ),
+    "oracle": Row(
+        "deblurrer on truly known blur (oracle)",
+        "oracle",
+        _oracle,
+        lambda table: table.run.config.evaluation.oracle and "known_blurry" in table.source[0],
+    ),
+}

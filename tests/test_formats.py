@@ -12,7 +12,7 @@ import pytest
 from flax.traverse_util import flatten_dict
 from helpers import reference
 
-from b2b_jax import models, weights
+from b2b_jax import convert, models, weights
 from b2b_jax.formats import bundles, flax_trees, npz, tfjs
 from b2b_jax.models import recognition
 
@@ -302,3 +302,29 @@ def test_a_network_that_shapes_do_not_describe_is_refused():
         recognition.identify(tree)
     with pytest.raises(ValueError, match="not the tensors of one of"):
         recognition.identify({"a/kernel": np.zeros((2, 2))})
+
+
+# ---- the command ----
+
+
+def test_a_checkpoint_of_flax_is_converted_and_has_no_names_in_pytorch(tmp_path, capsys):
+    source, target = reference("maxim/micro_params.npz"), tmp_path / "maxim.safetensors"
+    assert convert.main([str(source), str(target)]) == 0
+    out = capsys.readouterr().out
+    assert "maxim" in out and "1198, none missing, none left over" in out and "321,314" in out
+    module, variables = weights.load(target)
+    assert module.stride == 32 and module.features == 4
+    same(flatten_dict(variables["params"], sep="/"), flax_trees.read(source))
+    assert convert.main([str(target), str(tmp_path / "torch.safetensors"), "--to-torch"]) == 2
+    assert "PyTorch has no names for it" in capsys.readouterr().err
+
+
+def test_a_broken_package_is_one_line_and_exit_code_2(folder, tmp_path, capsys):
+    package, target = pack(folder, tmp_path / "package.tgz"), tmp_path / "out.safetensors"
+    whole = package.read_bytes()
+    for content, words in ((whole[:-9], "no whole archive"), (whole, "not the tensors of one of")):
+        package.write_bytes(content)
+        assert convert.main([str(package), str(target)]) == 2
+        out, err = capsys.readouterr()
+        assert words in err and str(package) in err and err.count("\n") == 1 and not out
+    assert not target.exists()

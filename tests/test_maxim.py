@@ -1,6 +1,7 @@
 """MAXIM: golden numbers of the authors' network, published sizes, padding, and its own forms of resizing."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -10,9 +11,10 @@ import pytest
 from flax.traverse_util import flatten_dict, unflatten_dict
 from helpers import assert_close, jit, reference
 
-from b2b_jax import models
+from b2b_jax import models, weights
 from b2b_jax.models import maxim, maxim_blocks, maxim_mlps
 
+PUBLISHED = Path(__file__).parents[1] / "weights/maxim_gopro.safetensors"
 KEY = jax.random.key(0, impl="rbg")  # compiles faster than the default
 SMALL = {"features": 8, "depth": 1, "num_stages": 2, "num_groups": 1, "num_bottleneck_blocks": 1}
 SMALL |= {"num_supervision_scales": 1, "high_res_stages": 1, "block_size_hr": (2, 2), "grid_size_hr": (4, 4)}
@@ -155,3 +157,15 @@ def test_every_parameter_gets_a_finite_gradient():
     gradients = flatten_dict(jit(jax.grad(loss))(variables)["params"], sep="/")
     assert all(np.isfinite(g).all() for g in gradients.values())
     assert not [name for name, g in gradients.items() if not np.any(g)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["rand_64x64", "photo_128x192"])
+def test_the_published_weights_equal_the_authors_and_the_runtime_of_tensorflow(name):
+    if not PUBLISHED.is_file():
+        pytest.skip(f"no {PUBLISHED}; the README tells how it is made")
+    module, variables = weights.load(PUBLISHED)
+    io = np.load(reference("maxim/io.npz"))
+    got = jax.jit(module.apply)(variables, io[f"{name}/x"])
+    assert_close(got, io[f"{name}/stage2/2"], tol=1e-4)
+    assert_close(got, io[f"{name}/tfjs"], tol=1e-4)

@@ -26,10 +26,10 @@ class ChannelAttention(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        c, kw = x.shape[-1], {"use_bias": self.use_bias, "dtype": self.dtype}
+        c, kw = x.shape[-1], {"use_bias": self.use_bias, "dtype": jnp.float32}  # of one pixel: it costs nothing
         y = x.mean((1, 2), keepdims=True, dtype=jnp.float32)
         y = nn.relu(conv("Conv_0", y, c // self.reduction, **kw))
-        return x * nn.sigmoid(conv("Conv_1", y, c, **kw))
+        return (x * nn.sigmoid(conv("Conv_1", y, c, **kw))).astype(x.dtype)
 
 
 class ConvolutionAttention(nn.Module):

@@ -2,6 +2,9 @@
 
 Figures and equations: Tu et al., CVPR 2022, arXiv 2201.02973. Features are (n, h, w, c). A spatial MLP mixes pixels
 along one of two axes: 'block', those of one block, or 'grid', those at one place of every cell of a grid.
+
+Products are computed in `dtype`, and what is done to each number between them in float32, which costs nothing: with
+bfloat16 throughout, MAXIM-3S loses twice as much (docs/maxim.md).
 """
 
 import functools
@@ -17,7 +20,12 @@ from b2b_jax.models.convolution import pointwise
 once_for_a_shape = functools.partial(jax.jit, static_argnums=(1, 2))  # a thousand layers have a few dozen shapes
 INIT = {"kernel_init": once_for_a_shape(nn.initializers.lecun_normal()), "bias_init": nn.initializers.zeros}
 SPATIAL_INIT = {"kernel_init": once_for_a_shape(nn.initializers.normal(0.02)), "bias_init": nn.initializers.ones}
-gelu = jax.jit(nn.gelu)
+
+
+@jax.jit
+def gelu(x: jax.Array) -> jax.Array:
+    """The approximation by tanh."""
+    return nn.gelu(x.astype(jnp.float32)).astype(x.dtype)
 
 
 class Sizes(NamedTuple):
@@ -56,11 +64,11 @@ class Dense(nn.Module):
 def product(x: jax.Array, kernel: jax.Array, bias: jax.Array | None, dtype: Any, precision: str | None) -> jax.Array:
     """x (..., in) times kernel (in, out), plus bias (out,), computed in `dtype`."""
     y = pointwise(x.astype(dtype), kernel.astype(dtype), precision)
-    return y if bias is None else y + bias.astype(dtype)
+    return y if bias is None else (y.astype(jnp.float32) + bias).astype(dtype)
 
 
 class SpatialDense(nn.Module):
-    """Mixes the first axis of (s, n, rest, c), as `gather` lays pixels out."""
+    """Mixes the first axis of (s, n, rest, c), as `gather` lays pixels out; the sums are float32."""
 
     use_bias: bool = True
     dtype: Any = jnp.float32
@@ -76,9 +84,9 @@ class SpatialDense(nn.Module):
 def spatial_product(
     x: jax.Array, kernel: jax.Array, bias: jax.Array | None, dtype: Any, precision: str | None
 ) -> jax.Array:
-    """Kernel (s, s) over the first axis of x (s, n, rest, c), plus bias (s,), computed in `dtype`."""
-    y = jnp.tensordot(kernel.astype(dtype), x.astype(dtype), (0, 0), precision=precision)
-    return y if bias is None else y + bias.astype(dtype)[:, None, None, None]
+    """Kernel (s, s) over the first axis of x (s, n, rest, c), computed in `dtype`, plus bias (s,): float32."""
+    y = jnp.tensordot(kernel.astype(dtype), x.astype(dtype), (0, 0), precision=precision).astype(jnp.float32)
+    return y if bias is None else y + bias[:, None, None, None]
 
 
 @once_for_a_shape
@@ -133,7 +141,7 @@ class GatingUnit(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         u, v = jnp.split(x, 2, axis=-1)
         v = layers.LayerNorm2d(dtype=self.dtype, name="intermediate_layernorm")(v)
-        return u * (SpatialDense(self.use_bias, self.dtype, name="Dense_0")(v) + 1)
+        return (u * (SpatialDense(self.use_bias, self.dtype, name="Dense_0")(v) + 1)).astype(self.dtype)
 
 
 class GmlpLayer(nn.Module):
@@ -195,7 +203,7 @@ class SpatialGate(nn.Module):
         return Dense(c, name="out_project", **kw)(jnp.concatenate([u, v], axis=-1))
 
     def _mixed(self, name: str, x: jax.Array, axis: str, size: tuple[int, int]) -> jax.Array:
-        y = SpatialDense(self.use_bias, self.dtype, name=name)(gather(x, axis, size))
+        y = SpatialDense(self.use_bias, self.dtype, name=name)(gather(x, axis, size)).astype(self.dtype)
         return scatter(y, axis, size, x.shape[1:3])
 
 

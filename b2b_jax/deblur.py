@@ -34,7 +34,7 @@ import argparse
 import contextlib
 import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple, NoReturn
 
@@ -96,6 +96,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add("inputs", nargs="+", type=Path, metavar="INPUT", help="photos, videos, and folders of them, nested or flat")
     add("--output", type=Path, required=True, metavar="DIR", help="where the results go")
     add("--model", type=Path, help="a run's folder (its translator, then its deblurrer), or one network's .safetensors")
+    add("--method", choices=METHODS, help=METHOD_HELP)
     add("--translator", type=Path, metavar="FILE", help="the network that runs first, in place of the model's")
     add("--deblurrer", type=Path, metavar="FILE", help="the network that runs last, in place of the model's")
     add("--keep-translated", action="store_true", help="also write the translator's output, as NAME_translated")
@@ -112,6 +113,11 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     return args
 
 
+METHODS = ("adapted", "blur2blur", "deblurrer")
+METHOD_HELP = (
+    "which of a run's systems: its deblurrer adapted to the camera, its translator before its deblurrer, or its "
+    "deblurrer alone (default: what its evaluation found best; without one the adapted deblurrer if there is one)"
+)
 TILE_HELP = (
     "largest side of the tiles that a photo is cut into, which bounds the memory (default 0: the whole photo if the "
     f"networks need at most half of an accelerator's free memory, or a quarter of a computer's and 4 GiB; else "
@@ -172,7 +178,12 @@ def load_restorer(choice: Choice, args: argparse.Namespace) -> Restorer:
 
 def choose(args: argparse.Namespace) -> Choice:
     """Which files the command line means: --translator and --deblurrer before what --model holds."""
-    model = from_run(args.model) if args.model and args.model.is_dir() else Choice(None, args.model, None)
+    is_run = args.model and args.model.is_dir()
+    if args.method and not is_run:
+        raise UserError("--method chooses among the systems of a run: give its folder as --model")
+    both = args.keep_translated or args.translator or args.deblurrer  # what only a system of two networks has
+    method = args.method or ("blur2blur" if both else "")
+    model = from_run(args.model, method) if is_run else Choice(None, args.model, None)
     size = args.train_size
     if size is None and not args.deblurrer:
         size = model.train_size
@@ -185,14 +196,33 @@ def choose(args: argparse.Namespace) -> Choice:
     return Choice(translator, deblurrer, size)
 
 
-def from_run(folder: Path) -> Choice:
-    """The networks of a run of b2b_jax.main; UserError when the folder is none."""
+def from_run(folder: Path, method: str = "") -> Choice:
+    """The networks of a run's system, "" for the best; UserError when the folder is no run's or lacks a network."""
     config = read_json(folder / "config.json")
     if not config:
         raise UserError(f"{folder} is no run's folder: it holds no config.json")
-    paths = [config[stage]["weights"] or folder / stage / networks.WEIGHTS for stage in ("translator", "deblurrer")]
+    paths = {stage: weights_path(folder, config, stage) for stage in ("translator", "deblurrer", "adaptation")}
+    method = method or best_method(folder, paths)
+    if method == "adapted" and not paths["adaptation"].is_file():
+        raise UserError(f"{folder} has no adapted deblurrer; its other systems are {', '.join(METHODS[1:])}")
     network = config["deblurrer"]["network"]
-    return Choice(*map(Path, paths), network.get("train_size", 0) if network.get("local") else 0)
+    return Choice(
+        translator=paths["translator"] if method == "blur2blur" else None,
+        deblurrer=paths["adaptation" if method == "adapted" else "deblurrer"],
+        train_size=network.get("train_size", 0) if network.get("local") else 0,
+    )
+
+
+def weights_path(folder: Path, config: Mapping, stage: str) -> Path:
+    """The weights of a run's stage: those that it was given, else those that it trained."""
+    given = config.get(stage, {}).get("weights", "")  # a run of an older version may lack the stage
+    return Path(given) if given else folder / stage / networks.WEIGHTS
+
+
+def best_method(folder: Path, paths: Mapping[str, Path]) -> str:
+    """What the run's evaluation found best; without one, the adapted deblurrer if there is one, else Blur2Blur."""
+    measured = (read_json(folder / "results.json") or {}).get("method")
+    return measured or ("adapted" if paths["adaptation"].is_file() else "blur2blur")
 
 
 def load(path: Path, dtype: np.dtype) -> Network:

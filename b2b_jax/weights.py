@@ -190,6 +190,16 @@ def load(path: str | Path) -> tuple[nn.Module, Variables]:
     return module, unflatten_dict({tuple(key.split("/")): array for key, array in arrays.items()})
 
 
+def describe(path: str | Path) -> tuple[str, dict[str, Any]]:
+    """The name and hyper-parameters of the network in a file of `save`; ValueError and OSError as in `load`."""
+    try:
+        with safe_open(path, "np") as file:
+            network = json.loads((file.metadata() or {})[METADATA])
+    except (SafetensorError, KeyError, ValueError) as error:
+        raise ValueError(f"{path}: no file of b2b_jax; {ADVICE}") from error
+    return network["model"], network["hyper"]
+
+
 def write_safetensors(path: str | Path, arrays: State, metadata: Mapping[str, str]) -> None:
     """Writes arrays so that `path` is either the whole new file or what it was before, also after a power cut."""
     path = Path(path)

@@ -12,12 +12,14 @@ def get_config() -> ConfigDict:
     config = ConfigDict()
     config.seed = 0  # of weights, data order, crops, noise: two runs with equal configs are equal bit by bit
     # Run in this order; finished ones are skipped, and the extractor where known_blur.source does not ask for it.
-    config.stages = ("deblurrer", "blur_extractor", "translator", "evaluation", "report")
+    config.stages = ("deblurrer", "blur_extractor", "camera", "adaptation", "translator", "evaluation", "report")
     config.compute_dtype = "auto"  # of the networks' activations: float32 | bfloat16 | auto (float32 on CPU only)
     config.data = data()
     config.known_blur = known_blur()
     config.deblurrer = deblurrer()
     config.blur_extractor = blur_extractor()
+    config.camera = camera()
+    config.adaptation = adaptation()
     config.translator = translator()
     config.loop = loop()
     config.evaluation = evaluation()
@@ -191,6 +193,68 @@ def blur_extractor() -> ConfigDict:
             "crop": 256,  # pixels
             "augment": True,  # quarter turns and mirror images (the blur turns with the photo)
             "optimizer": optimizer(name="adam", schedule="restarts", learning_rate=1e-4, final=1e-7, betas=(0.9, 0.99)),
+        }
+    )
+
+
+def camera() -> ConfigDict:
+    """The camera model: the camera's own blur, learnt from its two piles, to make pairs with; not in the paper."""
+    return ConfigDict(
+        {
+            "enabled": False,  # learn it; the adaptation does, too
+            "weights": "",  # a .safetensors of a learnt camera: loaded instead of trained
+            "network": ConfigDict(
+                {
+                    "name": "camera",
+                    "latent": 8,  # random numbers that differ from shot to shot
+                    "width": 64,  # of the two layers that they go through
+                    "size": 21,  # pixels of a kernel, odd: longer blur than this is not learnt
+                    "start": 3.0,  # pixels: standard deviation of the Gaussian that the untrained kernel is
+                    "kernel": True,  # the parts that the camera has: blur,
+                    "sharpening": True,  # an unsharp mask after it,
+                    "noise": True,  # white noise,
+                    "response": False,  # and a power between stored values and the light that is blurred
+                }
+            ),
+            "discriminator": ConfigDict(
+                {
+                    "name": "patchgan",
+                    "ndf": 16,
+                    "n_layers": 2,  # a small reach: what else differs between the piles is out of its sight
+                    "norm": "none",
+                    "weight_init": "torch",
+                    "input": "gradient",  # colour and content drown the cue of a small blur
+                }
+            ),
+            "gan_loss": "hinge",
+            "gradient_penalty": ConfigDict({"weight": 1e-5, "every": 4, "precision": "highest"}),
+            "camera_rate": 2e-3,  # of Adam, falling in a line to a twentieth
+            "discriminator_rate": 1e-3,
+            "betas": (0.5, 0.99),
+            "steps": 1_000,
+            "batch": 16,  # images of each pile over all devices
+            "crop": 48,  # pixels of a blurry photo; of a sharp one as many more as the camera reaches
+            "ema": 0.995,  # decay of the camera's moving average, which is what makes pairs; 0 = none
+            "threshold": 0.025,  # of a kernel's peak, below which it is cut to zero in pairs: a softmax leaves a haze
+        }
+    )
+
+
+def adaptation() -> ConfigDict:
+    """The deblurrer goes on training on pairs that the learnt camera makes of unknown_sharp; not in the paper."""
+    return ConfigDict(
+        {
+            "enabled": False,
+            "weights": "",  # a .safetensors of an adapted deblurrer: loaded instead of trained
+            "known": 0.25,  # share of known pairs in a batch, so that it forgets nothing
+            "loss": "l1",  # as deblurrer.loss
+            "perceptual_weights": "weights/vgg19.safetensors",
+            "steps": 20_000,
+            "batch": 16,  # images over all devices
+            "crop": 256,  # pixels
+            "augment": True,  # quarter turns and mirror images of the sharp photos, before they are blurred
+            "optimizer": optimizer(name="adam", learning_rate=2e-4, final=1e-7, betas=(0.9, 0.99), warmup=50, clip=1.0),
+            "ema": 0.0,  # decay of the weights' moving average; 0 = none
         }
     )
 

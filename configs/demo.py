@@ -25,6 +25,7 @@ def get_config(variant: str = "") -> ConfigDict:
     config.known_blur.source = "synthetic"
     small_deblurrer(config.deblurrer)
     small_translator(config.translator)
+    small_camera(config)
     config.loop.update(log_every=20, evaluate_every=150, checkpoint_every=150)
     config.evaluation.update(fixed_filter=True, oracle=True, photographs=True)
     config.evaluation.update(validation_images=16, validation_crop=96)
@@ -53,6 +54,12 @@ def small_translator(config: ConfigDict) -> None:
     config.optimizer.update(generator_rate=3e-4, discriminator_rate=1e-3, constant_steps=300, warmup=100)
 
 
+def small_camera(config: ConfigDict) -> None:
+    """The camera model as it is by default, and the deblurrer's own recipe on the pairs that it makes."""
+    config.adaptation.update(enabled=True, steps=1500, batch=8, crop=48, augment=False)
+    config.adaptation.optimizer.update(learning_rate=1e-3)
+
+
 def full(config: ConfigDict) -> None:
     """Adds the upper bound to the table."""
     config.evaluation.paired = True
@@ -74,6 +81,8 @@ def quick(config: ConfigDict) -> None:
     config.data.scenes.update(size=80, known=24, blur=24, sharp=24, validation=4, test=8)
     config.deblurrer.network.update(width=8, encoders=(1,), middle=1, decoders=(1,))
     config.deblurrer.update(steps=20, batch=4, crop=32)
+    config.camera.update(steps=20, batch=4, crop=32)
+    config.adaptation.update(steps=20, batch=4, crop=32)
     config.translator.generator.update(base_channels=4)
     config.translator.discriminator.update(ndf=4)
     config.translator.update(steps=20, batch=4, crop=48)

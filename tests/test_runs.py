@@ -88,7 +88,7 @@ def assert_scored(workdir, rows, count):
 
 
 def test_the_demo_scores_every_row_and_reports(demo):
-    results = assert_scored(demo, ["input", "deblurrer", "fixed_filter", "blur2blur", "oracle"], 8)
+    results = assert_scored(demo, ["input", "deblurrer", "fixed_filter", "blur2blur", "adapted", "oracle"], 8)
     assert results["notes"]["fixed_filter"] and results["train"]["translator"]["steps"] == STEPS
     page = (demo / "report" / "index.html").read_text()
     assert 'data-reload="0"' in page and "<progress" not in page

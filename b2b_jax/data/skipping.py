@@ -6,7 +6,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from b2b_jax.data.sources import Record, Source, check_extent
+from b2b_jax.data.sources import Part, Record, Source, check_extent
 from b2b_jax.errors import UserError
 from b2b_jax.files import read_json, write_json
 from b2b_jax.images import ImageError
@@ -79,3 +79,10 @@ class Skipping:
     def at_least(self, smallest: int) -> "Skipping":
         """The same, for crops of `smallest` pixels."""
         return replace(self, smallest=smallest)
+
+
+def apart(source: Source, count: int) -> tuple[Source, Source]:
+    """All photos of `source` but the last `count`, and these; each skips bad ones if `source` does."""
+    inner, first = source.source if isinstance(source, Skipping) else source, len(source) - count
+    parts = Part(inner, range(first)), Part(inner, range(first, len(source)))
+    return tuple(replace(source, source=part) for part in parts) if isinstance(source, Skipping) else parts

@@ -92,6 +92,23 @@ class ArraySource:
         return f"{self.name}/{index:05d}", *next(iter(self.arrays.values()))[index].shape[:2]
 
 
+class Part:
+    """Some photos of another source."""
+
+    def __init__(self, source: Source, indices: Sequence[int]):
+        self.source, self.indices = source, indices
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, index: int) -> Record:
+        return self.source[self.indices[index]]
+
+    def size(self, index: int) -> tuple[str, int, int]:
+        """Name, height and width."""
+        return self.source.size(self.indices[index])
+
+
 def check_sizes(source: Source, smallest: int, key: str = "") -> None:
     """UserError when photos of `source` cannot be used: unreadable, unequal twins, or smaller than `smallest` pixels.
 

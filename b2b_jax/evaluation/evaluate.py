@@ -42,7 +42,8 @@ def evaluate(run: Run) -> None:
     """
     start, folder = time.monotonic(), run.workdir / "evaluation"
     keep_or_clear(folder, inputs(run))
-    restore = {name: networks.runner(run.network(name)) for name in ("deblurrer", "translator")}
+    stages = [name for name in ("deblurrer", "translator", "adaptation") if name in digests(run)]
+    restore = {name: networks.runner(run.network(name)) for name in stages}
     setup, results = make_setup(run, folder), []
     for name, source in test_sets(run).items():
         results.append(evaluate_set(run, restore, name, source, setup))
@@ -198,9 +199,10 @@ def write_results(run: Run, sets: list[dict], clock: Clock, seconds: float, judg
     results = {
         **(sets[0] if sets else nothing),
         "other_sets": sets[1:],
+        "method": rows.best(sets[0]["rows"]) if sets else None,
         "converter": judged,
         "train": {stage: read_summary(run.workdir / stage) for stage in STAGES if (run.workdir / stage).is_dir()},
-        "blur_extractor": read_json(run.workdir / "blur_extractor" / "scores.json"),
+        **{name: read_json(run.workdir / name / "scores.json") for name in ("blur_extractor", "camera", "adaptation")},
         "evaluation": {
             **(timing(clock, seconds) if clock.images or not before else {key: before[key] for key in TIMING}),
             "settings": as_json(run.config.evaluation),

@@ -58,11 +58,13 @@ def write(
 
 
 def show(folder: Path, restore: Mapping[str, Callable], title: str, photo: np.ndarray) -> None:
-    """Saves the versions of a uint8 photo (h, w, 3) that has no truth."""
+    """Saves the versions of a uint8 photo (h, w, 3) that has no truth; `restore` has networks by their stages."""
     blurry = images.to_float(photo)[None]
     translated = restore["translator"](blurry)
     versions = {"input": blurry, "deblurrer": restore["deblurrer"](blurry), "translated": translated}
-    save(folder, title, versions | {"blur2blur": restore["deblurrer"](translated)}, {})
+    versions |= {"blur2blur": restore["deblurrer"](translated)}
+    versions |= {"adapted": restore["adaptation"](blurry)} if "adaptation" in restore else {}
+    save(folder, title, versions, {})
 
 
 def save(

@@ -75,8 +75,8 @@ class Report:
     """Everything on the page, as plain text; `summary` is one sentence, `facts` and `headline` are (name, value) pairs.
 
     `extremes` are the examples of the largest and the smallest gain, apart from `examples`; `samples` those of the
-    newest validation. A page with `reload` looks for a newer one after so many seconds; 0: it is the last.
-    `written`, in seconds since 1970, is what such a page tells its age by.
+    newest validation; `camera` shows the learnt camera. A page with `reload` looks for a newer one after so many
+    seconds; 0: it is the last. `written`, in seconds since 1970, is what such a page tells its age by.
     """
 
     title: str
@@ -90,6 +90,7 @@ class Report:
     curves: list[Curve]
     times: list[Table | Bar]
     config_json: str
+    camera: list[Example] = field(default_factory=list)
     progress: list[Progress] = field(default_factory=list)
     samples: list[Example] = field(default_factory=list)
     reload: int = 0
@@ -111,6 +112,7 @@ def write(folder: Path, report: Report) -> Path:
         "Newest validation": ("examples", map(_example, report.samples)),
         "Before and after": ("examples", map(_example, report.examples)),
         "Results": ("tables", map(_table, report.tables)),
+        "The camera": ("examples", map(_example, report.camera)),
         "Best and worst": ("examples", map(_example, report.extremes)),
         "Gain and blur": ("charts", map(charts.scatter, report.scatters)),
         "Training": ("charts", map(charts.curve, report.curves)),

@@ -19,6 +19,7 @@ from b2b_jax.files import read_json, write_json
 from b2b_jax.inference import batching
 from b2b_jax.stages.run import Run, centre_crops
 
+SYSTEMS = ("adapted", "blur2blur", "deblurrer")  # rows that need no truth: what `deblur --method` can use
 FILTER_IMAGES, FILTER_CROP = 24, 256  # photos, and pixels of their centres, on which the fixed filter is chosen
 
 
@@ -43,6 +44,11 @@ class Row(NamedTuple):
     short: str  # under a picture
     make: Callable[[Table], Method]
     wanted: Callable[[Table], bool] = lambda table: True
+
+
+def best(scores: Mapping[str, Mapping[str, float]]) -> str | None:
+    """The system of a run that a user should take: the row of SYSTEMS with the highest PSNR in `scores`, if any."""
+    return max((row for row in SYSTEMS if row in scores), key=lambda row: scores[row]["psnr"], default=None)
 
 
 def methods(table: Table) -> dict[str, Method]:
@@ -106,6 +112,12 @@ ROWS: Mapping[str, Row] = {
         lambda table: table.run.config.evaluation.fixed_filter,
     ),
     "blur2blur": Row("Blur2Blur D_K(G(y))", "Blur2Blur", _translated("translator")),
+    "adapted": Row(
+        "deblurrer adapted to the learnt camera",
+        "adapted",
+        _alone("adaptation"),
+        lambda table: table.run.config.adaptation.enabled and table.run.trained("adaptation"),
+    ),
     "true_kernels": Row(
         "Blur2Blur towards the true known kernels",
         "true kernels",

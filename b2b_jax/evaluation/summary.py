@@ -13,22 +13,22 @@ from pathlib import Path
 
 import jax
 import numpy as np
-from safetensors import safe_open
 from tqdm import tqdm
 
 from b2b_jax import __version__, images, weights
 from b2b_jax.evaluation import progress, report
 from b2b_jax.evaluation.charts import Curve, Scatter
 from b2b_jax.evaluation.report import Example, Report, Table
-from b2b_jax.evaluation.rows import ROWS
+from b2b_jax.evaluation.rows import ROWS, best
 from b2b_jax.files import read_json
 from b2b_jax.stages import STAGES, trained_here
 from b2b_jax.stages.run import Run
 from b2b_jax.training import log
 
 # The versions of a picture; the first and the last are those that the slider compares at the start.
-LABELS = {name: row.short for name, row in ROWS.items() if name != "blur2blur"}
-LABELS |= {"translated": "translated G(y)", "sharp": "truth", "blur2blur": ROWS["blur2blur"].short}
+LABELS = {name: row.short for name, row in ROWS.items() if name not in ("blur2blur", "adapted")}
+LABELS |= {"translated": "translated G(y)", "sharp": "truth"}
+LABELS |= {name: ROWS[name].short for name in ("blur2blur", "adapted")}
 METRICS = {  # title and decimals
     "psnr": ("PSNR, dB", 2),
     "ssim": ("SSIM", 3),
@@ -46,12 +46,21 @@ CONVERTER = {
     "converted": "translated G(y)",
     "known": "photos of the known blur",
 }
+CAMERA = {  # what was found of it, its name and decimals
+    "spread": ("spread in pixels", 2),
+    "sharpening": ("sharpening", 2),
+    "sharpening_sigma": ("its sigma in pixels", 2),
+    "noise": ("noise", 4),
+    "response": ("response", 2),
+}
 CURVES = {  # title, label, the keys of metrics.jsonl, logarithmic
     "loss": ("Loss", ("loss",), False),
     "validation": ("Validation PSNR, dB", ("validation_psnr",), False),
     "adversarial": ("Adversarial losses", ("d_fake", "d_real", "g_adversarial"), False),
     "content": ("Content loss", ("g_content",), True),
-    "auc": ("Discriminator's AUC, known against translated", ("d_auc",), False),
+    "auc": ("Discriminator's AUC, real against generated", ("d_auc", "held_out_auc"), False),
+    "kernels": ("Kernels' distance from the true ones", ("kernel_distance",), False),
+    "known": ("PSNR on the known blur, dB", ("known_psnr",), False),
 }
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "grain", "orbax-checkpoint", "numpy")
 RELOAD = 15  # seconds after which the page of a run that goes on looks for a newer one
@@ -92,6 +101,7 @@ def gather(run: Run, stage: str = "") -> Report:
         written=time.time(),
         facts=facts(run, results),
         tables=[*map(table, sets), *converter_table(results)],
+        camera=camera(run),
         examples=[example for example in found if not example.kind],
         extremes=[example for example in found if example.kind],
         scatters=[gains for one in sets for gains in scatters(run, one["dataset"])],
@@ -106,23 +116,32 @@ def summary_line(results: dict) -> str:
     if not results.get("rows"):
         return "No scores: nothing has been evaluated, or there is no truth to score against."
     psnr = {row: values["psnr"] for row, values in results["rows"].items()}
-    return (
-        f"Blur2Blur gains {psnr['blur2blur'] - psnr['deblurrer']:+.2f} dB over the deblurrer alone and "
-        f"{psnr['blur2blur'] - psnr['input']:+.2f} dB over the blurry input, mean of {results['images']} images."
+    gains = (
+        f"{name} gains {psnr[row] - psnr['deblurrer']:+.2f} dB over the deblurrer alone and "
+        f"{psnr[row] - psnr['input']:+.2f} dB over the blurry input"
+        for row, name in (("blur2blur", "Blur2Blur"), ("adapted", "The adapted deblurrer"))
+        if row in psnr
     )
+    method = f" b2b_jax.deblur uses {results['method']}, which scored best." if results.get("method") else ""
+    return f"{'. '.join(gains)}, mean of {results['images']} images.{method}"
 
 
 def headline(results: dict) -> list[tuple[str, str]]:
     """The figures that stand on top, of the first test set."""
     if not results.get("rows"):
         return []
-    best, base = results["rows"]["blur2blur"], results["rows"]["deblurrer"]
+    base, best = results["rows"]["deblurrer"], results["rows"][system(results["rows"])]
     return [
         ("dB over the deblurrer alone", f"{best['psnr'] - base['psnr']:+.2f}"),
         (f"dB PSNR, from {base['psnr']:.2f}", f"{best['psnr']:.2f}"),
         (f"SSIM, from {base['ssim']:.3f}", f"{best['ssim']:.3f}"),
         (f"images of {results['dataset']}", f"{results['images']:,}"),
     ]
+
+
+def system(scores: dict) -> str:
+    """The row that stands out: the better one of Blur2Blur and the adapted deblurrer."""
+    return best({row: scores[row] for row in ("blur2blur", "adapted") if row in scores})
 
 
 def facts(run: Run, results: dict) -> list[tuple[str, str]]:
@@ -134,9 +153,11 @@ def facts(run: Run, results: dict) -> list[tuple[str, str]]:
         for name, kernel in ((data.known, data.scenes.known_kernel), (own or data.unknown, data.scenes.unknown_kernel))
     )
     found = [("Known blur", known), ("Camera", camera), ("Seed", str(config.seed))]
-    for stage in ("deblurrer", "translator"):
+    for stage in (name for name in ("deblurrer", "camera", "adaptation", "translator") if STAGES[name].needed(run)):
         given = f"; loaded from {config[stage].weights}" if config[stage].weights else ""
         found.append((stage.capitalize(), network(run.weights_path(stage)) + given))
+    learnt = read_json(run.workdir / "camera" / "scores.json")
+    found += [("Learnt camera", verdict(learnt))] if learnt else []
     for stage, digest in results.get("evaluation", {}).get("weights", {}).items():
         found.append((f"SHA-256 of {stage}", digest))
     devices = f"{jax.device_count()} × {jax.devices()[0].device_kind} ({platform.machine()})"
@@ -149,9 +170,8 @@ def network(path: Path) -> str:
     """The network that a file of weights holds, as it says itself, with its hyper-parameters."""
     if not path.is_file():
         return "not there yet"
-    with safe_open(path, "np") as file:
-        saved = json.loads(file.metadata()[weights.METADATA])
-    return f"{saved['model']} ({', '.join(f'{key} {value}' for key, value in saved['hyper'].items())})"
+    name, hyper = weights.describe(path)
+    return f"{name} ({', '.join(f'{key} {value}' for key, value in hyper.items())})"
 
 
 def table(one: dict) -> Table:
@@ -165,7 +185,7 @@ def table(one: dict) -> Table:
     notes = [f"{NOTES[key]}: {text}" for key, text in one["notes"].items()]
     note = ". ".join([f"{one['images']} images, mean ± standard error", one["protocol_text"], *notes]) + "."
     columns = ["", *(METRICS[metric][0] for metric in shown), "gain over the deblurrer, dB"]
-    return Table(one["dataset"], note, columns, rows, list(one["rows"]).index("blur2blur"))
+    return Table(one["dataset"], note, columns, rows, list(one["rows"]).index(system(one["rows"])))
 
 
 def converter_table(results: dict) -> list[Table]:
@@ -202,6 +222,31 @@ def scatters(run: Run, dataset: str) -> list[Scatter]:
     note = f"{better} of {len(points)} images gain. A low variance means a strong blur, or a plain photo."
     x_label = "variance of the Laplacian of y, grey levels²"
     return [Scatter(f"{dataset}: gain of every image", x_label, "gain over the deblurrer, dB", points, note)]
+
+
+def camera(run: Run) -> list[Example]:
+    """The learnt camera: its kernels, beside the true ones where these are known, and what it makes of sharp photos."""
+    folder, found = run.workdir / "camera", read_json(run.workdir / "camera" / "scores.json")
+    if not found:
+        return []
+    parts = [
+        f"{CAMERA[name][0]} {found[name][0]:.{CAMERA[name][1]}f} ± {found[name][1]:.{CAMERA[name][1]}f}"
+        for name in CAMERA
+        if name in found
+    ]
+    pictures = {name: folder / f"{name}.png" for name in ("kernels", "true_kernels")}
+    shown = {name.replace("_", " "): images.read(path) for name, path in pictures.items() if path.is_file()}
+    _, samples = log.read_samples(folder)
+    photos = zip(*samples.values(), strict=True) if samples else []
+    made = [Example(f"shot {i}", dict(zip(samples, photo, strict=True))) for i, photo in enumerate(photos, start=1)]
+    return [Example(verdict(found), shown, {"kernels": ", ".join(parts)}), *made] if shown else made
+
+
+def verdict(found: dict) -> str:
+    """Whether the learnt camera is used, and why not."""
+    if not found["usable"]:
+        return f"not used: {'; '.join(found['reasons'])}"
+    return f"AUC {found['held_out_auc']:.2f} on photos held out: 0.5 if its photos cannot be told from real ones"
 
 
 def examples(folder: Path, datasets: list[str]) -> list[Example]:

@@ -16,6 +16,7 @@ from b2b_jax.training import state as states
 from b2b_jax.training.state import State
 
 Array = jax.Array
+MakePairs = Callable[[Mapping, Mapping[str, Array], Array], tuple[Array, Array]]  # (frozen, batch, key)
 
 
 def init(network: nn.Module, optimizer: optax.GradientTransformation, ema: float, crop: int, key: Array) -> State:
@@ -29,19 +30,19 @@ def make_step(
     optimizer: optax.GradientTransformation,
     config: ConfigDict,
     features: nn.Module | None = None,
+    pairs: MakePairs | None = None,
 ) -> Callable:
     """Returns step(state, frozen, batch, key) -> (state, metrics).
 
-    `batch` holds uint8 `blurry` and `sharp` (n, crop, crop, 3). `features` serve the perceptual loss, with the weights
-    `frozen["features"]`. The loss of a network of three scales is summed over them, against reductions of `sharp`.
+    `pairs` makes blurry and sharp photos of a batch, by default as `given` does. `features` serve the perceptual loss,
+    with the weights `frozen["features"]`. The loss of a network of three scales is summed over them, against reductions
+    of the sharp photos.
     """
-    weights = losses.terms(config.loss)
+    weights, pairs = losses.terms(config.loss), pairs or given(config.augment)
 
     def step(state: State, frozen: Mapping, batch: Mapping[str, Array], key: Array) -> tuple[State, dict]:
         key_photos, key_dropout = jax.random.split(jax.random.fold_in(key, state.step))
-        blurry, sharp = augment.to_float(batch["blurry"]), augment.to_float(batch["sharp"])
-        if config.augment:
-            blurry, sharp = augment.dihedral(key_photos, [blurry, sharp])
+        blurry, sharp = pairs(frozen, batch, key_photos)
         loss_of = losses.weighted_sum(weights, lambda x: features.apply(frozen["features"], x))
         variables = state.params["deblurrer"]
 
@@ -56,6 +57,16 @@ def make_step(
         return states.finished(new, state, config.ema), {"loss": loss, "psnr": psnr}
 
     return step
+
+
+def given(turned: bool) -> MakePairs:
+    """The pairs of a batch that holds uint8 `blurry` and `sharp` (n, crop, crop, 3), turned and mirrored if asked."""
+
+    def pairs(frozen: Mapping, batch: Mapping[str, Array], key: Array) -> tuple[Array, Array]:
+        photos = augment.to_float(batch["blurry"]), augment.to_float(batch["sharp"])
+        return tuple(augment.dihedral(key, photos)) if turned else photos
+
+    return pairs
 
 
 def forward(network: nn.Module, variables: Mapping, x: Array, key: Array) -> tuple[list[Array], Mapping]:

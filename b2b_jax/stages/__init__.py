@@ -2,13 +2,15 @@
 
 from collections.abc import Mapping
 
-from b2b_jax.stages import blur_extractor, converter, deblurrer, paired, translator, true_kernels
+from b2b_jax.stages import adaptation, blur_extractor, camera, converter, deblurrer, paired, translator, true_kernels
 from b2b_jax.stages.run import Run
 from b2b_jax.stages.stage import Stage
 
 STAGES: Mapping[str, Stage] = {
     "deblurrer": deblurrer.STAGE,
     "blur_extractor": blur_extractor.STAGE,
+    "camera": camera.STAGE,
+    "adaptation": adaptation.STAGE,
     "translator": translator.STAGE,
     "paired": paired.STAGE,
     "true_kernels": true_kernels.STAGE,

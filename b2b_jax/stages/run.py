@@ -45,9 +45,9 @@ class Run:
         return self.weights_path(stage).is_file()
 
     def network(self, stage: str) -> Network:
-        """The network that the stage trained or was given; a deblurrer with its test-time local converter as asked."""
+        """The network that the stage trained or was given; deblurrers with their test-time local converter as asked."""
         network, hyper = self.read(self.weights_path(stage)), self.config.deblurrer.network
-        if stage != "deblurrer" or hyper.name != "nafnet":
+        if stage not in ("deblurrer", "adaptation") or hyper.name != "nafnet":
             return network
         return with_local_means(network, hyper.local, hyper.train_size)
 

@@ -4,7 +4,7 @@ import contextlib
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,7 +22,7 @@ from b2b_jax.files import write_json
 from b2b_jax.training import signals
 from b2b_jax.training.checkpoint import Checkpoints
 from b2b_jax.training.log import Log, NoLog
-from b2b_jax.training.state import State
+from b2b_jax.training.state import State, started
 
 Array = jax.Array
 Scores = dict[str, float]
@@ -44,6 +44,7 @@ class Task:
     step: Callable[[State, Mapping, Mapping, Array], tuple[State, dict[str, Array]]]  # (state, frozen, batch, key)
     frozen: Mapping[str, Any]  # weights of frozen networks, by name
     evaluate: Evaluate  # of square photos
+    start: Mapping[str, Any] = field(default_factory=dict)  # weights in place of those of `init`, by network
 
 
 class Stopped(Exception):
@@ -110,6 +111,7 @@ def fresh(task: Task, mesh: Mesh, seed: int) -> tuple[State, Mapping, Array]:
     copies, options = sharding.replicated(mesh), QUICK_COMPILATION.get(jax.default_backend())
     key = jax.jit(lambda: jax.random.key(seed), out_shardings=copies)()
     state = jax.jit(task.init, out_shardings=copies, compiler_options=options)(key)
+    state = started(state, sharding.copies(task.start, mesh))
     sizes = [f"{name} {count_parameters(params):,} parameters" for name, params in state.params.items()]
     if sharding.is_first():
         print(f"{task.name}: {', '.join(sizes)}, on {jax.device_count()} {jax.devices()[0].device_kind} device(s)")

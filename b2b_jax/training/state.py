@@ -37,6 +37,12 @@ def create(params: dict[str, Params], optimizers: Optimizers, averaged: tuple[st
     )
 
 
+def started(state: State, weights: Mapping[str, Params]) -> State:
+    """A fresh state whose networks, and their averages, have other weights; copies, as the state will be donated."""
+    copied = lambda names: {name: jax.tree.map(jnp.copy, weights[name]) for name in names if name in weights}  # noqa: E731
+    return state.replace(params=state.params | copied(state.params), ema=state.ema | copied(state.ema))
+
+
 def updated(state: State, name: str, gradients: Params, optimizer: optax.GradientTransformation) -> State:
     """One optimiser step of the network `name`; the others and `state.step` stay."""
     updates, opt_state = optimizer.update(gradients, state.opt_state[name], state.params[name])

@@ -1,0 +1,153 @@
+"""The adaptation stage: the deblurrer, trained here or given, goes on training on pairs of the learnt camera.
+
+What it could do before is kept by known pairs among them, and measured: adaptation/scores.json has the PSNR of both
+domains before and after.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import flax.linen as nn
+import jax
+import numpy as np
+
+from b2b_jax import losses, networks, sharding, weights
+from b2b_jax.data import pipeline
+from b2b_jax.data.sources import check_sizes
+from b2b_jax.errors import UserError
+from b2b_jax.files import write_json
+from b2b_jax.inference import batching
+from b2b_jax.method import adaptation, supervised
+from b2b_jax.method.known_blur import Supply
+from b2b_jax.networks import WEIGHTS, Network
+from b2b_jax.stages import camera, common
+from b2b_jax.stages.run import Run, centre_crops
+from b2b_jax.stages.stage import Stage
+from b2b_jax.training import loop, optimizers
+from b2b_jax.training.state import State, best_params
+
+SEED = 24  # of its data streams, this and the following
+
+
+def fit(run: Run, validated: Callable[[], None]) -> None:
+    """Adapts the deblurrer and exports it; without a usable camera there is nothing to adapt to."""
+    if not camera.usable(run):
+        print("adaptation: left out, there is no usable camera to adapt to")
+        return
+    config, learnt = run.config.adaptation, camera.load(run)
+    deblurrer = run.read(run.weights_path("deblurrer"))
+    evaluate = validate(run, deblurrer.module)
+    streams = common.streams(run, supplies(run, learnt), config.crop, SEED)
+    trained = task(run, deblurrer, learnt, evaluate)
+    state = common.train(run, trained, common.batches(run, streams, config.batch), validated)
+    record(run, evaluate, deblurrer.variables, state)
+    if sharding.is_first():
+        name, hyper = weights.describe(run.weights_path("deblurrer"))
+        weights.save(run.workdir / "adaptation" / WEIGHTS, name, hyper, jax.device_get(best_params(state, "deblurrer")))
+
+
+def task(run: Run, deblurrer: Network, learnt: Network, evaluate: loop.Evaluate) -> loop.Task:
+    """What the loop trains: from the deblurrer's weights on."""
+    config, features = run.config.adaptation, load_features(run)
+    optimizer = optimizers.create(config.optimizer, config.steps)
+    pairs = adaptation.make_pairs(learnt.module, run.config.camera.threshold, config)
+    frozen = {"camera": learnt.variables} | ({"features": features.variables} if features else {})
+    return loop.Task(
+        name="adaptation",
+        steps=config.steps,
+        batch=config.batch,
+        init=lambda key: supervised.init(deblurrer.module, optimizer, config.ema, config.crop, key),
+        step=supervised.make_step(deblurrer.module, optimizer, config, features and features.module, pairs),
+        frozen=frozen,
+        evaluate=evaluate,
+        start={"deblurrer": deblurrer.variables},
+    )
+
+
+def supplies(run: Run, learnt: Network) -> list[Supply]:
+    """Sharp photos of the camera, larger by its reach, and known pairs if they are asked for."""
+    margin = 2 * learnt.module.reach
+    found = [Supply(run.unknown.sharp, lambda size: pipeline.Crop(size + margin), {"image": "unknown_sharp"})]
+    if run.config.adaptation.known:
+        names = {"blurry": "known_blurry", "sharp": "known_sharp"}
+        found.append(Supply(run.known.train, run.known.crop, names))
+    return found
+
+
+def validate(run: Run, network: nn.Module) -> loop.Evaluate:
+    """PSNR on known pairs and, where there is truth, on the camera's; crops of the camera's photos."""
+    count, crop = run.config.evaluation.validation_images, run.config.evaluation.validation_crop
+    known = centre_crops(run.known.validation, count, crop)
+    photos = centre_crops(run.unknown.validation or run.unknown.blur, count, crop)
+    blurry = photos["blurry"] if "blurry" in photos else photos["image"]
+    restore = jax.jit(lambda params, x: networks.apply(network, params, x))
+
+    def restored(state: State, x: np.ndarray) -> np.ndarray:
+        params = best_params(state, "deblurrer")
+        return batching.run(lambda x: restore(params, x), x, run.config.evaluation.batch)
+
+    def evaluate(state: State) -> tuple[loop.Scores, loop.Versions]:
+        scores = {"known_psnr": common.mean_psnr(restored(state, known["blurry"]), known["sharp"])}
+        versions = {"blurry": blurry, "restored": restored(state, blurry)}
+        if "sharp" in photos:
+            scores["validation_psnr"] = common.mean_psnr(versions["restored"], photos["sharp"])
+            versions["truth"] = photos["sharp"]
+        return scores, versions
+
+    return evaluate
+
+
+def record(run: Run, evaluate: loop.Evaluate, before: Any, state: State) -> None:
+    """Writes and prints the scores of both domains before and after."""
+    after, _ = evaluate(state)
+    first, _ = evaluate(state.replace(params={"deblurrer": before}, ema={}))
+    if sharding.is_first():
+        write_json(run.workdir / "adaptation" / "scores.json", {"before": first, "after": after})
+        domains = {"known_psnr": "known blur", "validation_psnr": "the camera"}
+        changes = [f"{domains[name]} {first[name]:.2f} → {after[name]:.2f} dB" for name in domains if name in after]
+        print(f"adaptation: {', '.join(changes)}")
+
+
+def load_features(run: Run) -> Network | None:
+    """The frozen VGG19 of a perceptual loss; None when the loss needs none. UserError: it is not there."""
+    config = run.config.adaptation
+    if losses.PERCEPTUAL not in losses.terms(config.loss):
+        return None
+    return common.load_vgg(run, "vgg19", Path(config.perceptual_weights), "or choose another --config.adaptation.loss")
+
+
+def needed(run: Run) -> bool:
+    """True when the adapted deblurrer is asked for."""
+    return run.config.adaptation.enabled
+
+
+def check(run: Run) -> None:
+    """UserError when the photos, the settings or the weights cannot adapt a deblurrer; nothing is compiled."""
+    config = run.config.adaptation
+    common.check_batch("adaptation", config.batch)
+    common.check_optimizer("adaptation", config.optimizer)
+    try:
+        losses.terms(config.loss)
+    except ValueError as error:
+        raise UserError(f"adaptation.loss: {error}") from error
+    if not 0 <= config.known < 1:
+        raise UserError(f"adaptation.known is {config.known}; it must be at least 0 and below 1")
+    load_features(run)
+    deblurrer, network = run.config.deblurrer, run.config.deblurrer.network
+    module = run.network("deblurrer").module if deblurrer.weights else common.create(network, run.dtype)
+    common.check_traces("adaptation", module, config.crop)
+    learnt = camera.load(run) if run.config.camera.weights else Network(camera.create(run).networks["camera"], None)
+    for supply in supplies(run, learnt):
+        check_sizes(supply.source, supply.crop(config.crop).extent, "adaptation.crop")
+
+
+STAGE = Stage(
+    steps=lambda config: config.adaptation.steps,
+    inputs=lambda run: [lambda: check(run)],
+    fit=fit,
+    reads=("known", "unknown"),
+    seeds=range(SEED, SEED + 2),
+    section="adaptation",
+    needed=needed,
+)

@@ -1,0 +1,70 @@
+"""A learnt camera in figures and pictures, for whoever wants to know what was found, and reasons to doubt it.
+
+Kernels are float (n, k, k), of sum 1; pictures NHWC float32 in [0, 1].
+"""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from b2b_jax.method.camera_model import total_variation
+from b2b_jax.models.camera import Shot
+
+TOLD_APART = 0.95  # AUC above which the generated photos are no photos of this camera
+NO_BLUR = 0.5  # pixels of a kernel's spread, and of sharpening, below which there is none
+
+
+def figures(shot: Shot) -> dict[str, list[float]]:
+    """[mean, standard deviation] over the shots: `spread` in pixels, and what the camera's other parts do."""
+    spreads = None if shot.kernel is None else spread(np.asarray(shot.kernel))
+    parts = {"spread": spreads, "sharpening": shot.amount, "sharpening_sigma": shot.sigma}
+    parts |= {"noise": shot.noise, "response": shot.response}
+    return {
+        name: [round(float(np.mean(values)), 4), round(float(np.std(values)), 4)]
+        for name, values in parts.items()
+        if values is not None
+    }
+
+
+def spread(kernels: np.ndarray) -> np.ndarray:
+    """The standard deviation of each kernel about its centre along its longer axis, in pixels: (n,)."""
+    along = np.arange(kernels.shape[-1]) - kernels.shape[-1] // 2
+    yy, xx = kernels.sum(2) @ along**2, kernels.sum(1) @ along**2
+    xy = np.einsum("nij,i,j->n", kernels, along, along)
+    return np.sqrt((xx + yy) / 2 + np.hypot((xx - yy) / 2, xy))  # the covariance's larger eigenvalue
+
+
+def distance(kernels: np.ndarray, truth: np.ndarray) -> float:
+    """Total variation between two sets' mean kernels, 0 to 1; the smaller ones have zeros around them."""
+    size = max(kernels.shape[-1], truth.shape[-1])
+    margins = ([(0, 0)] + [((size - x.shape[-1]) // 2,) * 2] * 2 for x in (kernels, truth))
+    return float(total_variation(*(np.pad(x, margin) for x, margin in zip((kernels, truth), margins, strict=True))))
+
+
+def enlarged(kernels: np.ndarray, side: int) -> np.ndarray:
+    """Kernels as pictures (n, side, side, 3): white at their peaks, whole pixels, a black border around them."""
+    factor = max(1, side // kernels.shape[-1])
+    white = kernels / kernels.max((1, 2), keepdims=True)
+    white = white.repeat(factor, axis=1).repeat(factor, axis=2)[:, :side, :side]
+    border = side - white.shape[1]
+    white = np.pad(white, [(0, 0), *[(border // 2, border - border // 2)] * 2])
+    return np.repeat(white[..., None], 3, axis=-1).astype(np.float32)
+
+
+def sheet(kernels: np.ndarray, rows: int = 4, columns: int = 8, side: int = 88) -> np.ndarray:
+    """The first kernels beside and below one another, as one picture (rows · side, columns · side, 3)."""
+    cells = enlarged(kernels[: rows * columns], side).reshape(rows, columns, side, side, 3)
+    return cells.transpose(0, 2, 1, 3, 4).reshape(rows * side, columns * side, 3)
+
+
+def doubts(found: Mapping) -> list[str]:
+    """Why a camera of these figures should not be trained with, a line each."""
+    reasons = []
+    if found["held_out_auc"] > TOLD_APART:
+        reasons.append(
+            f"its photos are told from the generated ones (AUC {found['held_out_auc']:.2f} on photos held out): the "
+            "piles differ in more than blur, such as size, noise or colour, or the training was too short"
+        )
+    if all(found.get(part, [0.0])[0] < NO_BLUR for part in ("spread", "sharpening")):
+        reasons.append("no blur was found: the sharp photos are as blurry as the blurry ones")
+    return reasons

@@ -1,0 +1,199 @@
+"""The stages camera and adaptation: what is held out, how a camera is described and doubted, its pairs."""
+
+import json
+from types import SimpleNamespace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from helpers import jit
+from ml_collections import ConfigDict
+
+from b2b_jax import models
+from b2b_jax.data.skipping import BadPhotos, Skipping, apart
+from b2b_jax.data.sources import ArraySource
+from b2b_jax.errors import UserError
+from b2b_jax.evaluation import rows, summary
+from b2b_jax.method import adaptation
+from b2b_jax.models.camera import Shot
+from b2b_jax.stages import camera, camera_figures
+from b2b_jax.stages.run import Run
+from b2b_jax.training import state as states
+from configs import demo
+
+KEY = jax.random.key(0)
+
+
+def kernels(*pixels: tuple[int, int], size: int = 9) -> np.ndarray:
+    """One kernel of equal weights at `pixels`, (1, size, size)."""
+    kernel = np.zeros((1, size, size))
+    for i, j in pixels:
+        kernel[0, i, j] = 1 / len(pixels)
+    return kernel
+
+
+# -------------------------------------------------------------------------------------------------------------- figures
+
+
+def test_spread_is_along_the_longer_axis():
+    diagonal = kernels((2, 2), (6, 6))
+    across = kernels((4, 1), (4, 7), (3, 4), (5, 4))
+    spreads = camera_figures.spread(np.concatenate([diagonal, across]))
+    np.testing.assert_allclose(spreads, [2 * np.sqrt(2), np.sqrt(4.5)], rtol=1e-6)
+
+
+def test_distance_pads_the_smaller_kernels():
+    assert camera_figures.distance(kernels((4, 4)), kernels((2, 2), size=5)) == 0
+    assert camera_figures.distance(kernels((4, 4)), kernels((2, 3), size=5)) == 1
+
+
+def test_kernels_are_drawn_white_at_their_peak():
+    picture = camera_figures.enlarged(kernels((0, 0), (8, 8)), 20)
+    assert picture.shape == (1, 20, 20, 3)
+    assert picture[0, 1:3, 1:3].min() == 1 and picture[0, 17:19, 17:19].min() == 1 and picture.sum() == 2 * 4 * 3
+    sheet = camera_figures.sheet(np.repeat(kernels((4, 4)), 40, 0))
+    assert sheet.shape == (4 * 88, 8 * 88, 3) and sheet[88 + 44, 88 + 44].max() == 1
+
+
+def test_figures_leave_out_what_the_camera_lacks():
+    shot = Shot(None, np.array([1.0, 3.0]), np.array([2.0, 2.0]), None, None)
+    assert camera_figures.figures(shot) == {"sharpening": [2.0, 1.0], "sharpening_sigma": [2.0, 0.0]}
+
+
+@pytest.mark.parametrize(
+    ("auc", "spread", "sharpening", "reason"),
+    [(0.6, 2.0, 0.1, ""), (0.6, 0.2, 2.0, ""), (0.99, 2.0, 0.1, "AUC 0.99"), (0.6, 0.2, 0.1, "no blur was found")],
+)
+def test_a_camera_is_doubted(auc, spread, sharpening, reason):
+    found = {"held_out_auc": auc, "spread": [spread, 0.1], "sharpening": [sharpening, 0.1]}
+    reasons = camera_figures.doubts(found)
+    assert len(reasons) == bool(reason) and all(reason in line for line in reasons)
+
+
+# ---------------------------------------------------------------------------------------------------------------- piles
+
+
+def pile(count: int) -> ArraySource:
+    return ArraySource("pile", image=np.arange(count, dtype=np.uint8)[:, None, None, None] * np.ones((1, 8, 8, 3)))
+
+
+def test_the_last_photos_are_held_out():
+    train, held = apart(pile(10), 3)
+    assert [photos[i]["name"][-2:] for photos in (train, held) for i in range(len(photos))] == [
+        f"{i:02d}" for i in range(10)
+    ]
+    assert len(train) == 7 and held.size(0) == ("pile/00007", 8, 8)
+
+
+def test_what_skips_bad_photos_still_does_apart():
+    bad = BadPhotos()
+    parts = apart(Skipping(pile(10), bad), 2)
+    assert all(isinstance(part, Skipping) and part.bad is bad for part in parts) and len(parts[1]) == 2
+
+
+@pytest.mark.parametrize(("count", "held"), [(8, 2), (100, 6), (100_000, 64)])
+def test_a_sixteenth_is_held_out(count, held):
+    assert camera.held(range(count)) == held
+
+
+def tiny_run(tmp_path, **piles) -> Run:
+    config = demo.get_config("quick")
+    run = Run(config, tmp_path)
+    run.__dict__["unknown"] = SimpleNamespace(**piles)
+    return run
+
+
+def test_too_few_photos_are_said_and_nothing_is_trained(tmp_path, capsys):
+    run = tiny_run(tmp_path, blur=pile(7), sharp=pile(40))
+    camera.check(run)
+    camera.fit(run, lambda: None)
+    assert "camera: not used, unknown_blur has 7 photos" in capsys.readouterr().out
+    assert not camera.usable(run) and not run.trained("camera")
+    assert not json.loads((tmp_path / "camera" / "scores.json").read_text())["usable"]
+
+
+# ---------------------------------------------------------------------------------------------------------------- pairs
+
+
+def test_pairs_are_the_cameras_or_known_ones():
+    module = models.create("camera", size=5, sharpening=False, noise=False)
+    variables = module.init(KEY, jnp.zeros((1, 8)))
+    photo = np.random.default_rng(0).integers(0, 256, (64, 12, 12, 3)).astype(np.uint8)
+    zeros = np.zeros((64, 8, 8, 3), np.uint8)
+    batch = {"unknown_sharp": photo, "known_blurry": zeros, "known_sharp": zeros}
+    config = ConfigDict({"augment": False, "known": 0.25})
+    blurry, sharp = jit(adaptation.make_pairs(module, 0.0, config))({"camera": variables}, batch, KEY)
+    known = np.all(np.asarray(blurry) == 0, axis=(1, 2, 3))
+    assert 4 < known.sum() < 30
+    np.testing.assert_array_equal(np.asarray(sharp)[known], 0)
+    np.testing.assert_allclose(np.asarray(sharp)[~known], photo[~known, 2:-2, 2:-2] / 255, rtol=1e-6)
+
+
+def test_a_turned_photo_is_not_turned_back_by_its_blur():
+    module = models.create("camera", size=5, sharpening=False, noise=False)
+    variables = module.init(KEY, jnp.zeros((1, 8)))
+    bias = variables["params"]["kernel_part"]["logits"]["bias"]
+    variables["params"]["kernel_part"]["logits"]["bias"] = jnp.where(jnp.arange(25) // 5 == 2, 9.0, 0 * bias)
+    variables["params"]["kernel_part"]["logits"]["kernel"] *= 0
+    sharp = np.zeros((32, 13, 13, 3), np.uint8)
+    sharp[:, 6, 3:10] = 255  # a horizontal line
+    config = ConfigDict({"augment": True, "known": 0.0})
+    pairs = jit(adaptation.make_pairs(module, 0.02, config))({"camera": variables}, {"unknown_sharp": sharp}, KEY)
+    blurry, sharp = (np.asarray(x[..., 0]) for x in pairs)
+    upright = sharp[:, 4, 4] * sharp[:, 3, 4] > 0
+    assert 8 < upright.sum() < 24
+    # Horizontal blur lowers an upright line to a fifth and leaves a horizontal one as it is.
+    np.testing.assert_allclose(blurry[upright, 4, 4], 0.2, atol=0.01)
+    np.testing.assert_allclose(blurry[~upright, 4, 4], 1.0, atol=0.01)
+
+
+def test_a_state_starts_with_given_weights():
+    import optax
+
+    adams = {name: optax.adam(1.0) for name in ("a", "b")}
+    state = states.create({"a": {"w": jnp.ones(3)}, "b": {"w": jnp.ones(2)}}, adams, ("a",))
+    given = {"a": {"w": jnp.full(3, 7.0)}}
+    new = states.started(state, given)
+    for tree in (new.params["a"], new.ema["a"]):
+        np.testing.assert_array_equal(tree["w"], 7)
+        assert tree["w"].unsafe_buffer_pointer() != given["a"]["w"].unsafe_buffer_pointer()
+    assert new.params["b"] is state.params["b"]
+
+
+# ---------------------------------------------------------------------------------------------------------- its results
+
+
+def test_the_best_system_is_the_runs_method():
+    scores = {
+        "input": {"psnr": 30.0},
+        "deblurrer": {"psnr": 21.0},
+        "blur2blur": {"psnr": 23.0},
+        "oracle": {"psnr": 40.0},
+    }
+    assert rows.best(scores) == "blur2blur"
+    assert rows.best(scores | {"adapted": {"psnr": 24.0}}) == "adapted"
+    assert rows.best(scores | {"deblurrer": {"psnr": 24.0}}) == "deblurrer"
+
+
+def test_the_report_shows_the_camera(tmp_path):
+    from b2b_jax import images
+    from b2b_jax.files import write_json
+
+    found = {"held_out_auc": 0.53, "spread": [2.1, 0.2], "noise": [0.001, 0.0], "usable": True, "reasons": []}
+    write_json(tmp_path / "camera" / "scores.json", found)
+    images.write(tmp_path / "camera" / "kernels.png", np.zeros((8, 8, 3), np.uint8))
+    (shown,) = summary.camera(Run(demo.get_config(), tmp_path))
+    assert "AUC 0.53" in shown.title and list(shown.images) == ["kernels"]
+    assert shown.captions["kernels"] == "spread in pixels 2.10 ± 0.20, noise 0.0010 ± 0.0000"
+    write_json(tmp_path / "camera" / "scores.json", {"usable": False, "reasons": ["no blur was found"]})
+    assert "not used: no blur was found" in summary.camera(Run(demo.get_config(), tmp_path))[0].title
+
+
+def test_a_known_share_of_all_is_refused(tmp_path):
+    from b2b_jax.stages import adaptation as stage
+
+    config = demo.get_config("quick")
+    config.adaptation.known = 1.0
+    with pytest.raises(UserError, match=r"adaptation\.known is 1\.0"):
+        stage.check(Run(config, tmp_path))

@@ -1,6 +1,8 @@
 """The command line of `main` and of what runs beside it: flags to a run, every mistake in them one line."""
 
+import errno
 import re
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -8,8 +10,8 @@ from pathlib import Path
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
-from b2b_jax import sharding
-from b2b_jax.errors import UserError
+from b2b_jax import sharding, terminal
+from b2b_jax.errors import UserError, shown
 from b2b_jax.images import ImageError
 from b2b_jax.stages.run import Run
 
@@ -23,13 +25,36 @@ PROCESS_ID = flags.DEFINE_integer("process_id", None, "Which of them this is, fr
 HEARTBEAT = flags.DEFINE_integer("heartbeat", 100, "Seconds of silence after which a process counts as dead.")
 
 
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+BROKEN = (*NO_ROOM, errno.EIO, errno.ENOMEM, errno.ESTALE)  # the disk or the machine is at fault, not the user
+
+
+def disk_fault(error: OSError) -> tuple[str, int]:
+    """What to say, in one line, when a file cannot be read or written, and the exit code."""
+    where = Path(error.filename or ".")
+    if error.errno in NO_ROOM:
+        there = next(folder for folder in (*where.absolute().parents, Path("/")) if folder.exists())
+        free = shutil.disk_usage(there).free
+        line = f"Could not write {where}: {error.strerror}; {free:,} bytes are free there. Make room and start again"
+    else:
+        line = f"{where} cannot be used: {error.strerror}; mend that, or choose another place, and start again"
+    return shown(line), 1 if error.errno in BROKEN else 2
+
+
 def outcome(command: Callable[[], None]) -> int:
     """Runs a command; returns its exit code: 0, 2 for a user's mistake (said in one line), 130 for Ctrl-C."""
+    terminal.protect()
     try:
         command()
     except (UserError, ImageError) as error:
         print(error, file=sys.stderr)
         return 2
+    except OSError as error:
+        if error.errno is None:
+            raise
+        line, code = disk_fault(error)
+        print(line, file=sys.stderr)
+        return code
     except KeyboardInterrupt:
         return 130
     return 0

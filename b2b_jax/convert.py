@@ -15,7 +15,8 @@ from pathlib import Path
 
 from flax.traverse_util import flatten_dict
 
-from b2b_jax import models, weights
+from b2b_jax import models, terminal, weights
+from b2b_jax.errors import shown
 from b2b_jax.formats import flax_trees, torch_files
 from b2b_jax.models import recognition
 from b2b_jax.models.maxim import MAXIM
@@ -23,14 +24,15 @@ from b2b_jax.models.maxim import MAXIM
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line; returns its exit code."""
+    terminal.protect()
     args = _parser().parse_args(argv)
     try:
         _check_paths(args.input, args.output)
         rows = to_torch(args.input, args.output) if args.to_torch else to_flax(args.input, args.output, args.model)
     except (ValueError, OSError) as error:
-        print(f"convert: {error}", file=sys.stderr)
+        print(f"convert: {shown(error)}", file=sys.stderr)
         return 2
-    print("\n".join(f"{name:<17} {value}" for name, value in rows.items()))
+    print("\n".join(f"{name:<17} {shown(value)}" for name, value in rows.items()))
     return 0
 
 

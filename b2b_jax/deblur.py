@@ -26,8 +26,9 @@ or SIGTERM, with nothing half-written.
 """
 
 if __name__ == "__main__":  # before the imports below, which would be done twice
-    from b2b_jax import huge_pages
+    from b2b_jax import huge_pages, terminal
 
+    terminal.protect()
     huge_pages.restart()
 
 import argparse

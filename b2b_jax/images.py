@@ -1,15 +1,13 @@
 """Photos on disk and in memory: reading, writing, finding, value ranges, luma and padding.
 
 The one place for each of these. Photos are uint8 RGB arrays (h, w, 3); networks want float32 in [0, 1].
-Only numpy, Pillow and `decoding` are imported: a data worker must not start an accelerator.
+Of this package only leaves are imported, and of others numpy and Pillow: a data worker must not start an accelerator.
 """
 
 import contextlib
 import io
 import os
-import re
 import stat
-import uuid
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,7 +16,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps
 
-from b2b_jax import decoding
+from b2b_jax import decoding, files, folders
+from b2b_jax.errors import shown
 
 EXTENSIONS = frozenset(
     {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".ppm", ".pgm", ".jp2", ".avif", ".mpo"}
@@ -54,6 +53,9 @@ SAVE = {
 
 class ImageError(ValueError):
     """A photo that cannot be used; the message is one line that starts with its path."""
+
+    def __init__(self, message: object):
+        super().__init__(shown(message))
 
 
 def read(path: str | os.PathLike) -> np.ndarray:
@@ -176,28 +178,14 @@ def write(path: str | os.PathLike, image: np.ndarray) -> None:
         raise ImageError(f"{path}: cannot write {path.suffix or 'a name without suffix'}; use {' '.join(SAVE)}")
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[-1] != 3 or image.size == 0:
         raise ImageError(f"{path}: got {image.dtype} {image.shape} to write, wanted uint8 (h, w, 3)")
-    with draft(path) as part:
+    with files.draft(path) as part:
         Image.fromarray(image).save(part, **SAVE[path.suffix.lower()])
-
-
-@contextlib.contextmanager
-def draft(path: str | os.PathLike) -> Iterator[Path]:
-    """Yields a hidden file beside `path` to write to, which takes its place when the block ends without error."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{uuid.uuid4().hex}.part")  # hidden, so that `find` passes it over
-    try:
-        yield part
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def find(folder: str | os.PathLike, extensions: Collection[str] = EXTENSIONS) -> list[Path]:
     """Photos in a folder, nested or flat, in natural order (2.png before 10.png); or files of other `extensions`.
 
-    Hidden files and folders are passed over; linked folders are followed, each real folder once; a broken link with
-    a photo's name is listed, so that `read` reports it.
+    As `folders.walk` does; a broken link with a photo's name is listed, so that `read` reports it.
 
     Raises:
       ImageError: `folder` is not a folder, or one inside it cannot be listed.
@@ -205,28 +193,10 @@ def find(folder: str | os.PathLike, extensions: Collection[str] = EXTENSIONS) ->
     folder = Path(folder)
     if not folder.is_dir():
         raise ImageError(f"{folder}: not a folder")
-    photos, seen = [], set()
-    for root, folders, files in os.walk(folder, followlinks=True, onerror=_unreadable):
-        real = os.path.realpath(root)
-        folders[:] = [] if real in seen else sorted(name for name in folders if not name.startswith("."))
-        photos += [] if real in seen else [Path(root, name) for name in files if _has(name, extensions)]
-        seen.add(real)
-    return sorted(photos, key=natural_key)
-
-
-def _unreadable(error: OSError) -> None:
-    raise ImageError(f"{error.filename}: the folder cannot be listed ({error.strerror})")
-
-
-def _has(name: str, extensions: Collection[str]) -> bool:
-    return not name.startswith(".") and os.path.splitext(name)[1].lower() in extensions
-
-
-def natural_key(path: str | os.PathLike) -> tuple[list[list[str | int]], str]:
-    """Sorting key that compares runs of digits as numbers, folder by folder; ties fall back to the text."""
-    parts = [re.split(r"([0-9]+)", part) for part in Path(path).parts]
-    # A split with a group alternates text, digits, text, …: like is always compared with like.
-    return [[int(t) if i % 2 else t.casefold() for i, t in enumerate(part)] for part in parts], str(path)
+    found = folders.walk(folder, extensions)
+    if found.unreadable:
+        raise ImageError(found.unreadable[0])
+    return found.files
 
 
 def to_float(image: np.ndarray) -> np.ndarray:

@@ -4,15 +4,14 @@ Finished stages are skipped, unfinished ones go on where they stopped, given wei
 """
 
 if __name__ == "__main__":  # before the imports below, which would be done twice
-    from b2b_jax import huge_pages
+    from b2b_jax import huge_pages, terminal
 
+    terminal.protect()
     huge_pages.restart()
 
 import contextlib
 import difflib
-import errno
 import logging as standard_logging
-import shutil
 import sys
 import traceback
 from collections.abc import Callable
@@ -22,9 +21,9 @@ from typing import NamedTuple
 from absl import logging
 from ml_collections import ConfigDict
 
-from b2b_jax import commandline, record, settings, sharding
+from b2b_jax import commandline, record, settings, sharding, terminal
 from b2b_jax.compilation import enable_compilation_cache
-from b2b_jax.errors import UserError
+from b2b_jax.errors import UserError, shown
 from b2b_jax.evaluation import evaluate, summary
 from b2b_jax.files import lock, remove_drafts
 from b2b_jax.images import ImageError
@@ -33,8 +32,6 @@ from b2b_jax.stages.run import Run
 from b2b_jax.stages.stage import Stage
 from b2b_jax.training import loop, signals
 from b2b_jax.training.checkpoint import CheckpointError
-
-NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class Work(NamedTuple):
@@ -84,24 +81,26 @@ def main() -> int:
         print(f"Stages: {', '.join(NAMES)}. Every KEY, its unit and reason: configs/default.py.")
         print("Several processes: --coordinator HOST:PORT --num_processes N --process_id I. See docs/scaling.md.")
         return 0
+    terminal.protect()
     silence()
     try:
         run = commandline.parse()
         commandline.join()
         with signals.watch(signals.leave), contextlib.ExitStack() as stack:
-            sharding.first_alone("lock", lambda: stack.enter_context(lock(run.workdir)))
+            sharding.first_alone("lock", lambda: stack.enter_context(lock(record.checked(run.workdir))))
             run_stages(run)
     except (UserError, ImageError) as error:
         print(error, file=sys.stderr)
         return 2
     except (loop.Diverged, CheckpointError) as error:
-        print(error, file=sys.stderr)
+        print(shown(error), file=sys.stderr)
         return 1
     except OSError as error:
-        if error.errno not in NO_ROOM:
+        if error.errno is None:
             raise
-        print(no_room(error, run.workdir), file=sys.stderr)
-        return 1
+        line, code = commandline.disk_fault(error)
+        print(line, file=sys.stderr)
+        return code
     except loop.Stopped as stop:
         print("Stopped; the same command goes on from here.", file=sys.stderr)
         return stop.code
@@ -119,13 +118,6 @@ def silence() -> None:
     standard_logging.getLogger("asyncio").setLevel(standard_logging.CRITICAL)
     show = sys.unraisablehook
     sys.unraisablehook = lambda event: None if "Event loop is closed" in str(event.exc_value) else show(event)
-
-
-def no_room(error: OSError, workdir: Path) -> str:
-    """What to say when a file other than a checkpoint could not be written."""
-    free = shutil.disk_usage(workdir).free
-    where = error.filename or workdir
-    return f"Could not write {where}: {error.strerror}; {free:,} bytes are free there. Make room and start again"
 
 
 def run_stages(run: Run) -> None:
@@ -203,9 +195,9 @@ def check(run: Run, pending: list[str]) -> None:
         try:
             open_input()
         except (UserError, ImageError) as error:
-            problems.append(str(error))
+            problems += error.args
     if problems:
-        raise UserError("\n".join(dict.fromkeys(problems)))
+        raise UserError(*dict.fromkeys(problems))
 
 
 def given_network(run: Run, name: str, stage: Stage) -> None:

@@ -12,8 +12,6 @@ numbers depend on the photos that the parameters were fitted to: always say whic
 are made of the float32 rounding errors of the published code, so `_single` rounds wherever that code does.
 """
 
-import os
-import uuid
 from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
@@ -24,6 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 from scipy import io, special
 
+from b2b_jax import files
 from b2b_jax.images import luma
 
 BLOCK = 96  # pixels, section II.C
@@ -122,15 +121,9 @@ def load(path: str | Path) -> Parameters:
 
 def save(path: str | Path, parameters: Parameters) -> None:
     """Writes parameters as .npz with BasicSR's names, whole or not at all."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{uuid.uuid4().hex}.npz")
-    try:
-        names = {KEYS["mean"][0]: parameters.mean[None], KEYS["covariance"][0]: parameters.covariance}
-        np.savez(part, **names, source=parameters.source)
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
+    names = {KEYS["mean"][0]: parameters.mean[None], KEYS["covariance"][0]: parameters.covariance}
+    with files.draft(path) as part, part.open("wb") as file:  # by its name it would get another suffix
+        np.savez(file, **names, source=parameters.source)
 
 
 # ------------------------------------------------------------------------------------------------------------- features

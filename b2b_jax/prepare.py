@@ -15,24 +15,26 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from b2b_jax import terminal
 from b2b_jax.data import finding, folder, prepared
 from b2b_jax.data.layouts import LAYOUTS
 from b2b_jax.data.photo import Photo
-from b2b_jax.errors import UserError
+from b2b_jax.errors import UserError, shown
 from b2b_jax.images import ImageError
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line; returns its exit code."""
+    terminal.protect()
     args = _parser().parse_args(argv)
     try:
         parts = find(args)
         prepared.prepare(args.dataset, args.source, parts, args.output, args.variant)
     except (UserError, ImageError, OSError) as error:
-        print(f"prepare: {error}", file=sys.stderr)
+        print(f"prepare: {shown(error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("prepare_data: stopped; the same command goes on from here", file=sys.stderr)
+        print("prepare: stopped; the same command goes on from here", file=sys.stderr)
         return 130
     print("\n".join(_row(args.dataset, part, len(photos)) for part, photos in parts.items()))
     return 0
@@ -45,7 +47,7 @@ def find(args: argparse.Namespace) -> Mapping[str, Sequence[Photo]]:
     if not args.source.is_dir():
         raise UserError(f"--source is {args.source}: no such folder")
     photos, faults = folder.photos(args.source, args.output / "frames", args.every, args.limit, args.thin)
-    print("".join(f"skipped: {fault}\n" for fault in faults), end="", file=sys.stderr)
+    print("".join(f"skipped: {shown(fault)}\n" for fault in faults), end="", file=sys.stderr)
     if not photos:
         raise UserError(f"no photos in {args.source} (found: {finding.listing(args.source)})")
     return {"photos": photos}

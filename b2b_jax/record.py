@@ -1,26 +1,76 @@
 """What a workdir keeps of its run, so that nothing else is ever mixed into it."""
 
+import os
 from pathlib import Path
 
 from b2b_jax import settings
 from b2b_jax.data import domains, survey
-from b2b_jax.errors import UserError
-from b2b_jax.files import read_json, write_json
-from b2b_jax.stages import SECTIONS
+from b2b_jax.errors import UserError, shown
+from b2b_jax.files import LOCK, read_object, write_json
+from b2b_jax.networks import WEIGHTS
+from b2b_jax.stages import SECTIONS, STAGES
 from b2b_jax.stages.run import Run
+
+# What the parts of a workdir are, besides the folders of the stages.
+FILES = ("config.json", "results.json", "split.json", "data_report.json", "bad_photos.json", LOCK)
+FILES += ("report/index.html", "evaluation/inputs.json", "evaluation/images.csv")
+STAGE_FILES = (WEIGHTS, "metrics.jsonl", "images.jsonl", "clock.json", "summary.json", "samples.json", "wandb.json")
+STAGE_FOLDERS = ("", "checkpoints", "samples")
+FOLDERS = ("report", "evaluation", "evaluation/examples", "evaluation/images")
+
+
+def checked(workdir: Path) -> Path:
+    """The folder of a run, new or not; UserError for another thing, or one that holds a folder where a file belongs."""
+    files = [*FILES, *(f"{stage}/{name}" for stage in STAGES for name in STAGE_FILES)]
+    folders = ["", *FOLDERS, *(f"{stage}/{name}" for stage in STAGES for name in STAGE_FOLDERS)]
+    for names, right, wanted in ((folders, Path.is_dir, "folder"), (files, Path.is_file, "file")):
+        for path in (workdir / name for name in names):
+            if os.path.lexists(path) and not right(path):
+                found = "a broken link" if not path.exists() else "a folder" if path.is_dir() else f"no {wanted}"
+                raise UserError(f"{path} is {found}, wanted a {wanted}; move it away, or choose another --workdir")
+    return workdir
 
 
 def refuse_changes(run: Run) -> None:
-    """UserError when the folder holds a run of other data, networks, precision or training."""
-    saved = read_json(run.workdir / "config.json")
+    """UserError when the folder holds a run of other data, networks, precision or training, or of what nobody knows."""
+    saved = read_config(run.workdir)
     if not saved:
         return
     now = settings.resolved(run.config)
     if saved.get("compute_dtype") == "auto":  # older versions did not write which it was
         now["compute_dtype"] = "auto"
-    changes = "; ".join(settings.differences(*(settings.identity(config, SECTIONS) for config in (saved, now))))
+    # A network whose section is missing did not exist then, and none of its kind lies in the folder.
+    sections = [name for name in SECTIONS if name in saved]
+    old, new = (settings.identity(config, sections) for config in (saved, now))
+    lacking = settings.lacking(old, new)
+    changes = [line for line in settings.differences(old, new) if line.split(":")[0] not in lacking]
     if changes:
+        changes = "; ".join(changes)
         raise UserError(f"{run.workdir} holds a run of another configuration ({changes}); choose another --workdir")
+    if lacking:
+        raise UserError(
+            f"{run.workdir} holds a run of an older version, which did not have {', '.join(lacking)}; "
+            "finish it with that version, or choose another --workdir"
+        )
+
+
+def read_config(workdir: Path) -> dict:
+    """The configuration of the run in the folder; empty for none. UserError when networks are there, but not theirs."""
+    path, saved = workdir / "config.json", read_object(workdir / "config.json")
+    trained = [name for name in STAGES if (workdir / name).is_dir() and any((workdir / name).iterdir())]
+    if not path.exists() and not trained:
+        return {}
+    sections = {STAGES[name].section for name in trained} - {""}
+    known = isinstance(saved.get("data"), dict) and any(isinstance(saved.get(name), dict) for name in SECTIONS)
+    lost = sorted(name for name in sections if not isinstance(saved.get(name), dict))
+    if known and not lost:
+        return saved
+    state = "is damaged" if path.exists() else "is missing"
+    state += f", without the section {lost[0]}" if known else ""
+    raise UserError(
+        f"{path} {state}: nobody can tell which configuration the folder was made with; put back a copy of the file, "
+        "or choose another --workdir"
+    )
 
 
 def write(run: Run, sides: set[str]) -> None:
@@ -38,5 +88,5 @@ def write_camera(unknown: domains.Unknown, workdir: Path) -> None:
         write_json(workdir / "split.json", unknown.split)
     if unknown.piles and not (workdir / "data_report.json").exists():
         report = survey.survey(unknown.piles)
-        print("\n".join(survey.lines(report)))
+        print("\n".join(map(shown, survey.lines(report))))
         write_json(workdir / "data_report.json", report)

@@ -34,10 +34,11 @@ def resolved(config: ConfigDict) -> dict:
 def identity(saved: Mapping, sections: Iterable[str]) -> dict:
     """What two starts of one run must share, of a configuration as JSON gives it: {section: values}.
 
-    `sections` are those of the trained networks. A run of an older version may lack a section: None.
+    `sections` are those of the trained networks. A run of an older version may lack some.
     """
-    found = {name: saved.get(name) for name in ("seed", "compute_dtype", "data", "known_blur", *sections)}
-    return found | {"data": {key: value for key, value in (found["data"] or {}).items() if key not in MOVABLE}}
+    names = ("seed", "compute_dtype", "data", "known_blur", *sections)
+    found = {name: saved[name] for name in names if name in saved}
+    return found | {"data": {key: value for key, value in found["data"].items() if key not in MOVABLE}}
 
 
 def differences(old: object, new: object, key: str = "") -> list[str]:
@@ -46,6 +47,15 @@ def differences(old: object, new: object, key: str = "") -> list[str]:
         keys = sorted(old.keys() | new.keys())
         return [line for k in keys for line in differences(old.get(k), new.get(k), f"{key}.{k}".strip("."))]
     return [] if old == new else [f"{key}: {old} → {new}"]
+
+
+def lacking(old: object, new: object, key: str = "") -> list[str]:
+    """Lists the keys of one identity that another, older one does not have."""
+    if not (isinstance(old, dict) and isinstance(new, dict)):
+        return []
+    missing = [f"{key}.{k}".strip(".") for k in sorted(new.keys() - old.keys())]
+    shared = sorted(new.keys() & old.keys())
+    return missing + [name for k in shared for name in lacking(old[k], new[k], f"{key}.{k}".strip("."))]
 
 
 def check_choice(key: str, value: str, choices: Iterable[str]) -> None:

@@ -127,4 +127,4 @@ def first_alone(name: str, action: Callable[[], object]) -> None:
         finally:
             distributed.global_state.client.key_value_set(f"b2b_jax/{name}", outcome or "done")
     elif (outcome := distributed.global_state.client.blocking_key_value_get(f"b2b_jax/{name}", PATIENCE)) != "done":
-        raise UserError(outcome)
+        raise UserError(*outcome.splitlines())

@@ -7,8 +7,9 @@ unless they come from a folder, DIR/sharp their sharp twins under the same names
 """
 
 if __name__ == "__main__":  # before the imports below, which would be done twice
-    from b2b_jax import huge_pages
+    from b2b_jax import huge_pages, terminal
 
+    terminal.protect()
     huge_pages.restart()
 
 import dataclasses

@@ -11,12 +11,14 @@ import argparse
 import sys
 from pathlib import Path
 
-from b2b_jax.errors import UserError
+from b2b_jax import terminal
+from b2b_jax.errors import UserError, shown
 from b2b_jax.evaluation import tables
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs the command line; returns the exit code."""
+    terminal.protect()
     options = parser().parse_args(arguments)
     try:
         runs = tables.read(options.runs)
@@ -26,7 +28,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
     missing = [str(folder) for folder in options.runs if folder not in {run.folder for run in runs}]
     if missing:
-        print(f"Left out, without a finished run: {', '.join(missing)}", file=sys.stderr)
+        print(f"Left out, without a finished run: {shown(', '.join(missing))}", file=sys.stderr)
     print("\n\n".join(tables.FORMATS[options.format](grid) for grid in grids))
     return 0
 

@@ -28,6 +28,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from b2b_jax import files
 from b2b_jax.formats import torch_files
 from b2b_jax.models import create
 from b2b_jax.models.recognition import State
@@ -203,18 +204,16 @@ def describe(path: str | Path) -> tuple[str, dict[str, Any]]:
 def write_safetensors(path: str | Path, arrays: State, metadata: Mapping[str, str]) -> None:
     """Writes arrays so that `path` is either the whole new file or what it was before, also after a power cut."""
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        # safetensors writes memory as it lies, so strides must be resolved first.
-        save_file({key: np.asarray(array, order="C") for key, array in arrays.items()}, temporary, dict(metadata))
-        _flush(temporary)
-        os.replace(temporary, path)
-        _flush(path.parent)
-    except SafetensorError as error:
-        raise OSError(f"{path}: cannot be written ({error})") from error
-    finally:
-        temporary.unlink(missing_ok=True)
+    # safetensors writes memory as it lies, so strides must be resolved first.
+    arrays = {key: np.asarray(array, order="C") for key, array in arrays.items()}
+    with files.draft(path, durable=True) as part:
+        try:
+            save_file(arrays, part, dict(metadata))
+        except SafetensorError as error:
+            number = re.search(r"os error (\d+)", str(error))
+            if not number:
+                raise OSError(f"{path}: cannot be written ({error})") from error
+            raise OSError(int(number[1]), os.strerror(int(number[1]))) from error
 
 
 def _read(path: Path) -> tuple[dict[str, str], dict[str, np.ndarray]]:
@@ -224,14 +223,6 @@ def _read(path: Path) -> tuple[dict[str, str], dict[str, np.ndarray]]:
             return file.metadata() or {}, {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
     except SafetensorError as error:
         raise ValueError(f"{path}: not a whole safetensors file but {kind} ({error}); {ADVICE}") from error
-
-
-def _flush(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _leaf(path: tuple[str, ...]) -> Leaf:

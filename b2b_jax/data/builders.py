@@ -27,7 +27,7 @@ from b2b_jax import images
 from b2b_jax.data.layouts import LAYOUTS
 from b2b_jax.data.sharpness import laplacian_variance
 from b2b_jax.errors import UserError
-from b2b_jax.files import read_json, write_json
+from b2b_jax.files import draft, read_json, write_json
 
 FILES_PER_SHARD = 256  # what a killed preparation loses at most; about 300 MB of 720p PNG
 Splits = dict[str, list[tuple[Path, str]]]  # split -> file and scene of every record
@@ -155,9 +155,8 @@ class _ResumingWriter(writer.ExampleWriter):
     def write(self, path, examples) -> None:
         kept = self._kept / Path(path).name
         if not kept.exists():
-            part = kept.with_name(f".{kept.name}.part")
-            super().write(part, examples)
-            os.replace(part, kept)
+            with draft(kept) as part:
+                super().write(part, examples)
         try:
             os.link(kept, path)  # costs no space
         except OSError:

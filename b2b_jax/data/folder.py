@@ -21,9 +21,9 @@ def piles(data: ConfigDict, bad: BadPhotos) -> dict[str, list[Photo]]:
         try:
             found[key] = pile(data, key, bad)
         except UserError as error:
-            problems.append(str(error))
+            problems += error.args
     if problems:
-        raise UserError("\n".join(problems))
+        raise UserError(*problems)
     return found
 
 

@@ -7,13 +7,13 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 from tqdm import tqdm
 
+from b2b_jax import files
 from b2b_jax.data.dead_leaves import VERSION, check, scene
 
 BLOCK = 8  # scenes that a worker process hands over at once
@@ -133,8 +133,9 @@ def cached(
         return kept
     path.parent.mkdir(parents=True, exist_ok=True)
     label.unlink(missing_ok=True)
-    _replace(path, lambda file: np.save(file, generate(seed, count, size, workers, progress, first)))
-    _replace(label, lambda file: file.write(json.dumps(wanted).encode()))
+    with files.draft(path) as part, part.open("wb") as file:
+        np.save(file, generate(seed, count, size, workers, progress, first))
+    files.write_json(label, wanted)
     return np.load(path, mmap_mode="r")
 
 
@@ -146,14 +147,3 @@ def _load(path: Path, label: Path, wanted: dict[str, int]) -> np.ndarray | None:
     except (FileNotFoundError, ValueError, EOFError):  # the latter two: a file that was cut short or emptied
         pass
     return None
-
-
-def _replace(path: Path, write: Callable[[BinaryIO], object]) -> None:
-    """Writes a file under a name of its own, then moves it to `path`: readers see the old or the new one, whole."""
-    draft = path.with_name(f"{path.name}.{os.getpid()}")
-    try:
-        with draft.open("wb") as file:
-            write(file)
-        draft.replace(path)
-    finally:
-        draft.unlink(missing_ok=True)

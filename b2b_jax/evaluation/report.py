@@ -5,7 +5,6 @@ Layout, style and script stand in `report.html` beside this file, charts in char
 
 import base64
 import io
-import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from html import escape
@@ -17,6 +16,7 @@ from PIL import Image
 
 from b2b_jax.evaluation import charts
 from b2b_jax.evaluation.charts import Curve, Scatter
+from b2b_jax.files import write_text
 
 _TEMPLATE = Path(__file__).with_suffix(".html")
 _PNG_PIXELS = 256 * 256  # up to here a picture is stored exactly
@@ -131,13 +131,7 @@ def write(folder: Path, report: Report) -> Path:
         body="\n".join(made.values()),
     )
     path = Path(folder) / "index.html"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(".index.html.part")
-    try:
-        part.write_text(page, encoding="utf-8")
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
+    write_text(path, page)
     return path
 
 

@@ -21,6 +21,7 @@ from b2b_jax.evaluation.charts import Curve, Scatter
 from b2b_jax.evaluation.report import Example, Report, Table
 from b2b_jax.evaluation.rows import ROWS, best
 from b2b_jax.files import read_json
+from b2b_jax.folders import natural_key
 from b2b_jax.stages import STAGES, trained_here
 from b2b_jax.stages.run import Run
 from b2b_jax.training import log
@@ -251,7 +252,7 @@ def verdict(found: dict) -> str:
 
 def examples(folder: Path, datasets: list[str]) -> list[Example]:
     """The saved examples, every version in the table's order, those of `datasets` first; of large photos the middle."""
-    found, paths = [], sorted(folder.glob("*/example.json"), key=images.natural_key)
+    found, paths = [], sorted(folder.glob("*/example.json"), key=natural_key)
     order = {
         path: [*(path.parent.name.startswith(f"{name}-") for name in datasets), True].index(True) for path in paths
     }

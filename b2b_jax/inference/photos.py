@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from PIL import ExifTags, Image, ImageCms, ImageOps
 
-from b2b_jax import images
+from b2b_jax import files, images
 from b2b_jax.images import ImageError
 from b2b_jax.inference import sixteen_bits
 
@@ -71,7 +71,7 @@ def write(path: str | os.PathLike, photo: Photo) -> None:
     suffix, array = path.suffix.lower(), _array(photo)
     if photo.alpha is not None and images.SAVE[suffix]["format"] in ("JPEG", "PPM"):
         raise ImageError(f"{path}: {suffix} files hold no transparency; rename the photo to .png")
-    with images.draft(path) as part:
+    with files.draft(path) as part:
         if array.dtype == np.uint16 and suffix in sixteen_bits.WRITERS:
             sixteen_bits.WRITERS[suffix](part, array, photo.profile, photo.exif)
         else:

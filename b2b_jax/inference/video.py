@@ -15,7 +15,7 @@ from typing import NamedTuple
 import av
 import numpy as np
 
-from b2b_jax import images
+from b2b_jax import files
 from b2b_jax.inference.background import behind, made_ahead
 from b2b_jax.inference.video_writer import CONTAINERS, SCALING, VideoError, Writer, depth, named
 
@@ -59,7 +59,7 @@ def convert(source: Path, targets: Mapping[Path, slice], restore: Restore) -> st
     picture = _first_picture(source)
     with contextlib.ExitStack() as stack:
         reader = stack.enter_context(_opened(source))
-        drafts = {stack.enter_context(images.draft(path)): path for path in targets}
+        drafts = {stack.enter_context(files.draft(path)): path for path in targets}
         counts = {path: (channels.stop - channels.start) // 3 for path, channels in targets.items()}
         writers = [stack.enter_context(Writer(x, path, reader, picture, counts[path])) for x, path in drafts.items()]
         moments: deque[Moment] = deque()

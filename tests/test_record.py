@@ -1,0 +1,104 @@
+"""What a run's folder records, and that nothing else is mixed into it: damaged, older and misplaced files."""
+
+import errno
+import json
+import os
+
+import pytest
+
+from b2b_jax import commandline, record
+from b2b_jax.errors import UserError
+from b2b_jax.stages.run import Run
+from configs import demo
+
+
+@pytest.fixture
+def run(tmp_path):
+    """A run whose configuration is recorded."""
+    run = Run(demo.get_config("quick"), tmp_path / "run")
+    record.write(run, set())
+    return run
+
+
+def refused(call, *arguments):
+    """The one line with which a call is refused."""
+    with pytest.raises(UserError) as caught:
+        call(*arguments)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def edit(run, change):
+    path = run.workdir / "config.json"
+    config = json.loads(path.read_text())
+    change(config)
+    path.write_text(json.dumps(config))
+
+
+def hold(run, stage):
+    (run.workdir / stage / "checkpoints").mkdir(parents=True)
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"{}", b"null", b"[1]", b'{"seed": 0, "data": 3}', b"\x00\xff", b'{"data": {}, "seed": 0', None]
+)
+def test_nothing_goes_on_beside_a_damaged_record(run, content):
+    hold(run, "deblurrer")
+    path = run.workdir / "config.json"
+    path.unlink() if content is None else path.write_bytes(content)
+    line = refused(record.refuse_changes, run)
+    assert line.startswith(f"{path} is {'missing' if content is None else 'damaged'}") and "put back a copy" in line
+
+
+def test_a_record_without_the_network_that_the_folder_holds_is_damaged(run):
+    hold(run, "translator")
+    edit(run, lambda config: config.pop("translator"))
+    assert "is damaged, without the section translator" in refused(record.refuse_changes, run)
+
+
+def test_a_run_of_an_older_version_is_told_by_the_keys_that_it_lacks(run):
+    def age(config):
+        del config["data"]["crops_per_image"], config["translator"]["optimizer"]["schedule"], config["known_blur"]
+
+    edit(run, age)
+    line = refused(record.refuse_changes, run)
+    assert "an older version, which did not have " in line
+    assert all(key in line for key in ("data.crops_per_image", "translator.optimizer.schedule", "known_blur"))
+
+
+def test_a_change_is_told_before_what_an_older_version_lacked(run):
+    edit(run, lambda config: config["data"].pop("crops_per_image"))
+    edit(run, lambda config: config.update(seed=7))
+    line = refused(record.refuse_changes, run)
+    assert "seed: 7 → 0" in line and "crops_per_image" not in line
+
+
+def test_a_run_older_than_a_network_that_it_does_not_hold_goes_on(run):
+    hold(run, "deblurrer")
+    edit(run, lambda config: config.pop("blur_extractor"))
+    record.refuse_changes(run)
+
+
+@pytest.mark.parametrize("name", ["config.json", "results.json", ".lock", "translator/metrics.jsonl"])
+def test_a_folder_where_a_file_belongs_is_named(tmp_path, name):
+    path = tmp_path / name
+    path.mkdir(parents=True)
+    assert refused(record.checked, tmp_path).startswith(f"{path} is a folder, wanted a file; move it away")
+
+
+@pytest.mark.parametrize("name", ["report", "evaluation", "deblurrer", "translator/checkpoints", ""])
+def test_a_file_or_a_broken_link_where_a_folder_belongs_is_named(tmp_path, name):
+    path = tmp_path / "run" / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("")
+    assert refused(record.checked, tmp_path / "run").startswith(f"{path} is no folder, wanted a folder")
+    path.unlink()
+    path.symlink_to(tmp_path / "nowhere")
+    assert refused(record.checked, tmp_path / "run").startswith(f"{path} is a broken link, wanted a folder")
+
+
+@pytest.mark.parametrize("number", [errno.EROFS, errno.EACCES, errno.ENOSPC, errno.EIO])
+def test_a_disk_that_cannot_be_used_has_its_line(number):
+    line, code = commandline.disk_fault(OSError(number, os.strerror(number), "/place/x\x1b"))
+    assert code == (1 if number in (errno.ENOSPC, errno.EIO) else 2)
+    assert "/place/x\\x1b" in line and os.strerror(number) in line

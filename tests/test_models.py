@@ -117,11 +117,11 @@ def test_only_a_cpu_gets_other_convolutions_than_jax_would_make(channels):
 
 @pytest.mark.parametrize("platform", ["cpu", "cuda"])
 @pytest.mark.parametrize("kernel", [(4, 4, 6, 6), (3, 3, 5, 3), (3, 3, 20, 3), (1, 1, 6, 4)])
-@pytest.mark.parametrize("layer", [layers.conv, layers.conv_transpose])
-def test_gradients_keep_the_precision_that_the_layer_was_called_under(layer, kernel, platform):
+@pytest.mark.parametrize("layer, stride", [(layers.conv, 1), (layers.conv_transpose, 1), (layers.conv_transpose, 2)])
+def test_gradients_keep_the_precision_that_the_layer_was_called_under(layer, stride, kernel, platform):
     def called(x, k):
         with jax.default_matmul_precision("highest"):
-            return layer(x, k, 1, 0)
+            return layer(x, k, stride, stride - 1)
 
     with jax.default_matmul_precision("default"):
         x, k = images(2, 9, 9, kernel[2]), images(*kernel)
@@ -130,6 +130,20 @@ def test_gradients_keep_the_precision_that_the_layer_was_called_under(layer, ker
     products = [line for line in text.splitlines() if re.search(r"stablehlo\.(convolution|dot_general)", line)]
     assert len(products) == 3
     assert all("DEFAULT" not in line and "HIGHEST" in line for line in products)
+
+
+@pytest.mark.parametrize("platform", ["cuda", "tpu"])
+@pytest.mark.parametrize(
+    "layer, kernel, wanted",
+    [
+        (functools.partial(layers.conv, padding=1, groups=6), (3, 3, 1, 6), "feature_group_count = 6"),
+        (layers.conv_transpose, (4, 4, 6, 4), "lhs_dilate = [2, 2]"),
+    ],
+)
+def test_an_accelerator_gets_one_convolution_for_each_layer(layer, kernel, wanted, platform):
+    lowered = jax.jit(layer).trace(images(2, 8, 8, 6), images(*kernel)).lower(lowering_platforms=(platform,))
+    (line,) = [line for line in lowered.as_text().splitlines() if "stablehlo.convolution" in line]
+    assert wanted in line
 
 
 def test_what_a_cpu_runs_instead():

@@ -4,6 +4,7 @@ Arrays are NHWC, kernels (kh, kw, in, out). Every convolution of the package com
 """
 
 import functools
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -24,10 +25,10 @@ def conv(
     """
     ph, pw = (padding, padding) if isinstance(padding, int) else padding
     kh, kw = kernel.shape[:2]
-    if stride == 1 and groups == x.shape[-1] == kernel.shape[-1] > 1 and (kh, kw) == (2 * ph + 1, 2 * pw + 1):
-        return depthwise(x, kernel)
     # The precision is that of the caller. JAX derives the gradients later, when what the caller had set is gone.
     precision = jax.config.jax_default_matmul_precision
+    if stride == 1 and groups == x.shape[-1] == kernel.shape[-1] > 1 and (kh, kw) == (2 * ph + 1, 2 * pw + 1):
+        return _depthwise(precision)(x, kernel)
     if stride == 1 and groups == 1 and (kh, kw) == (1, 1) and ph == pw == 0:
         return pointwise(x, kernel[0, 0], precision)
     return convolve(x, kernel, Geometry(stride, (ph, pw), groups, precision))
@@ -90,55 +91,46 @@ convolve.defvjp(lambda x, kernel, geometry: (convolve(x, kernel, geometry), (x, 
 over_image.defvjp(lambda g, kernel, *static: (over_image(g, kernel, *static), (g, kernel)), _over_image_backward)
 
 
-@jax.custom_vjp
-def depthwise(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """Depthwise convolution of odd size that keeps the image's: x (n, h, w, c), kernel (kh, kw, 1, c).
+def by_platform(cpu: Callable, default: Callable) -> Callable:
+    """One function of arrays in two forms of equal value: what a CPU runs fastest, and XLA's own for all else.
 
-    A sum of shifted products in float32: XLA's grouped convolution is 25 times slower on a CPU.
+    Its gradients are those of the form that runs.
     """
-    taps = kernel[:, :, 0].astype(jnp.float32)
-    return sum(shifted * taps[i, j] for i, j, shifted in _shifts(x, kernel)).astype(x.dtype)
+
+    @jax.custom_vjp
+    def function(*arrays: jax.Array) -> jax.Array:
+        return lax.platform_dependent(*arrays, cpu=cpu, default=default)
+
+    def backward(saved: tuple[jax.Array, ...], g: jax.Array) -> tuple[jax.Array, ...]:
+        def pull(form: Callable) -> Callable:
+            return lambda g, *arrays: jax.vjp(form, *arrays)[1](g)
+
+        return lax.platform_dependent(g, *saved, cpu=pull(cpu), default=pull(default))
+
+    function.defvjp(lambda *arrays: (function(*arrays), arrays), backward)
+    return function
 
 
-def _shifts(x: jax.Array, kernel: jax.Array):
-    """Yields each tap's row and column in the kernel, and the zero-padded image as that tap sees it."""
-    (kh, kw), (h, w) = kernel.shape[:2], x.shape[1:3]
-    padded = jnp.pad(x, ((0, 0), (kh // 2, kh // 2), (kw // 2, kw // 2), (0, 0)))
-    for i in range(kh):
-        for j in range(kw):
-            yield i, j, padded[:, i : i + h, j : j + w]
+@functools.cache
+def _depthwise(precision: str | None) -> Callable:
+    """Of odd size, which keeps the image's: x (n, h, w, c), kernel (kh, kw, 1, c)."""
+
+    def grouped(x: jax.Array, kernel: jax.Array) -> jax.Array:
+        kh, kw, _, channels = kernel.shape
+        return _by_jax(x, kernel, Geometry(1, (kh // 2, kw // 2), channels, precision))
+
+    return by_platform(convolution_cpu.depthwise, grouped)
 
 
-def _depthwise_backward(saved: tuple[jax.Array, jax.Array], g: jax.Array) -> tuple[jax.Array, jax.Array]:
-    # By hand: the derivative of the sum above is one padded image per tap, nine times the memory traffic of this. The
-    # barriers keep XLA from computing g, or dx, anew in every fusion that reads it.
-    x, kernel = saved
-    g = lax.optimization_barrier(g)
-    dx = depthwise(g, kernel[::-1, ::-1])
-    dk = [jnp.sum((shifted * g).astype(jnp.float32), axis=(0, 1, 2)) for _, _, shifted in _shifts(x, kernel)]
-    return lax.optimization_barrier(dx), jnp.stack(dk).reshape(kernel.shape).astype(kernel.dtype)
-
-
-depthwise.defvjp(lambda x, kernel: (depthwise(x, kernel), (x, kernel)), _depthwise_backward)
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def pointwise(x: jax.Array, kernel: jax.Array, precision: str | None) -> jax.Array:
-    """1x1 convolution: x (n, h, w, in), kernel (in, out). On a CPU a product is twice as fast as XLA's convolution."""
-    return jnp.matmul(x, kernel, precision=precision)
+    """1x1 convolution, or a dense layer over the last axis: x (..., in), kernel (in, out)."""
+    return _pointwise(precision)(x, kernel)
 
 
-def _pointwise_backward(
-    precision: str | None, saved: tuple[jax.Array, jax.Array], g: jax.Array
-) -> tuple[jax.Array, jax.Array]:
-    # On a CPU the kernel's gradient starts with a transposed copy, into which XLA would fuse all that made x and g.
-    (x, kernel), g = saved, lax.optimization_barrier(g)
-    x, product = lax.optimization_barrier(x), functools.partial(jnp.matmul, precision=precision)
-    dk = product(g.reshape(-1, g.shape[-1]).T, x.reshape(-1, x.shape[-1])).T
-    return lax.optimization_barrier(product(g, kernel.T)), dk
-
-
-pointwise.defvjp(lambda x, kernel, precision: (pointwise(x, kernel, precision), (x, kernel)), _pointwise_backward)
+@functools.cache
+def _pointwise(precision: str | None) -> Callable:
+    on_cpu = lambda x, kernel: convolution_cpu.pointwise(x, kernel, precision)  # noqa: E731
+    return by_platform(on_cpu, functools.partial(jnp.matmul, precision=precision))
 
 
 def conv_transpose(
@@ -148,16 +140,31 @@ def conv_transpose(
 
     x: (n, h, w, in); kernel: (k, k, in, out). Returns (n, (h - 1) stride - 2 padding + k + output_padding, ..., out).
     """
-    k = kernel.shape[0]
+    k, precision = kernel.shape[0], jax.config.jax_default_matmul_precision
     if stride == 2 and padding == 1 and k + output_padding == 4:
-        return _double(x, jnp.pad(kernel, ((0, output_padding), (0, output_padding), (0, 0), (0, 0))))
-    low, high = k - 1 - padding, k - 1 - padding + output_padding
-    return lax.conv_general_dilated(
-        x, kernel[::-1, ::-1], (1, 1), ((low, high),) * 2, lhs_dilation=(stride, stride), dimension_numbers=DIMENSIONS
-    )
+        kernel = jnp.pad(kernel, ((0, output_padding), (0, output_padding), (0, 0), (0, 0)))
+        return _doubled(precision)(x, kernel)
+    pads = (k - 1 - padding, k - 1 - padding + output_padding)
+    return _dilated(x, kernel, stride, pads, precision)
 
 
-def _double(x: jax.Array, kernel: jax.Array) -> jax.Array:
+def _dilated(x: jax.Array, kernel: jax.Array, stride: int, pads: tuple[int, int], precision: str | None) -> jax.Array:
+    options = {"lhs_dilation": (stride, stride), "dimension_numbers": DIMENSIONS, "precision": precision}
+    return lax.conv_general_dilated(x, kernel[::-1, ::-1], (1, 1), (pads, pads), **options)
+
+
+@functools.cache
+def _doubled(precision: str | None) -> Callable:
+    """Transposed 4x4 convolution, stride 2, padding 1: x (n, h, w, in), kernel (4, 4, in, out).
+
+    A GPU knows the dilated form as the gradient of a convolution. Of the other, the kernel's gradient alone took 5.3 of
+    the 84 ms of the paper's step on an H100.
+    """
+    dilated = functools.partial(_dilated, stride=2, pads=(2, 2), precision=precision)
+    return by_platform(functools.partial(_four_phases, precision=precision), dilated)
+
+
+def _four_phases(x: jax.Array, kernel: jax.Array, precision: str | None) -> jax.Array:
     """Transposed 4x4 convolution, stride 2, padding 1, as one 2x2 convolution that makes the four output phases.
 
     Output row 2i + a sees input rows i - 1 + a and i + a through the rows 3 - a and 1 - a of the kernel. Convolving
@@ -167,6 +174,6 @@ def _double(x: jax.Array, kernel: jax.Array) -> jax.Array:
     out = kernel.shape[-1]
     k = kernel[::-1, ::-1].reshape(2, 2, 2, 2, c, out)  # (row tap, a, column tap, b, in, out)
     k = k.transpose(0, 2, 4, 1, 3, 5).reshape(2, 2, c, 4 * out)
-    y = conv(x, k, padding=1).reshape(n, h + 1, w + 1, 2, 2, out)
+    y = convolve(x, k, Geometry(padding=(1, 1), precision=precision)).reshape(n, h + 1, w + 1, 2, 2, out)
     rows = [jnp.stack([y[:, a : a + h, b : b + w, a, b] for b in (0, 1)], axis=3) for a in (0, 1)]
     return jnp.stack(rows, axis=2).reshape(n, 2 * h, 2 * w, out)

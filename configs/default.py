@@ -12,7 +12,10 @@ def get_config() -> ConfigDict:
     config = ConfigDict()
     config.seed = 0  # of weights, data order, crops, noise: two runs with equal configs are equal bit by bit
     # Run in this order; finished ones are skipped, and the extractor where known_blur.source does not ask for it.
-    config.stages = ("deblurrer", "blur_extractor", "camera", "adaptation", "translator", "evaluation", "report")
+    config.stages = (
+        *("deblurrer", "blur_extractor", "camera", "adaptation", "translator", "cycle"),
+        *("evaluation", "report"),
+    )
     config.compute_dtype = "auto"  # of the networks' activations: float32 | bfloat16 | auto (float32 on CPU only)
     config.data = data()
     config.known_blur = known_blur()
@@ -21,6 +24,7 @@ def get_config() -> ConfigDict:
     config.camera = camera()
     config.adaptation = adaptation()
     config.translator = translator()
+    config.cycle = cycle()
     config.loop = loop()
     config.evaluation = evaluation()
     return config
@@ -328,6 +332,50 @@ def translator() -> ConfigDict:
     )
 
 
+def cycle() -> ConfigDict:
+    """A rival of Blur2Blur: an unpaired deblurrer, with CycleGAN's settings; configs/baselines.py has DualGAN's."""
+    return ConfigDict(
+        {
+            "enabled": False,  # train it, from the camera's two piles alone
+            "weights": "",  # a .safetensors of a generator: loaded instead of trained
+            "kind": "cyclegan",  # cyclegan (least squares) | dualgan (Wasserstein)
+            "generator": ConfigDict(
+                {
+                    "name": "resnet",
+                    "ngf": 64,  # channels at full size
+                    "n_blocks": 9,
+                    "norm": "instance",  # instance | none
+                    "signed": True,  # computes in [-1, 1]
+                    "weight_init": "normal",  # normal (0, 0.02, as published) | torch (uniform by fan-in)
+                }
+            ),
+            "discriminator": ConfigDict(
+                {
+                    "name": "patchgan",
+                    "ndf": 64,
+                    "n_layers": 3,
+                    "norm": "instance",  # instance | none
+                    "weight_init": "normal",
+                    "input": "signed",  # signed (in [-1, 1]) | gradient (of the photo)
+                }
+            ),
+            "cycle_weight": 10.0,  # lambda, of the mean absolute difference in [-1, 1] that is left after both ways
+            "identity_weight": 5.0,  # 0.5 lambda: of what a generator changes in photos that need no change; 0 = none
+            "critics": 1,  # updates of the discriminators, each on new photos, for one of the generators
+            "clip": 0.0,  # largest absolute weight of a discriminator (Wasserstein); 0 = none
+            "pool": 50,  # fakes of either kind that are kept for the discriminators; 0 = they see the newest only
+            "steps": 1_000_000,  # of the generators; the paper does not say how it trained its rivals
+            "batch": 1,  # images of each pile over all devices, for each update
+            "crop": 256,  # pixels
+            "augment": True,  # mirrored left to right
+            "optimizer": optimizer(
+                name="adam", schedule="linear", learning_rate=2e-4, constant_steps=500_000, betas=(0.5, 0.999)
+            ),
+            "ema": 0.0,  # decay of the deblurring generator's moving average; 0 = none
+        }
+    )
+
+
 def loop() -> ConfigDict:
     """Cadences of the training loop; intervals are in steps."""
     return ConfigDict(
@@ -371,7 +419,7 @@ def evaluation() -> ConfigDict:
             "true_kernels": False,  # also train a translator towards the true known kernels (generated blur only)
             "photographs": False,  # also score scikit-image's photographs under scenes.unknown_kernel
             "examples": 6,  # before/after pictures in the report, evenly spread over the set
-            "ablation": "",  # the cell of configs/ablations.py that this run is, for b2b_jax.tables
+            "ablation": "",  # the cell of configs/ablations.py or baselines.py that this run is, for b2b_jax.tables
             "extremes": 2,  # and those of the largest and of the smallest gain, as many of each
             "converter": converter(),
         }

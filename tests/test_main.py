@@ -17,6 +17,7 @@ from configs import default
 ROOT = Path(__file__).parents[1]
 VARIANTS = {
     "ablations": ["ratio,0.7", "generator,mimo_unet_plus,rsblur", "size,0.5,demo"],
+    "baselines": ["cyclegan", "dualgan,rsblur", "cyclegan,demo", "dualgan,quick"],
     "camera": [""],
     "default": [""],
     "deblurrers": [
@@ -283,8 +284,9 @@ def test_every_configuration_is_tested():
 def test_a_configuration_has_the_keys_of_default_and_no_other(name, variant):
     configs = load(name, variant), default.get_config()
     for config in configs:
-        models.create(**config.deblurrer.network.to_dict())  # another network has hyper-parameters of its own
-        config.deblurrer.network = ConfigDict()
+        for section, part in (("deblurrer", "network"), ("translator", "generator"), ("cycle", "generator")):
+            models.create(**config[section][part].to_dict())  # another network has hyper-parameters of its own
+            config[section][part] = ConfigDict()
     assert keys(configs[0]) == keys(configs[1])
 
 

@@ -47,9 +47,9 @@ def evaluate(run: Run) -> None:
     setup, results = make_setup(run, folder), []
     for name, source in test_sets(run).items():
         results.append(evaluate_set(run, restore, name, source, setup))
-    if run.config.evaluation.photographs:
+    if run.config.evaluation.photographs and restore:
         examples.show(folder / "examples", restore, "clock_motion (a real blur)", clock())
-    if not results:
+    if not results and restore:
         show_photos(run, restore, folder / "examples")
     judged = converter.judge(run, restore["translator"]) if run.config.evaluation.converter.enabled else {}
     write_results(run, results, setup.clock, time.monotonic() - start, judged)
@@ -69,7 +69,7 @@ def evaluate_set(run: Run, restore: Mapping[str, Callable], name: str, source: S
     chosen = examples.choose(scores, settings.examples, settings.extremes)
     pictures = setup.sheet.path.parent / "examples"
     with setup.clock.part("pictures"):
-        examples.write(pictures, name, source, methods, restore["translator"], scores, chosen)
+        examples.write(pictures, name, source, methods, restore.get("translator"), scores, chosen)
     notes = table.notes | {key: note for key, (_, note) in extras.items() if note}
     notes |= {temporal.NAME: temporal.NOTE} if temporal.NAME in metric_names(run) and name in temporal.VIDEOS else {}
     return entry(name, scores, notes) | {"protocol": label, "protocol_text": protocol.text}
@@ -223,5 +223,4 @@ def finished(run: Run) -> bool:
     """True when results.json holds what the config asks for, scored with the weights that are there now."""
     done = (read_json(run.workdir / "results.json") or {}).get("evaluation", {})
     weights = digests(run)
-    trained = {"deblurrer", "translator"} <= weights.keys()
-    return trained and (done.get("weights"), done.get("settings")) == (weights, as_json(run.config.evaluation))
+    return bool(weights) and (done.get("weights"), done.get("settings")) == (weights, as_json(run.config.evaluation))

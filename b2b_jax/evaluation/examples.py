@@ -23,11 +23,14 @@ def choose(scores: Scores, spread: int, extremes: int) -> dict[int, str]:
     Args:
       scores: of one set.
       spread: photos evenly spread over the set.
-      extremes: photos with the largest gain in PSNR of blur2blur over the deblurrer, and as many with the smallest.
+      extremes: photos with the largest gain in PSNR of blur2blur over the deblurrer, and as many with the smallest;
+        none without these rows.
     """
-    count = len(scores.names)
-    gain = np.subtract(scores.values["blur2blur"]["psnr"], scores.values["deblurrer"]["psnr"])
-    extremes, chosen = min(extremes, count // 2), {}
+    count, chosen = len(scores.names), {}
+    compared = {"blur2blur", "deblurrer"} <= scores.values.keys()
+    pair = [scores.values[row]["psnr"] for row in ("blur2blur", "deblurrer")] if compared else [[], []]
+    gain = np.subtract(*pair)
+    extremes = min(extremes, len(gain) // 2)
     for kind, indices in (("largest gain", np.argsort(-gain)), ("smallest gain", np.argsort(gain))):
         chosen |= {index: f"{kind}, {gain[index]:+.2f} dB" for index in indices[:extremes].tolist()}
     for index in np.linspace(0, count - 1, min(spread, count)).astype(int).tolist():
@@ -40,7 +43,7 @@ def write(
     dataset: str,
     source: Source,
     methods: Mapping[str, Method],
-    translate: Callable,
+    translate: Callable | None,
     scores: Scores,
     chosen: Mapping[int, str],
 ) -> None:
@@ -52,7 +55,8 @@ def write(
     for (position, kind), (_, photos) in zip(chosen.items(), read_ahead(source, batches, threads=1), strict=True):
         photos = to_devices(photos)
         versions = {row: method(photos) for row, method in methods.items()}
-        versions |= {"translated": translate(photos["blurry"]), "sharp": photos["sharp"]}
+        versions |= {"translated": translate(photos["blurry"])} if translate else {}
+        versions["sharp"] = photos["sharp"]
         captions = {row: f"{values['psnr'][position]:.2f} dB" for row, values in scores.values.items()}
         save(folder, f"{dataset} {position}", versions, captions, kind)
 
@@ -60,9 +64,11 @@ def write(
 def show(folder: Path, restore: Mapping[str, Callable], title: str, photo: np.ndarray) -> None:
     """Saves the versions of a uint8 photo (h, w, 3) that has no truth; `restore` has networks by their stages."""
     blurry = images.to_float(photo)[None]
-    translated = restore["translator"](blurry)
-    versions = {"input": blurry, "deblurrer": restore["deblurrer"](blurry), "translated": translated}
-    versions |= {"blur2blur": restore["deblurrer"](translated)}
+    versions = {"input": blurry}
+    versions |= {"deblurrer": restore["deblurrer"](blurry)} if "deblurrer" in restore else {}
+    if {"deblurrer", "translator"} <= restore.keys():
+        versions["translated"] = restore["translator"](blurry)
+        versions["blur2blur"] = restore["deblurrer"](versions["translated"])
     versions |= {"adapted": restore["adaptation"](blurry)} if "adaptation" in restore else {}
     save(folder, title, versions, {})
 

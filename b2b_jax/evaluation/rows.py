@@ -13,6 +13,7 @@ import numpy as np
 
 from b2b_jax import metrics, networks
 from b2b_jax.data.sources import Source
+from b2b_jax.errors import UserError
 from b2b_jax.evaluation import filters
 from b2b_jax.evaluation.scoring import Method
 from b2b_jax.files import read_json, write_json
@@ -43,6 +44,7 @@ class Row(NamedTuple):
     label: str  # in the table
     short: str  # under a picture
     make: Callable[[Table], Method]
+    needs: tuple[str, ...]  # the stages whose networks it runs; a run that does not have them has no such row
     wanted: Callable[[Table], bool] = lambda table: True
 
 
@@ -52,8 +54,11 @@ def best(scores: Mapping[str, Mapping[str, float]]) -> str | None:
 
 
 def methods(table: Table) -> dict[str, Method]:
-    """The rows that the run wants of this test set, each a function of its photos."""
-    return {name: row.make(table) for name, row in ROWS.items() if row.wanted(table)}
+    """The rows that the run wants of this test set, each a function of its photos; UserError if it has no network."""
+    rows = {name: row for name, row in ROWS.items() if all(map(table.run.trained, row.needs)) and row.wanted(table)}
+    if not any(row.needs for row in rows.values()):
+        raise UserError(f"{table.run.workdir} has no trained network to evaluate; train a stage first")
+    return {name: row.make(table) for name, row in rows.items()}
 
 
 def _alone(stage: str) -> Callable[[Table], Method]:
@@ -103,37 +108,56 @@ def _oracle(table: Table) -> Method:
 
 
 ROWS: Mapping[str, Row] = {
-    "input": Row("blurry input y", "blurry input", lambda table: lambda photos: photos["blurry"]),
-    "deblurrer": Row("deblurrer alone D_K(y)", "deblurrer alone", _alone("deblurrer")),
+    "input": Row("blurry input y", "blurry input", lambda table: lambda photos: photos["blurry"], ()),
+    "deblurrer": Row("deblurrer alone D_K(y)", "deblurrer alone", _alone("deblurrer"), ("deblurrer",)),
     "fixed_filter": Row(
         "best fixed filter, chosen with the truth",
         "fixed filter",
         _fixed_filter,
+        ("deblurrer",),
         lambda table: table.run.config.evaluation.fixed_filter,
     ),
-    "blur2blur": Row("Blur2Blur D_K(G(y))", "Blur2Blur", _translated("translator")),
+    "blur2blur": Row("Blur2Blur D_K(G(y))", "Blur2Blur", _translated("translator"), ("deblurrer", "translator")),
     "adapted": Row(
         "deblurrer adapted to the learnt camera",
         "adapted",
         _alone("adaptation"),
-        lambda table: table.run.config.adaptation.enabled and table.run.trained("adaptation"),
+        ("adaptation",),
+        lambda table: table.run.config.adaptation.enabled,
+    ),
+    "cyclegan": Row(
+        "CycleGAN, unpaired",
+        "CycleGAN",
+        _alone("cycle"),
+        ("cycle",),
+        lambda table: table.run.config.cycle.enabled and table.run.config.cycle.kind == "cyclegan",
+    ),
+    "dualgan": Row(
+        "DualGAN, unpaired",
+        "DualGAN",
+        _alone("cycle"),
+        ("cycle",),
+        lambda table: table.run.config.cycle.enabled and table.run.config.cycle.kind == "dualgan",
     ),
     "true_kernels": Row(
         "Blur2Blur towards the true known kernels",
         "true kernels",
         _translated("true_kernels"),
+        ("deblurrer", "true_kernels"),
         lambda table: table.run.config.evaluation.true_kernels,
     ),
     "paired": Row(
         "deblurrer trained on the camera's own pairs (upper bound)",
         "trained on pairs",
         _alone("paired"),
+        ("paired",),
         lambda table: table.run.config.evaluation.paired,
     ),
     "oracle": Row(
         "deblurrer on truly known blur (oracle)",
         "oracle",
         _oracle,
+        ("deblurrer",),
         lambda table: table.run.config.evaluation.oracle and "known_blurry" in table.source[0],
     ),
 }

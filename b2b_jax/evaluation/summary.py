@@ -8,6 +8,7 @@ import json
 import platform
 import sys
 import time
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 
@@ -22,7 +23,7 @@ from b2b_jax.evaluation.report import Example, Report, Table
 from b2b_jax.evaluation.rows import ROWS, best
 from b2b_jax.files import read_json
 from b2b_jax.folders import natural_key
-from b2b_jax.stages import STAGES, trained_here
+from b2b_jax.stages import SECTIONS, STAGES, trained_here
 from b2b_jax.stages.run import Run
 from b2b_jax.training import log
 
@@ -64,6 +65,14 @@ CURVES = {  # title, label, the keys of metrics.jsonl, logarithmic
     "known": ("PSNR on the known blur, dB", ("known_psnr",), False),
 }
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "grain", "orbax-checkpoint", "numpy")
+SUBJECTS = {  # the first of these rows that a run has is what its page is about
+    "blur2blur": "Blur2Blur",
+    "adapted": "The adapted deblurrer",
+    "cyclegan": "CycleGAN",
+    "dualgan": "DualGAN",
+    "paired": "The deblurrer trained on the camera's own pairs",
+    "deblurrer": "The deblurrer",
+}
 RELOAD = 15  # seconds after which the page of a run that goes on looks for a newer one
 WINDOW = 720  # pixels: the most that the page shows of a photo's height and width, around its centre
 
@@ -117,32 +126,41 @@ def summary_line(results: dict) -> str:
     if not results.get("rows"):
         return "No scores: nothing has been evaluated, or there is no truth to score against."
     psnr = {row: values["psnr"] for row, values in results["rows"].items()}
+    rows = [row for row in ("blur2blur", "adapted") if row in psnr] or [subject(results["rows"])]
+    over = baseline(results["rows"])
     gains = (
-        f"{name} gains {psnr[row] - psnr['deblurrer']:+.2f} dB over the deblurrer alone and "
-        f"{psnr[row] - psnr['input']:+.2f} dB over the blurry input"
-        for row, name in (("blur2blur", "Blur2Blur"), ("adapted", "The adapted deblurrer"))
-        if row in psnr
+        f"{SUBJECTS[row]} gains "
+        + (f"{psnr[row] - psnr[over]:+.2f} dB over the deblurrer alone and " if over == "deblurrer" else "")
+        + f"{psnr[row] - psnr['input']:+.2f} dB over the blurry input"
+        for row in rows
     )
     method = f" b2b_jax.deblur uses {results['method']}, which scored best." if results.get("method") else ""
     return f"{'. '.join(gains)}, mean of {results['images']} images.{method}"
+
+
+def subject(scores: Mapping[str, Mapping]) -> str:
+    """The row that a run is about: the better one of Blur2Blur and the adapted deblurrer, else its first one."""
+    ours = {row: scores[row] for row in ("blur2blur", "adapted") if row in scores}
+    return best(ours) or next(row for row in SUBJECTS if row in scores)
+
+
+def baseline(scores: Mapping[str, Mapping]) -> str:
+    """The row that its gain is over: the deblurrer alone, or the blurry input where there is no other."""
+    return "deblurrer" if "deblurrer" in scores and subject(scores) != "deblurrer" else "input"
 
 
 def headline(results: dict) -> list[tuple[str, str]]:
     """The figures that stand on top, of the first test set."""
     if not results.get("rows"):
         return []
-    base, best = results["rows"]["deblurrer"], results["rows"][system(results["rows"])]
+    row, over = subject(results["rows"]), baseline(results["rows"])
+    found, base = results["rows"][row], results["rows"][over]
     return [
-        ("dB over the deblurrer alone", f"{best['psnr'] - base['psnr']:+.2f}"),
-        (f"dB PSNR, from {base['psnr']:.2f}", f"{best['psnr']:.2f}"),
-        (f"SSIM, from {base['ssim']:.3f}", f"{best['ssim']:.3f}"),
+        (f"dB over the {ROWS[over].short}", f"{found['psnr'] - base['psnr']:+.2f}"),
+        (f"dB PSNR, from {base['psnr']:.2f}", f"{found['psnr']:.2f}"),
+        (f"SSIM, from {base['ssim']:.3f}", f"{found['ssim']:.3f}"),
         (f"images of {results['dataset']}", f"{results['images']:,}"),
     ]
-
-
-def system(scores: dict) -> str:
-    """The row that stands out: the better one of Blur2Blur and the adapted deblurrer."""
-    return best({row: scores[row] for row in ("blur2blur", "adapted") if row in scores})
 
 
 def facts(run: Run, results: dict) -> list[tuple[str, str]]:
@@ -154,7 +172,8 @@ def facts(run: Run, results: dict) -> list[tuple[str, str]]:
         for name, kernel in ((data.known, data.scenes.known_kernel), (own or data.unknown, data.scenes.unknown_kernel))
     )
     found = [("Known blur", known), ("Camera", camera), ("Seed", str(config.seed))]
-    for stage in (name for name in ("deblurrer", "camera", "adaptation", "translator") if STAGES[name].needed(run)):
+    named = [name for name in SECTIONS if name != "blur_extractor" and STAGES[name].needed(run)]
+    for stage in (name for name in named if name in trained_here(run) or run.weights_path(name).is_file()):
         given = f"; loaded from {config[stage].weights}" if config[stage].weights else ""
         found.append((stage.capitalize(), network(run.weights_path(stage)) + given))
     learnt = read_json(run.workdir / "camera" / "scores.json")
@@ -178,15 +197,16 @@ def network(path: Path) -> str:
 def table(one: dict) -> Table:
     """One test set: every row's scores, mean ± standard error, and the gain over the deblurrer alone."""
     shown = [metric for metric in METRICS if any(metric in values for values in one["rows"].values())]
-    base, rows = one["rows"]["deblurrer"]["psnr"], []
+    over, rows = "deblurrer" if "deblurrer" in one["rows"] else "input", []
+    base = one["rows"][over]["psnr"]
     for row, values in one["rows"].items():
         gain = f"{values['psnr'] - base:+.2f}"
         gain += f" ± {values['gain_error']:.2f}" if values.get("gain_error") else ""
         rows.append([ROWS[row].label, *(cell(values, metric) for metric in shown), gain])
     notes = [f"{NOTES[key]}: {text}" for key, text in one["notes"].items()]
     note = ". ".join([f"{one['images']} images, mean ± standard error", one["protocol_text"], *notes]) + "."
-    columns = ["", *(METRICS[metric][0] for metric in shown), "gain over the deblurrer, dB"]
-    return Table(one["dataset"], note, columns, rows, list(one["rows"]).index(system(one["rows"])))
+    columns = ["", *(METRICS[metric][0] for metric in shown), f"gain over the {over}, dB"]
+    return Table(one["dataset"], note, columns, rows, list(one["rows"]).index(subject(one["rows"])))
 
 
 def converter_table(results: dict) -> list[Table]:

@@ -274,3 +274,13 @@ def reflection_pad(x: jax.Array, size: int) -> jax.Array:
 def pad_to_multiple(x: jax.Array, multiple: int, mode: str = "constant") -> jax.Array:
     """Pads right and bottom until both sides are multiples of `multiple`; `mode` as in jnp.pad (default zeros)."""
     return jnp.pad(x, ((0, 0), (0, -x.shape[1] % multiple), (0, -x.shape[2] % multiple), (0, 0)), mode)
+
+
+def to_signed(x: jax.Array) -> jax.Array:
+    """Images in [0, 1] in the range [-1, 1], on which GANs are commonly trained."""
+    return 2 * x - 1
+
+
+def from_signed(x: jax.Array) -> jax.Array:
+    """The inverse of `to_signed`."""
+    return (x + 1) / 2

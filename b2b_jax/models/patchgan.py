@@ -24,15 +24,16 @@ def image_gradient(x: jax.Array) -> jax.Array:
     return 8 * jnp.concatenate([dx, dy], axis=-1)
 
 
-INPUTS = {"rgb": lambda x: x, "gradient": image_gradient}
+INPUTS = {"rgb": lambda x: x, "signed": layers.to_signed, "gradient": image_gradient}
 
 
 class PatchGAN(nn.Module):
     """(n, h, w, c) -> logits (n, h', w', 1); h' = h / 2^n_layers - 2 for a multiple of 2^n_layers.
 
     ndf: channels of the first layer, doubled up to 8 ndf. n_layers: layers of stride 2. norm: 'instance' (no
-    parameters), 'batch' or 'none', after all layers but the first and the last. input: 'rgb', or 'gradient' for
-    `image_gradient`. weight_init: 'normal' (weights N(0, 0.02), biases 0, as Blur2Blur) or 'torch'.
+    parameters), 'batch' or 'none', after all layers but the first and the last. input: 'rgb', 'signed' (in [-1, 1],
+    as CycleGAN's) or 'gradient' for `image_gradient`. weight_init: 'normal' (weights N(0, 0.02), biases 0, as
+    Blur2Blur) or 'torch'.
     ValueError: an unknown name, or a side below 3 * 2^n_layers (24), which would leave no patch.
     """
 

@@ -46,7 +46,8 @@ class ResnetBlock(nn.Module):
 class ResNet(nn.Module):
     """(n, h, w, 3) -> (n, h, w, 3) in (-1, 1): two reductions, n_blocks residual blocks, two enlargements, tanh.
 
-    ngf: channels at full size. norm: 'instance' (no parameters), 'batch' or 'none'. use_dropout: rate 0.5 within the
+    ngf: channels at full size. signed: photos in [0, 1] are taken to [-1, 1], CycleGAN's range, and the output back: it
+    is in (0, 1). norm: 'instance' (no parameters), 'batch' or 'none'. use_dropout: rate 0.5 within the
     blocks, in training (needs the rng 'dropout'). weight_init: 'normal' (weights N(0, 0.02), biases 0, as published)
     or 'torch'. Sides that are no multiples of `stride` are padded by their last pixels and cropped back.
     """
@@ -55,6 +56,7 @@ class ResNet(nn.Module):
     n_blocks: int = 9
     norm: str = "instance"
     use_dropout: bool = False
+    signed: bool = False
     weight_init: str = "normal"
     dtype: Any = jnp.float32
 
@@ -69,6 +71,7 @@ class ResNet(nn.Module):
         kw, last = {"dtype": self.dtype, **layers.choose(layers.INITS, self.weight_init, "weight_init")}, self.n_blocks
         biased = self.norm != "batch"
 
+        x = layers.to_signed(x) if self.signed else x
         y = layers.reflection_pad(layers.pad_to_multiple(x, self.stride, "edge"), 3)
         y = layers.Conv(self.ngf, 7, padding=0, use_bias=biased, name="model.1", **kw)(y)
         y = self._norm_relu(y, 2, train)
@@ -83,7 +86,8 @@ class ResNet(nn.Module):
             y = layers.ConvTranspose(features, **geometry, use_bias=biased, name=f"model.{number}", **kw)(y)
             y = self._norm_relu(y, number + 1, train)
         y = layers.Conv(c, 7, padding=0, name=f"model.{17 + last}", **kw)(layers.reflection_pad(y, 3))
-        return jnp.tanh(y.astype(jnp.float32))[:, :h, :w]
+        y = jnp.tanh(y.astype(jnp.float32))[:, :h, :w]
+        return layers.from_signed(y) if self.signed else y
 
     def _norm_relu(self, y: jax.Array, number: int, train: bool) -> jax.Array:
         return nn.relu(layers.normalise(y, self.norm, f"model.{number}", train, self.dtype))

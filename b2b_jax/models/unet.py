@@ -21,8 +21,9 @@ class UNet(nn.Module):
     num_downs: levels, each of half the size of the one above (8: `unet_256`, 7: `unet_128`; at least 2). ngf: channels
     of the outermost, doubled up to 8 ngf. norm: 'instance' (no parameters), 'batch' or 'none'. up: 'transposed'
     4x4 convolutions as in pix2pix, or 'bilinear' enlargement and a 5x5 convolution as in Blur2Blur. dropout: rate in
-    training behind the inner levels of 8 ngf channels (0.5 in pix2pix; needs the rng 'dropout'). weight_init: 'normal'
-    (weights N(0, 0.02), biases 0, as published) or 'torch'. Sides that are no multiples of `stride` are padded by their
+    training behind the inner levels of 8 ngf channels (0.5 in pix2pix; needs the rng 'dropout'). signed: photos in
+    [0, 1] are taken to [-1, 1] and the output back: it is in (0, 1). weight_init: 'normal' (weights N(0, 0.02), biases
+    0, as published) or 'torch'. Sides that are no multiples of `stride` are padded by their
     last pixels and cropped back. ValueError: an unknown name, or num_downs below 2.
     """
 
@@ -31,6 +32,7 @@ class UNet(nn.Module):
     norm: str = "batch"
     up: str = "transposed"
     dropout: float = 0.0
+    signed: bool = False
     weight_init: str = "normal"
     dtype: Any = jnp.float32
 
@@ -45,12 +47,13 @@ class UNet(nn.Module):
         if self.num_downs < 2:
             raise ValueError(f"UNet needs num_downs of at least 2, got {self.num_downs}")
         h, w, c = x.shape[1:]
-        y = layers.pad_to_multiple(x, self.stride, "edge")
+        y = layers.pad_to_multiple(layers.to_signed(x) if self.signed else x, self.stride, "edge")
         y = self._down(y, "model.model.0", self._width(0))
         y = self._level(y, "model.model.1.model", 1, train)
         number = 3 if self.up == "transposed" else 4
         y = self._up(nn.relu(y), f"model.model.{number}", c, use_bias=True)
-        return jnp.tanh(y.astype(jnp.float32))[:, :h, :w]
+        y = jnp.tanh(y.astype(jnp.float32))[:, :h, :w]
+        return layers.from_signed(y) if self.signed else y
 
     def _level(self, x: jax.Array, path: str, level: int, train: bool) -> jax.Array:
         """Level `level` of the U and all below it: (n, h, w, c) -> (n, h, w, 2 c), the input and what comes up."""

@@ -2,7 +2,17 @@
 
 from collections.abc import Mapping
 
-from b2b_jax.stages import adaptation, blur_extractor, camera, converter, deblurrer, paired, translator, true_kernels
+from b2b_jax.stages import (
+    adaptation,
+    blur_extractor,
+    camera,
+    converter,
+    cycle,
+    deblurrer,
+    paired,
+    translator,
+    true_kernels,
+)
 from b2b_jax.stages.run import Run
 from b2b_jax.stages.stage import Stage
 
@@ -12,6 +22,7 @@ STAGES: Mapping[str, Stage] = {
     "camera": camera.STAGE,
     "adaptation": adaptation.STAGE,
     "translator": translator.STAGE,
+    "cycle": cycle.STAGE,
     "paired": paired.STAGE,
     "true_kernels": true_kernels.STAGE,
     "converter": converter.STAGE,
@@ -20,6 +31,7 @@ SECTIONS = tuple(stage.section for stage in STAGES.values() if stage.section)
 
 
 def trained_here(run: Run) -> dict[str, int]:
-    """The stages that this run trains, in order, and their steps; not those whose weights are given."""
-    wanted = {name: stage for name, stage in STAGES.items() if stage.needed(run) and not stage.given(run)}
-    return {name: stage.steps(run.config) for name, stage in wanted.items()}
+    """The stages that `config.stages` asks for, in order, and their steps; not those whose weights are given."""
+    asked = [name.strip() for item in run.config.stages for name in item.split(",")]
+    wanted = {name: stage for name, stage in STAGES.items() if (stage.serves or name) in asked and stage.needed(run)}
+    return {name: stage.steps(run.config) for name, stage in wanted.items() if not stage.given(run)}

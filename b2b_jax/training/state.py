@@ -22,6 +22,7 @@ class State:
     params: dict[str, Params]
     opt_state: dict[str, Any]
     ema: dict[str, Params]  # moving averages; empty when the config asks for none
+    memory: dict[str, Any] = flax.struct.field(default_factory=dict)  # what else a method's steps carry on, as arrays
 
 
 def create(params: dict[str, Params], optimizers: Optimizers, averaged: tuple[str, ...] = ()) -> State:
@@ -69,7 +70,7 @@ def _averaged(state: State, decay: float) -> State:
 
 def _keep_finite(new: State, old: State) -> State:
     """`new` if every number in it is finite; else `old`, one step later, counted: networks and optimisers together."""
-    flags = [jnp.all(jnp.isfinite(x)) for x in jax.tree.leaves((new.params, new.opt_state))]
+    flags = [jnp.all(jnp.isfinite(x)) for x in jax.tree.leaves((new.params, new.opt_state, new.memory))]
     # The barrier and the branch keep XLA from fusing hundreds of reductions and selections with the updates that they
     # read: that program takes minutes to compile on a CPU.
     finite = jnp.all(jnp.stack(jax.lax.optimization_barrier(flags)))

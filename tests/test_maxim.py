@@ -101,6 +101,18 @@ def test_unknown_outputs_are_refused():
         models.create("maxim", outputs="first").apply({}, jnp.zeros((1, 64, 64, 3)))
 
 
+def test_bfloat16_keeps_the_image_and_the_parameters_in_float32():
+    module = models.create("maxim", **SMALL)
+    variables, x = random_variables(module, 8), np.random.default_rng(1).random((1, 8, 8, 3), np.float32)
+    rounded = module.clone(dtype=jnp.bfloat16)
+    want, got = (jit(network.apply)(variables, x) for network in (module, rounded))
+    assert got.dtype == jnp.float32 and np.abs(np.asarray(want) - x).max() > 0.5
+    error = np.abs(np.asarray(got) - want).max() / np.abs(np.asarray(want) - x).max()
+    assert 0 < error < 0.05
+    like = jax.eval_shape(rounded.init, KEY, x)
+    assert {leaf.dtype for leaf in jax.tree.leaves(like)} == {jnp.dtype("float32")}
+
+
 # ---- padding ----
 
 

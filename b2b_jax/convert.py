@@ -12,12 +12,13 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, NamedTuple
 
 from flax.traverse_util import flatten_dict
 
 from b2b_jax import models, terminal, weights
 from b2b_jax.errors import shown
-from b2b_jax.formats import flax_trees, torch_files
+from b2b_jax.formats import flax_trees, state_dicts, torch_files
 from b2b_jax.models import recognition
 from b2b_jax.models.maxim import MAXIM
 
@@ -29,8 +30,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         _check_paths(args.input, args.output)
         rows = to_torch(args.input, args.output) if args.to_torch else to_flax(args.input, args.output, args.model)
-    except (ValueError, OSError) as error:
-        print(f"convert: {shown(error)}", file=sys.stderr)
+    except (ValueError, OSError, MemoryError) as error:
+        print(f"convert: {shown(error) or 'not enough memory'}", file=sys.stderr)
         return 2
     print("\n".join(f"{name:<17} {shown(value)}" for name, value in rows.items()))
     return 0
@@ -43,29 +44,57 @@ def to_flax(source: Path, target: Path, name: str | None = None) -> dict[str, st
       ValueError: the file is no checkpoint, or its tensors do not fit the network.
     """
     tree = flax_trees.read(source)
-    convert, state = (from_flax, tree) if tree is not None else (from_torch, _torch_state(source))
     try:
-        name, hyper = recognition.identify(state, name)
-        variables, notes = convert(name, state, weights.template(models.create(name, **hyper)))
+        found = from_flax(tree, name) if tree is not None else from_torch(_torch_state(source), name)
     except ValueError as error:
-        raise ValueError(f"{source}: {error}") from error
-    weights.save(target, name, hyper, variables)
-    rows = {"network": name, **{f"  {key}": str(value) for key, value in hyper.items()}}
-    return rows | _counts(variables) | notes | {"written": str(target)}
+        message = str(error)
+        raise ValueError(message if message.startswith(str(source)) else f"{source}: {message}") from error
+    weights.save(target, found.name, found.hyper, found.variables)
+    rows = {"network": found.name, **{f"  {key}": str(value) for key, value in found.hyper.items()}}
+    return rows | _counts(found.variables) | found.notes | {"written": str(target)}
 
 
-def from_torch(
-    name: str, state: recognition.State, like: weights.Variables
-) -> tuple[weights.Variables, dict[str, str]]:
-    """Variables of PyTorch's tensors, and what the report tells of them."""
-    state, dropped = weights.drop_unused(name, state)
-    return weights.from_torch_state(state, like), {"dropped": ", ".join(dropped) or "none"}
+class Found(NamedTuple):
+    """A network in a foreign file."""
+
+    name: str
+    hyper: dict[str, Any]
+    variables: weights.Variables
+    notes: dict[str, str]  # what the report tells besides
 
 
-def from_flax(name: str, tree: recognition.State, like: weights.Variables) -> tuple[weights.Variables, dict[str, str]]:
-    """Variables of flax's arrays, and what the report tells of them."""
+def from_torch(state: recognition.State, only: str | None) -> Found:
+    """The first network that PyTorch's tensors are, all of them or those below an owner's prefix such as `model.`.
+
+    ValueError: they are none; the message is that of all of them, or of the first part that is nearly one.
+    """
+    foreign, near = [], []
+    for prefix, part in state_dicts.candidates(state):
+        try:
+            name, hyper = recognition.identify(part, only)
+            kept, dropped = weights.drop_unused(name, part)
+            variables = weights.from_torch_state(kept, weights.template(models.create(name, **hyper), len(part)))
+        except recognition.Unknown as error:
+            foreign.append(error)
+        except ValueError as error:
+            near.append(error)
+        else:
+            beside = [key for key in state if not key.startswith(prefix)]
+            notes = {"prefix": prefix} if prefix else {}
+            return Found(name, hyper, variables, notes | {"dropped": _few([*dropped, *beside])})
+    raise (near or foreign)[0]
+
+
+def from_flax(tree: recognition.State, only: str | None) -> Found:
+    """The network that flax's arrays are. ValueError: they are none."""
+    name, hyper = recognition.identify(tree, only)
+    like = weights.template(models.create(name, **hyper), len(tree))
     variables, lacking = weights.from_flax_tree(name, tree, like)
-    return variables, {"zeros for": f"{', '.join(lacking)} (not exported)"} if lacking else {}
+    return Found(name, hyper, variables, {"zeros for": f"{', '.join(lacking)} (not exported)"} if lacking else {})
+
+
+def _few(names: Sequence[str]) -> str:
+    return ", ".join(names[:20]) + (f" and {len(names) - 20} more" if len(names) > 20 else "") or "none"
 
 
 def _torch_state(source: Path) -> recognition.State:
@@ -97,15 +126,15 @@ def _counts(variables: weights.Variables) -> dict[str, str]:
 
 
 def _check_paths(source: Path, target: Path) -> None:
-    if target.suffix != ".safetensors":
+    if target.suffix.lower() != ".safetensors":
         raise ValueError(f"the output must end in .safetensors, got {target}")
     if target.exists() and source.exists() and target.samefile(source):
         raise ValueError(f"input and output are the same file: {source}")
 
 
 INPUTS = (
-    ".pth, .pt, .ckpt, .pkl (torch.save), .safetensors, .npz (flax), or a graph model of TensorFlow.js: its "
-    "model.json, its folder, or the .tgz of its package"
+    "a file of torch.save (.pth, .pt, .ckpt, .pkl), .safetensors, .npz (flax), or a graph model of TensorFlow.js: its "
+    "model.json, its folder, or the .tgz of its package; the first bytes say which, whatever the name"
 )
 
 

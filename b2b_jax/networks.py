@@ -27,13 +27,13 @@ class Network(NamedTuple):
 
 
 def load(path: Path, dtype: jnp.dtype) -> Network:
-    """Reads a network from its .safetensors file; UserError when it is missing or not one of ours."""
-    if not path.is_file():
-        raise UserError(f"No weights at {path}; train the stage first, or convert a .pth with b2b_jax.convert")
+    """Reads a network from its .safetensors file; UserError when it is missing, damaged or not one of ours."""
     try:
+        if not path.is_file():
+            raise UserError(f"No weights at {path}; train the stage first, or convert a .pth with b2b_jax.convert")
         module, variables = weights.load(path)
-    except ValueError as error:
-        raise UserError(str(error)) from error
+    except (ValueError, OSError, MemoryError) as error:
+        raise UserError(str(error) or f"{path}: not enough memory") from error
     return Network(module.clone(dtype=dtype), jax.device_put(variables))
 
 

@@ -25,17 +25,33 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 from flax.traverse_util import flatten_dict, unflatten_dict
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
 from b2b_jax import files
-from b2b_jax.formats import torch_files
+from b2b_jax.formats import opening, safetensors_files
+from b2b_jax.formats.opening import Problem
 from b2b_jax.models import create
-from b2b_jax.models.recognition import State
+from b2b_jax.models.recognition import MOST_TENSORS, State
 
 Variables = dict[str, Any]
 
-METADATA = "b2b_jax"  # one entry, in JSON: safetensors writes several in an order that changes from run to run
+# {"model", "hyper", "stage", "sha256"}, the last two of newer files. One entry, in JSON: safetensors writes several in
+# an order that changes from run to run.
+METADATA = "b2b_jax"
+# Hyper-parameters that say how many blocks or levels are built: no network has more of them than arrays.
+COUNTS = {
+    "kernel_wizard": ("front_blocks", "back_blocks", "kernel_blocks", "shrinks", "reductions"),
+    "maxim": ("depth", "num_stages", "num_groups", "num_bottleneck_blocks", "num_supervision_scales"),
+    "mimo_unet": ("num_res",),
+    "nafnet": ("encoders", "middle", "decoders"),
+    "patchgan": ("n_layers",),
+    "resnet": ("n_blocks",),
+    "restormer": ("num_blocks", "num_refinement_blocks"),
+    "unet": ("num_downs",),
+}
+FLOATS = ("float64", "float32", "float16", "bfloat16")
+CALLS = 10  # of submodules for each array of a network, at most; the kernel extractor calls some three times
 ADVICE = "b2b_jax.convert converts checkpoints of PyTorch"
 # What a published checkpoint holds beyond the network that we build.
 UNUSED = {"vgg": ("classifier.",)}
@@ -68,10 +84,21 @@ LEAVES = {
 }
 
 
-def template(module: nn.Module) -> Variables:
-    """Shapes and dtypes of a network's variables, without allocating them."""
+def template(module: nn.Module, arrays: int = MOST_TENSORS) -> Variables:
+    """Shapes and dtypes of a network's variables, without allocating them.
+
+    ValueError: the network has far more than `arrays` of them, which is found before it is built whole.
+    """
     shape = getattr(module, "input_shape", (1, 256, 256, 3))  # most networks take images
-    return jax.eval_shape(module.init, jax.random.key(0), jax.ShapeDtypeStruct(shape, jnp.float32))
+    left = iter(range(CALLS * (arrays + CALLS)))
+
+    def count(call: Callable, args: tuple, kwargs: dict, context: Any) -> Any:
+        if next(left, None) is None:
+            raise ValueError(f"it has far more parts than the {arrays} tensors that are there")
+        return call(*args, **kwargs)
+
+    with nn.intercept_methods(count):
+        return jax.eval_shape(module.init, jax.random.key(0), jax.ShapeDtypeStruct(shape, jnp.float32))
 
 
 def from_torch_state(state: State, variables_like: Variables) -> Variables:
@@ -85,12 +112,12 @@ def from_torch_state(state: State, variables_like: Variables) -> Variables:
       Variables with the structure of `variables_like`, contiguous numpy arrays.
 
     Raises:
-      ValueError: tensors are missing, left over or of another shape; at most ten of each are named.
+      ValueError: tensors are missing, left over, of another shape or no floats; at most ten of each are named.
     """
     wanted = flatten_dict(variables_like)
     state = {name: array for name, array in state.items() if not name.endswith("num_batches_tracked")}
     shapes = {_torch_name(path): _leaf(path).to_torch(_placeholder(like)).shape for path, like in wanted.items()}
-    _check_shapes({name: array.shape for name, array in state.items()}, shapes)
+    _check_tensors(state, shapes)
     return unflatten_dict(
         {
             path: np.array(_leaf(path).to_flax(state[_torch_name(path)]), dtype=like.dtype, order="C")
@@ -111,12 +138,12 @@ def from_flax_tree(name: str, tree: State, variables_like: Variables) -> tuple[V
       Variables, and the paths that the file lacks and the images of the network do not need: they are zeros.
 
     Raises:
-      ValueError: arrays are missing, left over or of another shape; at most ten of each are named.
+      ValueError: arrays are missing, left over, of another shape or no floats; at most ten of each are named.
     """
     wanted = flatten_dict(variables_like["params"], sep="/")
     lacking = [path for path in wanted if path not in tree and re.fullmatch(UNEXPORTED.get(name, ""), path)]
     tree = tree | {path: np.zeros(wanted[path].shape, np.float32) for path in lacking}
-    _check_shapes({path: array.shape for path, array in tree.items()}, {path: x.shape for path, x in wanted.items()})
+    _check_tensors(tree, {path: x.shape for path, x in wanted.items()})
     params = {path: np.asarray(tree[path], like.dtype) for path, like in wanted.items()}
     return {"params": unflatten_dict(params, sep="/")}, lacking
 
@@ -144,7 +171,8 @@ def drop_unused(name: str, state: State) -> tuple[dict[str, np.ndarray], list[st
       The remaining state dict and the names that were dropped.
     """
     dropped = [key for key in state if key.startswith(UNUSED.get(name, ())) or _is_unused_statistic(key, state)]
-    return {key: array for key, array in state.items() if key not in dropped}, dropped
+    kept = state.keys() - set(dropped)
+    return {key: array for key, array in state.items() if key in kept}, dropped
 
 
 def _is_unused_statistic(key: str, state: State) -> bool:
@@ -152,7 +180,7 @@ def _is_unused_statistic(key: str, state: State) -> bool:
     return leaf in ("running_mean", "running_var") and f"{layer}.weight" not in state
 
 
-def save(path: str | Path, name: str, hyper: Mapping[str, Any], variables: Variables) -> None:
+def save(path: str | Path, name: str, hyper: Mapping[str, Any], variables: Variables, stage: str = "") -> None:
     """Writes a network as one safetensors file that `load` can rebuild it from; whole or not at all.
 
     Args:
@@ -160,43 +188,93 @@ def save(path: str | Path, name: str, hyper: Mapping[str, Any], variables: Varia
       name: the network's name for `models.create`.
       hyper: its hyper-parameters, storable as JSON.
       variables: flax variables, stored under names like `params/intro/kernel`.
+      stage: what trained it in a run, so that no other stage's file is taken for it.
 
     Raises:
       OSError: the file cannot be written.
     """
     arrays = {"/".join(key): np.asarray(array) for key, array in flatten_dict(variables).items()}
-    write_safetensors(path, arrays, {METADATA: json.dumps({"model": name, "hyper": dict(hyper)})})
+    network = {"model": name, "hyper": dict(hyper)} | ({"stage": stage} if stage else {})
+    network["sha256"] = safetensors_files.digest(json.dumps(network), arrays)
+    write_safetensors(path, arrays, {METADATA: json.dumps(network)})
 
 
 def load(path: str | Path) -> tuple[nn.Module, Variables]:
-    """Reads a file of `save`.
+    """Reads a network that `save` wrote.
 
     Returns:
-      The network and its variables (numpy arrays).
+      The module, built as it was, and its variables: numpy arrays.
 
     Raises:
-      ValueError: the file is not ours, is damaged, or does not fit the network that it names.
+      ValueError: the file is not ours, has changed since it was written, or does not fit the network that it names.
       OSError: the file cannot be opened.
     """
-    metadata, arrays = _read(Path(path))
+    network, arrays = read(path)
+    try:
+        module = _plausible(network, len(arrays))
+        wanted = {"/".join(key): like.shape for key, like in flatten_dict(template(module, len(arrays))).items()}
+        _check_tensors(arrays, wanted)
+    except Exception as error:  # numbers that no network has can raise anything where it is built
+        named = json.dumps({key: network.get(key) for key in ("model", "hyper")})
+        raise ValueError(f"{path}: does not fit the network that it names, {named}: {error}") from error
+    return module, unflatten_dict({tuple(key.split("/")): array for key, array in arrays.items()})
+
+
+def read(path: str | Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """What a file of ours says of its network, {"model", "hyper", …}, and its arrays by their paths; nothing is built.
+
+    Raises:
+      ValueError: the file is not ours, or its SHA-256 tells that it has changed. Older files have none.
+      OSError: the file cannot be opened.
+    """
+    path = Path(path)
+    try:
+        metadata, arrays = safetensors_files.read(path)
+    except Problem as problem:
+        raise ValueError(f"{path} ({opening.describe(path)}): {problem}; {ADVICE}") from None
     if METADATA not in metadata:
         raise ValueError(f"{path}: a safetensors file, but not of b2b_jax; {ADVICE}")
+    network = _network(path, metadata[METADATA])
+    told = network.pop("sha256", None)
+    if told is not None and told != safetensors_files.digest(json.dumps(network), arrays):
+        raise ValueError(
+            f"{path} is damaged: it has changed since it was written, as its SHA-256 tells; put a good copy in its "
+            "place (a run makes it anew from its last checkpoint when the file is deleted)"
+        )
+    return network, arrays
+
+
+def _network(path: Path, text: str) -> dict[str, Any]:
+    """The metadata, of the kinds that `save` writes."""
     try:
-        network = json.loads(metadata[METADATA])
-        module = create(network["model"], **network["hyper"])
-        wanted = {"/".join(key): like.shape for key, like in flatten_dict(template(module)).items()}
-        _check_shapes({key: array.shape for key, array in arrays.items()}, wanted)
-    except (ValueError, TypeError, KeyError) as error:
-        raise ValueError(f"{path}: does not fit the network that it names, {metadata[METADATA]}: {error}") from error
-    return module, unflatten_dict({tuple(key.split("/")): array for key, array in arrays.items()})
+        network = json.loads(text)
+    except (ValueError, RecursionError):
+        network = None
+    kinds = {"model": str, "hyper": dict, "stage": str, "sha256": str}
+    whole = isinstance(network, dict) and {"model", "hyper"} <= network.keys() <= kinds.keys()
+    if not whole or not all(isinstance(value, kinds[key]) for key, value in network.items()):
+        raise ValueError(f"{path}: does not fit the network that it names, {text:.200}: wanted a model and its hyper")
+    return network
+
+
+def _plausible(network: Mapping[str, Any], arrays: int) -> nn.Module:
+    """The module, not built yet; ValueError when it would have more blocks than the file has arrays."""
+    if arrays > MOST_TENSORS:
+        raise ValueError(f"it has {arrays:,} arrays, more than the {MOST_TENSORS:,} that any network needs")
+    module = create(network["model"], **network["hyper"])
+    for key in COUNTS.get(network["model"], ()):
+        value = getattr(module, key)
+        if np.sum(value) > arrays:
+            raise ValueError(f"{key} is {value!r:.60}, but there are {arrays} arrays")
+    return module
 
 
 def describe(path: str | Path) -> tuple[str, dict[str, Any]]:
     """The name and hyper-parameters of the network in a file of `save`; ValueError and OSError as in `load`."""
+    path = Path(path)
     try:
-        with safe_open(path, "np") as file:
-            network = json.loads((file.metadata() or {})[METADATA])
-    except (SafetensorError, KeyError, ValueError) as error:
+        network = _network(path, safetensors_files.metadata(path)[METADATA])
+    except (Problem, KeyError) as error:
         raise ValueError(f"{path}: no file of b2b_jax; {ADVICE}") from error
     return network["model"], network["hyper"]
 
@@ -216,15 +294,6 @@ def write_safetensors(path: str | Path, arrays: State, metadata: Mapping[str, st
             raise OSError(int(number[1]), os.strerror(int(number[1]))) from error
 
 
-def _read(path: Path) -> tuple[dict[str, str], dict[str, np.ndarray]]:
-    kind = torch_files.describe(path)
-    try:
-        with safe_open(path, framework="np") as file:
-            return file.metadata() or {}, {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-    except SafetensorError as error:
-        raise ValueError(f"{path}: not a whole safetensors file but {kind} ({error}); {ADVICE}") from error
-
-
 def _leaf(path: tuple[str, ...]) -> Leaf:
     return LEAVES.get(path[-1], Leaf(path[-1], _same, _same))
 
@@ -238,12 +307,16 @@ def _placeholder(like: Any) -> np.ndarray:
     return np.broadcast_to(np.zeros((), np.uint8), like.shape)
 
 
-def _check_shapes(got: Mapping[str, tuple], wanted: Mapping[str, tuple]) -> None:
+def _check_tensors(got: State, wanted: Mapping[str, tuple[int, ...]]) -> None:
+    """ValueError unless there are the wanted arrays, of the wanted shapes, all of them floats, and no others."""
+    shapes = {name: array.shape for name, array in got.items()}
     shared = [name for name in wanted if name in got]
     problems = {
         "missing": [name for name in wanted if name not in got],
         "left over": [name for name in got if name not in wanted],
-        "of another shape": [f"{n} {got[n]}, wanted {wanted[n]}" for n in shared if got[n] != wanted[n]],
+        "of another shape": [f"{n} {shapes[n]}, wanted {wanted[n]}" for n in shared if shapes[n] != wanted[n]],
+        "no floats": [f"{n} is {got[n].dtype}" for n in shared if got[n].dtype.name not in FLOATS],
+        "empty": [name for name in shared if 0 in wanted[name]],
     }
     found = [f"{len(names)} {kind} ({_first_ten(names)})" for kind, names in problems.items() if names]
     if found:

@@ -5,11 +5,12 @@ Nothing is extracted, links are not followed, and what unpacking may cost is bou
 
 import gzip
 import tarfile
-import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
+
+from b2b_jax.formats.opening import Problem, check_regular, kind
 
 MOST_FILES = 10_000
 MOST_UNPACKED = 20  # times the size of the archive; weights hardly shrink, and zeros shrink a thousandfold
@@ -17,7 +18,7 @@ CHUNK = 1 << 20  # bytes read at once
 
 
 class Bundle:
-    """The files of one folder, by name. OSError, or what `problems` translates: it cannot be read."""
+    """The files of one folder, by name. OSError or Problem: it cannot be read."""
 
     def __init__(self, sizes: Mapping[str, int]):
         self.sizes = dict(sizes)
@@ -34,15 +35,15 @@ class Bundle:
 
 
 class Folder(Bundle):
-    """The regular files of a folder on disk."""
+    """The regular files of a folder on disk; `also` gives some of them other names."""
 
-    def __init__(self, path: Path):
-        self._path = path
-        super().__init__({file.name: file.stat().st_size for file in path.iterdir() if file.is_file()})
+    def __init__(self, path: Path, also: Mapping[str, Path]):
+        self._files = {file.name: file for file in path.iterdir() if file.is_file()} | dict(also)
+        super().__init__({name: file.stat().st_size for name, file in self._files.items()})
 
     def read_into(self, targets: Mapping[str, memoryview]) -> None:
         for name, target in targets.items():
-            with (self._path / name).open("rb") as file:
+            with self._files[name].open("rb") as file:
                 _fill(file, target, name)
 
 
@@ -56,10 +57,10 @@ class Archive(Bundle):
         members = {PurePosixPath(member.name): member for member in _bounded(self._tar, most)}
         while unpacked.read(CHUNK):  # to the end, where the checksum of all stands
             if unpacked.tell() > most:
-                raise ValueError(f"refused: it unpacks to more than {most:,} bytes")
+                raise Problem(f"refused: it unpacks to more than {most:,} bytes")
         folders = [path.parent for path in members if path.name == beside]
         if len(folders) != 1:
-            raise ValueError(f"wanted an archive with one {beside}, found {len(folders)}")
+            raise Problem(f"wanted an archive with one {beside}, found {len(folders)}")
         self._members = {path.name: member for path, member in members.items() if path.parent == folders[0]}
         super().__init__({name: member.size for name, member in self._members.items()})
 
@@ -77,7 +78,7 @@ class _Chunks:
 
     def read(self, size: int = -1) -> bytes:
         if not 0 <= size <= CHUNK:
-            raise ValueError(f"a header of the archive claims {size} bytes")
+            raise Problem(f"a header of the archive claims {size} bytes")
         return self._file.read(size)
 
 
@@ -86,8 +87,8 @@ def _bounded(tar: tarfile.TarFile, most: int) -> Iterator[tarfile.TarInfo]:
     total = 0
     for number, member in enumerate(tar):
         total += member.size
-        if total > most or number >= MOST_FILES:
-            raise ValueError(f"refused: the archive unpacks to more than {most:,} bytes or {MOST_FILES:,} files")
+        if member.size < 0 or total > most or number >= MOST_FILES:
+            raise Problem(f"refused: the archive unpacks to more than {most:,} bytes or {MOST_FILES:,} files")
         if member.isreg():
             yield member
 
@@ -97,24 +98,31 @@ def _fill(file: BinaryIO, target: memoryview, name: str) -> None:
     while done < len(target):
         part = file.read(min(CHUNK, len(target) - done))
         if not part:
-            raise ValueError(f"truncated: {name} ends after {done:,} bytes, wanted {len(target):,}")
+            raise Problem(f"truncated: {name} ends after {done:,} bytes, wanted {len(target):,}")
         target[done : done + len(part)] = part
         done += len(part)
 
 
 @contextmanager
 def opened(path: Path, beside: str) -> Iterator[Bundle]:
-    """The bundle that holds `beside`: of a folder, of the file `beside` itself, or of an archive.
+    """The bundle that holds `beside`: of a folder, of an archive, or of the folder of a file that stands for it.
 
     Raises:
-      ValueError: it is none of these, damaged or truncated.
+      Problem: it is none of these, damaged or truncated.
       OSError: it cannot be opened.
     """
-    if path.name == beside or path.is_dir():
-        yield Folder(path.parent if path.name == beside else path)
+    if path.is_dir():
+        yield Folder(path, {})
         return
-    try:
-        with path.open("rb") as file:
-            yield Archive(file, path.stat().st_size, beside)
-    except (tarfile.TarError, gzip.BadGzipFile, zlib.error, EOFError) as error:
-        raise ValueError(f"no whole archive ({error})") from error
+    check_regular(path)
+    if kind(path) != "gzip":
+        yield Folder(path.parent, {beside: path})
+        return
+    with path.open("rb") as file:
+        try:
+            bundle = Archive(file, path.stat().st_size, beside)
+        except Problem:
+            raise
+        except Exception as error:  # damaged bytes can raise anything
+            raise Problem(f"no whole archive ({error})") from error
+        yield bundle

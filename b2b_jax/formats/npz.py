@@ -1,28 +1,27 @@
 """Checkpoints of flax as .npz: the arrays of a flattened tree under names such as `opt/target/stage_0/kernel`.
 
-Read as data: no pickles, and each array's size is compared with its entry before it is allocated.
+Read as data: no pickles, and each array's size is compared with its entry before it is made.
 """
 
 import math
-import zipfile
-import zlib
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 
+from b2b_jax.formats.opening import Problem, Window, mapped
+from b2b_jax.formats.zips import Archive
+
 PREFIXES = ("opt/target/", "params/")  # the parameters of an optimiser's state, or of variables
 SUFFIX = ".npy"
-MOST_UNPACKED = 100  # times the size of the file
 HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 
 
 def is_checkpoint(path: Path) -> bool:
-    """Whether a path is a zip archive of arrays."""
-    if path.is_dir() or not zipfile.is_zipfile(path):
+    """Whether a zip archive is whole, and one of arrays alone."""
+    try:
+        names = Archive(mapped(path)).entries
+    except Problem:
         return False
-    with zipfile.ZipFile(path) as archive:
-        names = archive.namelist()
     return bool(names) and all(name.endswith(SUFFIX) for name in names)
 
 
@@ -34,35 +33,34 @@ def read(path: Path) -> dict[str, np.ndarray]:
       optimiser's moments, the step) is not read.
 
     Raises:
-      ValueError: the file is damaged, holds objects, or claims sizes that it does not have.
+      Problem: the file is damaged, holds objects, or claims sizes that it does not have.
       OSError: it cannot be opened.
     """
+    archive = Archive(mapped(path))
+    names = [name.removesuffix(SUFFIX) for name in archive.entries]
+    prefix = next((p for p in PREFIXES if any(name.startswith(p) for name in names)), "")
+    wanted = sorted(name for name in names if name.startswith(prefix))
+    return {name.removeprefix(prefix): _array(name, archive.read(name + SUFFIX)) for name in wanted}
+
+
+def _array(name: str, data: np.ndarray) -> np.ndarray:
+    file = Window(data)
     try:
-        with zipfile.ZipFile(path) as archive:
-            entries = {info.filename.removesuffix(SUFFIX): info for info in archive.infolist()}
-            prefix = next((p for p in PREFIXES if any(name.startswith(p) for name in entries)), "")
-            wanted = {name: info for name, info in entries.items() if name.startswith(prefix)}
-            most, total = path.stat().st_size * MOST_UNPACKED, sum(info.file_size for info in wanted.values())
-            if total > most:
-                raise ValueError(f"refused: it unpacks to {total:,} bytes, more than {MOST_UNPACKED} times its size")
-            return {name.removeprefix(prefix): _array(archive, info) for name, info in sorted(wanted.items())}
-    except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, NotImplementedError) as error:
-        raise ValueError(f"{path}: not a whole checkpoint of flax ({error})") from error
-
-
-def _array(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> np.ndarray:
-    with archive.open(info) as file:
         shape, dtype, fortran = _header(file)
-        size = math.prod(shape) * dtype.itemsize
-        if dtype.hasobject or size != info.file_size - file.tell():
-            raise ValueError(f"{info.filename} claims {shape} of {dtype}, its entry has {info.file_size:,} bytes")
-        data = np.frombuffer(file.read(), dtype)
-    return data.reshape(shape[::-1]).T if fortran else data.reshape(shape)
+        numbers = data[file.tell() :]
+        if dtype.hasobject or math.prod(shape) * dtype.itemsize != numbers.size:
+            raise Problem(f"{name} claims {shape} of {dtype}, its entry has {data.size:,} bytes")
+        array = np.frombuffer(numbers.tobytes(), dtype)  # aligned, as the entry need not be
+        return array.reshape(shape[::-1]).T if fortran else array.reshape(shape)
+    except Problem:
+        raise
+    except Exception as error:  # damaged bytes can raise anything
+        raise Problem(f"{name} is no whole array ({error})") from error
 
 
-def _header(file: BinaryIO) -> tuple[tuple[int, ...], np.dtype, bool]:
+def _header(file: Window) -> tuple[tuple[int, ...], np.dtype, bool]:
     version = np.lib.format.read_magic(file)
     if version not in HEADERS:
-        raise ValueError(f"arrays of version {version} are not known")
+        raise Problem(f"arrays of version {version} are not known")
     shape, fortran, dtype = HEADERS[version](file)
     return shape, dtype, fortran

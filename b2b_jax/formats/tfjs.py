@@ -17,9 +17,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from b2b_jax.formats.bundles import Bundle, opened
+from b2b_jax.formats.opening import Problem
 
 MODEL = "model.json"
 LARGEST_MODEL = 64 << 20  # bytes of JSON; MAXIM-3S has 28 MB
+MOST_VALUES = 4_000_000  # in the JSON, of which each may take 100 bytes of memory
+LARGEST_SIDE, MOST_AXES = 1 << 31, 8  # of an array
 DTYPES = {"float32": "<f4", "int32": "<i4", "bool": "u1"}
 ROOT = "/Wrapper/backbone/"  # of a flax network in the names of the graph
 
@@ -74,34 +77,23 @@ class Layout(NamedTuple):
 Places = dict[str, tuple[Constant, Callable[[np.ndarray], np.ndarray]]]
 
 
-def is_model(path: Path) -> bool:
-    """Whether a path may be a graph model: a folder, a .json, or a gzipped file."""
-    if path.is_dir() or path.suffix == ".json":
-        return True
-    with path.open("rb") as file:
-        return file.read(3) == b"\x1f\x8b\x08"
-
-
 def read(path: Path) -> dict[str, np.ndarray]:
     """The parameters of a flax network in a graph model.
 
     Args:
-      path: its `model.json`, the folder of that, or the .tgz that `npm pack` leaves of a package that holds it.
+      path: its JSON, a folder with `model.json`, or the .tgz that `npm pack` leaves of a package that holds that.
 
     Returns:
       Paths such as `stage_0_input_conv_0/kernel` to arrays in flax's layouts, views of one buffer. Parameters that
       the exported outputs do not need are not in the file.
 
     Raises:
-      ValueError: it is something else, damaged, truncated, quantised, or not a network of flax.
+      Problem: it is something else, damaged, truncated, quantised, or not a network of flax.
       OSError: it cannot be opened.
     """
-    try:
-        with opened(path, MODEL) as bundle:
-            places, layout = _layout(bundle)
-            raw = _bytes(bundle, layout)
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
+    with opened(path, MODEL) as bundle:
+        places, layout = _layout(bundle)
+        raw = _bytes(bundle, layout)
     arrays = {}
     for name, (constant, to_flax) in sorted(places.items()):
         array = raw[constant.start : constant.stop].view(DTYPES[constant.dtype]).reshape(constant.shape)
@@ -116,23 +108,28 @@ def _layout(bundle: Bundle) -> tuple[Places, Layout]:
     """Where the parameters are; the graph itself, which takes as much memory as they do, is forgotten."""
     size = bundle.sizes.get(MODEL)
     if size is None:
-        raise ValueError(f"there is no {MODEL}, which TensorFlow.js keeps beside the weights")
+        raise Problem(f"there is no {MODEL}, which TensorFlow.js keeps beside the weights")
     if size > LARGEST_MODEL:
-        raise ValueError(f"{MODEL} has {size:,} bytes, more than the {LARGEST_MODEL:,} that any known network needs")
+        raise Problem(f"{MODEL} has {size:,} bytes, more than the {LARGEST_MODEL:,} that any known network needs")
     try:
-        content = json.loads(bundle.read(MODEL), object_hook=_slim)
+        content = json.loads(_text(bundle), object_hook=_slim)
         groups = content["weightsManifest"]
         constants = list(_constants([weight for group in groups for weight in group["weights"]]))
         shards = [path for group in groups for path in group["paths"]]
         nodes = [node for node in content["modelTopology"]["node"] if isinstance(node, Node)]
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        reason = f"{type(error).__name__}: {error}" if not isinstance(error, _Problem) else str(error)
-        raise ValueError(f"{MODEL} is damaged, or no graph model of TensorFlow.js ({reason})") from error
+        reason = f"{type(error).__name__}: {error}" if not isinstance(error, Problem) else str(error)
+        raise Problem(f"{MODEL} is damaged, or no graph model of TensorFlow.js ({reason})") from error
+    if not all(isinstance(name, str) for name in shards):
+        raise Problem(f"{MODEL} names a shard by something other than text")
     return _parameters(nodes, constants), Layout(shards, constants[-1].stop if constants else 0)
 
 
-class _Problem(ValueError):
-    """A fault whose message stands for itself."""
+def _text(bundle: Bundle) -> bytearray:
+    text = bundle.read(MODEL)
+    if sum(map(text.count, (b",", b"[", b"{"))) > MOST_VALUES:
+        raise Problem(f"it holds more than {MOST_VALUES:,} values")
+    return text
 
 
 def _slim(entry: dict[str, Any]) -> Any:
@@ -149,9 +146,9 @@ def _constants(weights: list[dict[str, Any]]) -> Iterator[Constant]:
     for weight in weights:
         dtype, shape = weight["dtype"], tuple(weight["shape"])
         if dtype not in DTYPES or "quantization" in weight:
-            raise _Problem(f"{weight['name']} is quantised or {dtype}, wanted {' or '.join(DTYPES)} as they were")
-        if not all(isinstance(n, int) and n >= 0 for n in shape):
-            raise _Problem(f"{weight['name']} has the shape {shape}")
+            raise Problem(f"{weight['name']} is quantised or {dtype}, wanted {' or '.join(DTYPES)} as they were")
+        if len(shape) > MOST_AXES or not all(type(n) is int and 0 <= n <= LARGEST_SIDE for n in shape):
+            raise Problem(f"{weight['name']} has the shape {weight['shape']}")
         stop = start + math.prod(shape) * np.dtype(DTYPES[dtype]).itemsize
         yield Constant(str(weight["name"]), dtype, shape, start, stop)
         start = stop
@@ -166,11 +163,11 @@ def _parameters(nodes: list[Node], all_constants: list[Constant]) -> Places:
             if name in constants:
                 path, to_flax = _path(node, slot, name)
                 if path in found or name in used:
-                    raise ValueError(f"the constant {name} is the second of {path}, wanted one for each parameter")
+                    raise Problem(f"the constant {name} is the second of {path}, wanted one for each parameter")
                 found[path] = constants[name], to_flax
                 used.add(name)
     if not found or len(used) != len(constants):
-        raise ValueError(f"{len(found)} of its {len(constants)} constants are parameters of a flax network, wanted all")
+        raise Problem(f"{len(found)} of its {len(constants)} constants are parameters of a flax network, wanted all")
     return found
 
 
@@ -179,7 +176,7 @@ def _path(node: Node, slot: int, constant: str) -> tuple[str, Callable[[np.ndarr
     inside = node.name.partition(ROOT)[2]
     match = use and slot == 1 and re.fullmatch(f"(.+?){use.scopes}", inside)
     if not match:
-        raise ValueError(
+        raise Problem(
             f"not a network of flax as jax2tf exports it: the constant {constant} is input {slot} of {node.op} "
             f"{node.name}"
         )
@@ -193,12 +190,12 @@ def _bytes(bundle: Bundle, layout: Layout) -> np.ndarray:
     """All shards in a row, (bytes,); their sizes are compared with the manifest before anything is allocated."""
     missing = [name for name in layout.shards if name not in bundle.sizes or PurePosixPath(name).name != name]
     if missing:
-        raise ValueError(f"{len(missing)} of its {len(layout.shards)} shards are missing ({', '.join(missing[:3])})")
+        raise Problem(f"{len(missing)} of its {len(layout.shards)} shards are missing ({', '.join(missing[:3])})")
     if len(set(layout.shards)) != len(layout.shards):
-        raise ValueError(f"{MODEL} names a shard twice")
+        raise Problem(f"{MODEL} names a shard twice")
     sizes = [bundle.sizes[name] for name in layout.shards]
     if sum(sizes) != layout.size:
-        raise ValueError(f"truncated or damaged: its shards have {sum(sizes):,} bytes, wanted {layout.size:,}")
+        raise Problem(f"truncated or damaged: its shards have {sum(sizes):,} bytes, wanted {layout.size:,}")
     raw = np.empty(layout.size, np.uint8)
     starts = np.cumsum([0, *sizes]).tolist()
     windows = zip(layout.shards, starts, starts[1:], strict=False)

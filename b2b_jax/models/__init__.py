@@ -39,18 +39,39 @@ MODELS = {
     "unet": UNet,
     "vgg": VGG,
 }
+# Kinds of hyper-parameters, and what to call them; Python counts bool among int.
+KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
+LARGEST = 1 << 16  # of any hyper-parameter; channels and crops stay far below
 
 
 def create(name: str, **hyper: Any) -> nn.Module:
     """The network `name` of MODELS with its hyper-parameters; lists (as they come from JSON) become tuples.
 
-    ValueError: the name or a hyper-parameter is unknown; the message tells the known ones and the nearest.
+    ValueError: the name or a hyper-parameter is unknown, and the message tells the known ones and the nearest; or its
+    value is of another kind than the default, negative or huge.
     """
     _check(name, MODELS, "model")
-    known = [field.name for field in dataclasses.fields(MODELS[name]) if field.name not in ("parent", "name")]
-    for key in hyper:
+    known = {f.name: f.default for f in dataclasses.fields(MODELS[name]) if f.name not in ("parent", "name")}
+    for key, value in hyper.items():
         _check(key, known, f"hyper-parameter of {name}")
+        _check_value(f"{name}'s {key}", value, known[key])
     return MODELS[name](**{k: tuple(v) if isinstance(v, list) else v for k, v in hyper.items()})
+
+
+def _check_value(key: str, value: Any, default: Any) -> None:
+    """ValueError for a value that no network has: of another type, or a number that would never end."""
+    if isinstance(default, tuple):
+        if not isinstance(value, list | tuple) or len(value) > LARGEST:
+            raise ValueError(f"{key} is {value!r:.60}, wanted a list")
+        for element in value:
+            _check_value(f"an element of {key}", element, default[0])
+        return
+    kind = next((kind for kind in KINDS if isinstance(default, kind)), object)  # object: a dtype
+    fits = isinstance(value, (int, float) if kind is float else kind) and (isinstance(value, bool) == (kind is bool))
+    if kind is not object and not fits:
+        raise ValueError(f"{key} is {value!r:.60}, wanted {KINDS[kind]}")
+    if kind in (int, float) and not 0 <= value <= LARGEST:
+        raise ValueError(f"{key} is {value!r:.60}, wanted a number from 0 to {LARGEST}")
 
 
 def _check(name: str, known: Iterable[str], what: str) -> None:

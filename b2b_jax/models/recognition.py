@@ -10,6 +10,12 @@ import numpy as np
 from b2b_jax.models import maxim
 
 State = Mapping[str, np.ndarray]  # tensor names to arrays
+MOST_TENSORS = 10_000  # the largest published network has 1,500
+MOST_LEVELS = 16  # that halve the sides of an image
+
+
+class Unknown(ValueError):
+    """No network of ours has such tensors, not even nearly."""
 
 
 def identify(state: State, only: str | None = None) -> tuple[str, dict[str, Any]]:
@@ -23,15 +29,26 @@ def identify(state: State, only: str | None = None) -> tuple[str, dict[str, Any]
       The network's name and hyper-parameters, as `models.create` takes them.
 
     Raises:
-      ValueError: no known network has such tensors, or `only` is not known.
+      Unknown: no known network has such tensors.
+      ValueError: they are nearly those of a network, or `only` is not known.
     """
     if only is not None and only not in NETWORKS:
         raise ValueError(f"unknown network {only!r}: known are {', '.join(NETWORKS)}")
+    if len(state) > MOST_TENSORS:
+        raise ValueError(f"it has {len(state):,} tensors, more than the {MOST_TENSORS:,} that any known network needs")
     for name in (only,) if only else NETWORKS:
-        if (hyper := NETWORKS[name](state)) is not None:
+        if (hyper := _recognised(name, state)) is not None:
             return name, hyper
     wanted = only or f"one of {', '.join(NETWORKS)}"
-    raise ValueError(f"not the tensors of {wanted}: they begin with {', '.join(list(state)[:4])}")
+    raise Unknown(f"not the tensors of {wanted}: they begin with {', '.join(list(state)[:4])}")
+
+
+def _recognised(name: str, state: State) -> dict[str, Any] | None:
+    try:
+        return NETWORKS[name](state)
+    except (LookupError, TypeError, ArithmeticError) as error:
+        # What tells a network is there, and what every such network has is not, or has another shape.
+        raise ValueError(f"not the tensors of a whole {name} ({type(error).__name__}: {error})") from error
 
 
 def _count(state: State, prefix: str) -> int:
@@ -62,7 +79,7 @@ def _nafnet(state: State) -> dict[str, Any] | None:
     width, channels, _, _ = _shape(state, "intro.weight")
     unshuffle = round((channels / 3) ** 0.5)
     _refuse(**{f"img_channel (here {channels})": channels != 3 * unshuffle**2})
-    levels = range(_count(state, "downs."))
+    levels = range(min(_count(state, "downs."), MOST_LEVELS))
     return {
         "width": width,
         "encoders": [_count(state, f"encoders.{i}.") for i in levels],

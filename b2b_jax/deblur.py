@@ -35,28 +35,23 @@ import argparse
 import contextlib
 import signal
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple, NoReturn
+from typing import NoReturn
 
 import jax
 import numpy as np
-from clu.parameter_overview import count_parameters
 from tqdm import tqdm
 
-from b2b_jax import networks
-from b2b_jax.compilation import enable_compilation_cache
+from b2b_jax import system
 from b2b_jax.errors import UserError
-from b2b_jax.files import read_json
 from b2b_jax.images import ImageError
 from b2b_jax.inference import background, jobs, panels, photos, tiles, video
-from b2b_jax.inference.chain import Chain
 from b2b_jax.inference.jobs import RESTORED, SIDE_BY_SIDE, TRANSLATED, Job, Jobs
 from b2b_jax.inference.photos import Photo
 from b2b_jax.inference.tiles import Restorer
 from b2b_jax.inference.video_writer import VideoError
-from b2b_jax.models.kernel_wizard import KernelWizard
-from b2b_jax.networks import Network
+from b2b_jax.system import METHODS, Choice, Deblurrer
 
 STOPPED = "Stopped; nothing is half-written, and the same command goes on from here."
 
@@ -114,7 +109,6 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     return args
 
 
-METHODS = ("adapted", "blur2blur", "deblurrer")
 METHOD_HELP = (
     "which of a run's systems: its deblurrer adapted to the camera, its translator before its deblurrer, or its "
     "deblurrer alone (default: what its evaluation found best; without one the adapted deblurrer if there is one)"
@@ -154,27 +148,12 @@ def terminable() -> Iterator[None]:
 # --------------------------------------------------------------------------------------------------------- the networks
 
 
-class Choice(NamedTuple):
-    """The networks of a call."""
-
-    translator: Path | None
-    deblurrer: Path
-    train_size: int | None  # of the deblurrer's local means; 0: global means, None: as its file says
-
-
 def load_restorer(choice: Choice, args: argparse.Namespace) -> Restorer:
     """The networks of the call, ready to run; UserError when they are missing or do not turn photos into photos."""
-    dtype = networks.compute_dtype("auto")
-    translator = load(choice.translator, dtype) if choice.translator else None
-    deblurrer = load(choice.deblurrer, dtype)
-    size = getattr(deblurrer.module, "train_size", 0) if choice.train_size is None else choice.train_size
-    deblurrer = networks.with_local_means(deblurrer, size > 0, size)
-    chain = [network for network in (translator, deblurrer) if network]
-    enable_compilation_cache()
-    restorer = Restorer(Chain(chain, keep=2 if args.keep_translated else 1), args.tile, args.overlap)
-    names = " → ".join(f"{type(n.module).__name__} ({count_parameters(n.variables):,} parameters)" for n in chain)
-    print(f"{names}, {dtype.name} on {jax.devices()[0].device_kind}")
-    return restorer
+    chain = system.open_networks(choice)
+    deblurrer = Deblurrer(chain, args.tile, args.overlap, keep=2 if args.keep_translated else 1)
+    print(deblurrer)
+    return deblurrer.restorer
 
 
 def choose(args: argparse.Namespace) -> Choice:
@@ -184,7 +163,7 @@ def choose(args: argparse.Namespace) -> Choice:
         raise UserError("--method chooses among the systems of a run: give its folder as --model")
     both = args.keep_translated or args.translator or args.deblurrer  # what only a system of two networks has
     method = args.method or ("blur2blur" if both else "")
-    model = from_run(args.model, method) if is_run else Choice(None, args.model, None)
+    model = system.from_run(args.model, method) if is_run else Choice(None, args.model, None)
     size = args.train_size
     if size is None and not args.deblurrer:
         size = model.train_size
@@ -195,44 +174,6 @@ def choose(args: argparse.Namespace) -> Choice:
     if args.keep_translated and translator is None:
         raise UserError("--keep-translated needs a translator: give --translator FILE or a run's folder as --model")
     return Choice(translator, deblurrer, size)
-
-
-def from_run(folder: Path, method: str = "") -> Choice:
-    """The networks of a run's system, "" for the best; UserError when the folder is no run's or lacks a network."""
-    config = read_json(folder / "config.json")
-    if not config:
-        raise UserError(f"{folder} is no run's folder: it holds no config.json")
-    paths = {stage: weights_path(folder, config, stage) for stage in ("translator", "deblurrer", "adaptation")}
-    method = method or best_method(folder, paths)
-    if method == "adapted" and not paths["adaptation"].is_file():
-        raise UserError(f"{folder} has no adapted deblurrer; its other systems are {', '.join(METHODS[1:])}")
-    network = config["deblurrer"]["network"]
-    return Choice(
-        translator=paths["translator"] if method == "blur2blur" else None,
-        deblurrer=paths["adaptation" if method == "adapted" else "deblurrer"],
-        train_size=network.get("train_size", 0) if network.get("local") else 0,
-    )
-
-
-def weights_path(folder: Path, config: Mapping, stage: str) -> Path:
-    """The weights of a run's stage: those that it was given, else those that it trained."""
-    given = config.get(stage, {}).get("weights", "")  # a run of an older version may lack the stage
-    return Path(given) if given else folder / stage / networks.WEIGHTS
-
-
-def best_method(folder: Path, paths: Mapping[str, Path]) -> str:
-    """What the run's evaluation found best; without one, the adapted deblurrer if there is one, else Blur2Blur."""
-    measured = (read_json(folder / "results.json") or {}).get("method")
-    return measured or ("adapted" if paths["adaptation"].is_file() else "blur2blur")
-
-
-def load(path: Path, dtype: np.dtype) -> Network:
-    """Reads a network that turns images into images; UserError for any other."""
-    network = networks.load(path, dtype)
-    # Those have a stride; so has the KernelWizard, which blurs. Tracing one to see would take as long as loading it.
-    if not hasattr(network.module, "stride") or isinstance(network.module, KernelWizard):
-        raise UserError(f"{path} holds a {type(network.module).__name__}, which does not turn photos into photos")
-    return network
 
 
 # ------------------------------------------------------------------------------------------------------------ the files

@@ -30,7 +30,8 @@ FLOORS = [
     {"stages"},
     {"evaluation"},
     {"commandline", "record"},
-    {"convert", "deblur", "main", "prepare", "sweep", "synthesize", "tables"},
+    {"system"},
+    {"cli", "convert", "deblur", "main", "prepare", "sweep", "synthesize", "tables"},
 ]
 FLOOR = {name: number for number, names in enumerate(FLOORS) for name in names}
 
@@ -88,6 +89,8 @@ def test_a_data_worker_starts_no_accelerator(path):
 @each(PACKAGE)
 def test_imports_run_one_way(path):
     source = own_room(path)
+    if source == "b2b_jax":
+        return  # the package's face, which shows what lies within
     for target in sorted({room(name) for name in imports(path) if name.split(".")[0] == "b2b_jax"}):
         leaves = FLOOR[source] == FLOOR[target] == 0
         assert leaves or source == target or FLOOR[target] < FLOOR[source], f"{source} imports {target}"

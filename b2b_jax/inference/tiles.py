@@ -120,7 +120,8 @@ class Restorer:
             yield from (self.photo(frame, plan) for frame in frames)
 
     def _run(self, batch: np.ndarray) -> jax.Array:
-        return self._chain(images.to_float(batch))
+        floats = np.issubdtype(batch.dtype, np.floating)
+        return self._chain(batch.astype(np.float32) if floats else images.to_float(batch))
 
     def _cut(self, h: int, w: int, tile: int) -> Plan:
         rows, columns = (cut(length, tile, self._overlap, self._chain.stride) for length in (h, w))
@@ -163,7 +164,12 @@ def memory_budget() -> int:
 
 
 def _levels(x: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    """Restored colours in the dtype of the photo: rounded levels of an integer's range, or floats in [0, 1]."""
     try:
+        if np.issubdtype(dtype, np.floating):
+            if not np.isfinite(x).all():
+                raise ValueError("not all numbers are finite")
+            return np.clip(x, 0, 1).astype(dtype)
         return images.to_levels(x, dtype)
     except ValueError as error:
         raise UserError(f"the networks' output is broken: {error}; are these the right weights?") from error

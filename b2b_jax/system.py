@@ -1,0 +1,158 @@
+"""A deblurrer ready to use: the networks of a run's folder, or of one file, from photos to sharp photos.
+
+import b2b_jax
+deblurrer = b2b_jax.load("runs/mine")
+sharp = deblurrer(photo)  # (h, w, 3) or (n, h, w, 3), uint8, uint16 or float in [0, 1]
+"""
+
+from collections.abc import Mapping, Sequence
+from os import PathLike
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import numpy as np
+from clu.parameter_overview import count_parameters
+
+from b2b_jax import networks
+from b2b_jax.compilation import enable_compilation_cache
+from b2b_jax.errors import UserError
+from b2b_jax.files import read_json
+from b2b_jax.inference import tiles
+from b2b_jax.inference.chain import Chain
+from b2b_jax.inference.tiles import Restorer
+from b2b_jax.models.kernel_wizard import KernelWizard
+from b2b_jax.networks import Network
+
+METHODS = ("adapted", "blur2blur", "deblurrer")
+
+
+def load(
+    path: str | PathLike, method: str = "", tile: int = 0, overlap: int = tiles.OVERLAP, dtype: str = "auto"
+) -> "Deblurrer":
+    """The deblurrer in a run's folder or in one converted file.
+
+    Args:
+        path: a folder of `b2b_jax.main`, or a .safetensors of `b2b_jax.convert`.
+        method: which system of a run: its deblurrer adapted to the camera ("adapted"), its translator before its
+            deblurrer ("blur2blur"), or its deblurrer alone ("deblurrer"); "" for what its evaluation found best.
+        tile: largest side in pixels of the tiles that a photo is cut into; 0 runs it whole where memory allows.
+        overlap: pixels that neighbouring tiles share.
+        dtype: what the networks compute in: "float32", "bfloat16", or "auto" (float32 on a CPU only).
+
+    Raises:
+        UserError: there is nothing at `path`, it holds no such network, or the tile is too small; one line.
+    """
+    path = Path(path)
+    if path.is_dir():
+        choice = from_run(path, method)
+    elif method:
+        raise UserError(f"method {method!r} chooses among the systems of a run, and {path} is no run's folder")
+    else:
+        choice = Choice(None, path, None)
+    return Deblurrer(open_networks(choice, dtype), tile, overlap)
+
+
+class Deblurrer:
+    """Photos in, sharp photos out; programs are compiled once for each size.
+
+    `chain` is the networks in the order in which they run. With `keep` above 1 the outputs of the last `keep` networks
+    come side by side, as 3 channels each.
+    """
+
+    def __init__(self, chain: Sequence[Network], tile: int = 0, overlap: int = tiles.OVERLAP, keep: int = 1):
+        enable_compilation_cache()
+        self.chain = tuple(chain)
+        self.restorer = Restorer(Chain(chain, keep), tile, overlap)
+
+    def __call__(self, photos: np.ndarray) -> np.ndarray:
+        """Sharp photos of the same shape and dtype.
+
+        Args:
+            photos: one photo (h, w, 3) or several of one size (n, h, w, 3): uint8, uint16, or floats in [0, 1].
+
+        Raises:
+            ValueError: the shape is another, or floats lie outside [0, 1] or are not finite.
+            TypeError: the dtype is another.
+        """
+        photos = np.asarray(photos)
+        _check(photos)
+        if not photos.size:
+            return photos.copy()
+        if photos.ndim == 3:
+            return self.restorer.photo(photos, self.restorer.plan(*photos.shape[:2]))
+        return np.stack(list(self.restorer.frames(photos)))
+
+    def __repr__(self) -> str:
+        names = (f"{type(n.module).__name__} ({count_parameters(n.variables):,} parameters)" for n in self.chain)
+        device, dtype = jax.devices()[0].device_kind, np.dtype(self.chain[0].module.dtype).name
+        return f"{' → '.join(names)}, {dtype} on {device}"
+
+
+def _check(photos: np.ndarray) -> None:
+    if photos.ndim not in (3, 4) or photos.shape[-1] != 3 or 0 in photos.shape[-3:]:
+        raise ValueError(f"photos have shape {photos.shape}; wanted (h, w, 3) or (n, h, w, 3)")
+    floats = np.issubdtype(photos.dtype, np.floating)
+    if photos.dtype not in (np.uint8, np.uint16) and not floats:
+        raise TypeError(f"photos are {photos.dtype}; wanted uint8, uint16, or floats in [0, 1]")
+    if floats and photos.size and not (np.min(photos) >= 0 and np.max(photos) <= 1):  # false for NaN, too
+        raise ValueError(f"floats must lie in [0, 1]; these go from {np.min(photos):.4g} to {np.max(photos):.4g}")
+
+
+# ---- which networks ----
+
+
+class Choice(NamedTuple):
+    """The files of a system."""
+
+    translator: Path | None
+    deblurrer: Path
+    train_size: int | None  # of the deblurrer's local means; 0: global means, None: as its file says
+
+
+def from_run(folder: Path, method: str = "") -> Choice:
+    """The networks of a run's system, "" for the best; UserError when the folder is no run's or lacks a network."""
+    config = read_json(folder / "config.json")
+    if not config:
+        raise UserError(f"{folder} is no run's folder: it holds no config.json")
+    if method and method not in METHODS:
+        raise UserError(f"method {method!r} is unknown; a run's systems are {', '.join(METHODS)}")
+    paths = {stage: weights_path(folder, config, stage) for stage in ("translator", "deblurrer", "adaptation")}
+    method = method or best_method(folder, paths)
+    if method == "adapted" and not paths["adaptation"].is_file():
+        raise UserError(f"{folder} has no adapted deblurrer; its other systems are {', '.join(METHODS[1:])}")
+    network = config["deblurrer"]["network"]
+    return Choice(
+        translator=paths["translator"] if method == "blur2blur" else None,
+        deblurrer=paths["adaptation" if method == "adapted" else "deblurrer"],
+        train_size=network.get("train_size", 0) if network.get("local") else 0,
+    )
+
+
+def weights_path(folder: Path, config: Mapping, stage: str) -> Path:
+    """The weights of a run's stage: those that it was given, else those that it trained."""
+    given = config.get(stage, {}).get("weights", "")  # a run of an older version may lack the stage
+    return Path(given) if given else folder / stage / networks.WEIGHTS
+
+
+def best_method(folder: Path, paths: Mapping[str, Path]) -> str:
+    """What the run's evaluation found best; without one, the adapted deblurrer if there is one, else Blur2Blur."""
+    measured = (read_json(folder / "results.json") or {}).get("method")
+    return measured or ("adapted" if paths["adaptation"].is_file() else "blur2blur")
+
+
+def open_networks(choice: Choice, dtype: str = "auto") -> list[Network]:
+    """The networks of a choice in their order; UserError when they are missing or do not turn photos into photos."""
+    deblurrer = open_network(choice.deblurrer, dtype)
+    size = getattr(deblurrer.module, "train_size", 0) if choice.train_size is None else choice.train_size
+    deblurrer = networks.with_local_means(deblurrer, size > 0, size)
+    return [*([open_network(choice.translator, dtype)] if choice.translator else []), deblurrer]
+
+
+def open_network(path: Path, dtype: str = "auto") -> Network:
+    """Reads a network that turns images into images; UserError for any other."""
+    network = networks.load(path, networks.compute_dtype(dtype))
+    # Those have a stride; so has the KernelWizard, which blurs. Tracing one to see would take as long as loading it.
+    if not hasattr(network.module, "stride") or isinstance(network.module, KernelWizard):
+        raise UserError(f"{path} holds a {type(network.module).__name__}, which does not turn photos into photos")
+    return network

@@ -1,0 +1,87 @@
+"""The Python face: a run's folder or a file, photos of any kind in, sharp photos of the same kind out."""
+
+import inspect
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from helpers import jit
+from helpers.networks import images, random_variables
+
+import b2b_jax
+from b2b_jax import models, system, weights
+from b2b_jax.networks import apply
+
+HYPER = {"width": 4, "encoders": [1], "middle": 1, "decoders": [1]}
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory):
+    path = tmp_path_factory.mktemp("weights") / "nafnet.safetensors"
+    variables = random_variables(models.create("nafnet", **HYPER), images(1, 32, 32, 3))
+    weights.save(path, "nafnet", HYPER, variables)
+    return path
+
+
+@pytest.fixture(scope="module")
+def deblurrer(file):
+    return b2b_jax.load(file)
+
+
+PHOTO = np.linspace(0, 1, 21 * 30 * 3, dtype=np.float32).reshape(21, 30, 3)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32", "float64", "float16"])
+def test_a_photo_of_every_dtype_keeps_its_dtype_and_its_values(deblurrer, file, dtype):
+    top = np.iinfo(dtype).max if dtype.startswith("uint") else 1
+    photo = (PHOTO * top).astype(dtype)
+    sharp = deblurrer(photo)
+    assert sharp.shape == photo.shape and sharp.dtype == photo.dtype
+    module, variables = weights.load(file)
+    given = (photo / np.float64(top)).astype(np.float32)
+    wanted = jit(lambda x: apply(module.clone(local=True, train_size=256), variables, x))(given[None])[0]
+    np.testing.assert_allclose(sharp / np.float64(top), wanted, atol=max(0.51 / top if top > 1 else 0, 2e-3))
+
+
+def test_several_photos_are_restored_as_each_alone(deblurrer):
+    photos = np.stack([PHOTO, PHOTO[::-1]])
+    np.testing.assert_allclose(deblurrer(photos)[1], deblurrer(photos[1]), atol=1e-5)
+    assert deblurrer(photos[:0]).shape == (0, 21, 30, 3)
+
+
+@pytest.mark.parametrize(
+    "photos, error, message",
+    [
+        (np.zeros((5, 5)), ValueError, r"shape \(5, 5\); wanted"),
+        (np.zeros((5, 5, 4)), ValueError, "wanted"),
+        (np.zeros((0, 5, 3)), ValueError, "wanted"),
+        (np.zeros((5, 5, 3), np.int32), TypeError, "int32"),
+        (np.full((5, 5, 3), 255.0), ValueError, r"\[0, 1\]; these go from 255"),
+        (np.full((5, 5, 3), np.nan), ValueError, r"\[0, 1\]"),
+    ],
+)
+def test_what_is_no_photo_is_refused(deblurrer, photos, error, message):
+    with pytest.raises(error, match=message):
+        deblurrer(photos)
+
+
+def test_what_holds_no_deblurrer_is_told_in_one_line(file, tmp_path):
+    wrong = {
+        "no run's folder": (tmp_path, {}),
+        "No weights at": (tmp_path / "no.safetensors", {}),
+        "is no run's folder": (file, {"method": "adapted"}),
+        "cannot overlap": (file, {"tile": 8}),
+    }
+    for message, (path, options) in wrong.items():
+        with pytest.raises(b2b_jax.UserError, match=message) as caught:
+            b2b_jax.load(path, **options)
+        assert "\n" not in str(caught.value)
+
+
+def test_importing_the_package_starts_nothing():
+    code = "import sys, b2b_jax; print(sorted(m for m in ('jax', 'flax', 'av', 'orbax') if m in sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+    assert set(b2b_jax.__all__) <= set(dir(b2b_jax))
+    assert inspect.signature(system.load).parameters.keys() >= {"path", "method", "tile", "overlap", "dtype"}

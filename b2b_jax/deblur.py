@@ -238,9 +238,8 @@ def write_photo(job: Job, photo: Photo, restored: np.ndarray, bad: dict[Path, st
         notes = [photo.note]
         for path, channels in slices(job, restored.shape[-1]).items():
             written, note = panels.photo(photo, restored[..., channels], path.suffix)
-            photos.write(path, written)
-            notes.append(note)
-        tell(job, "; ".join(filter(None, notes)))
+            notes += [note, photos.write(path, written)]
+        tell(job, "; ".join(filter(None, dict.fromkeys(notes))))
 
 
 def deblur_video(job: Job, restorer: Restorer) -> str:

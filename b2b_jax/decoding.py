@@ -1,16 +1,82 @@
-"""The quick way to the pixels of most photos: PNG and JPEG files of 8-bit RGB, without Pillow's copies.
+"""The one decoder of a photo's kind, and the quick way to the pixels of most: 8-bit RGB in PNG and JPEG files.
 
-libspng and libjpeg-turbo by imagecodecs: the same pixels in half the time (PNG) or a third (JPEG). Pillow keeps four
-bytes a pixel, which it then copies twice more.
+Pillow is told which format it has before it, so that nothing else ever sees the file. The quick way is libspng and
+libjpeg-turbo by imagecodecs: the same pixels in half the time (PNG) or a third (JPEG). Pillow keeps four bytes a pixel,
+which it then copies twice more.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import BinaryIO
 
 import imagecodecs
 import numpy as np
-from PIL import ExifTags, Image
+from PIL import ExifTags, Image, TiffImagePlugin
+
+from b2b_jax import kinds
+from b2b_jax.kinds import Kind
+
+
+class RefusedError(ValueError):
+    """A file that no decoder gets to see; the message goes on from the file's path and a colon."""
+
+
+def _raw(file: BinaryIO) -> Image.Image:
+    from b2b_jax import raws  # imports rawpy, an optional package
+
+    return raws.RawPhoto(file)  # unknown to Pillow, which would try it on everybody's files
+
+
+def _heif(file: BinaryIO) -> Image.Image:
+    import pillow_heif
+
+    pillow_heif.register_heif_opener()
+    return Image.open(file, formats=("HEIF",))
+
+
+def _jxl(file: BinaryIO) -> Image.Image:
+    import pillow_jxl  # noqa: F401  # makes itself known to Pillow
+
+    return Image.open(file, formats=("JXL",))
+
+
+OPTIONAL: dict[str, tuple[str, Callable[[BinaryIO], Image.Image]]] = {
+    kinds.RAW: ("raw", _raw),
+    "HEIF": ("heif", _heif),
+    "JXL": ("jxl", _jxl),
+}
+"""Formats that come with an extra of this package: its name, and what opens a file of the format."""
+
+# Varieties of grey TIFF files that Pillow could read and does not look for: white is 0, 12 bits of either byte order.
+TiffImagePlugin.OPEN_INFO |= {
+    (b"MM", 0, (1,), 1, (16,), ()): ("I;16B", "I;16B"),
+    (b"II", 0, (1,), 1, (12,), ()): ("I;16", "I;12"),
+    (b"MM", 0, (1,), 1, (12,), ()): ("I;16", "I;12"),
+    (b"MM", 1, (1,), 1, (12,), ()): ("I;16", "I;12"),
+}
+
+
+def open_image(file: BinaryIO, kind: Kind) -> Image.Image:
+    """The photo as Pillow opens it, by the decoder of its kind alone. RefusedError: no photo, or no decoder for it."""
+    if not kind.is_photo:
+        raise RefusedError(
+            f"not an image, but {kind.name}" if kind.name else "not an image, or broken from its start on"
+        )
+    try:
+        if kind.decoder in OPTIONAL:
+            return OPTIONAL[kind.decoder][1](file)
+        Image.init()
+        if kind.decoder in Image.OPEN:
+            return Image.open(file, formats=(kind.decoder,))
+    except ImportError:
+        how = f"pip install 'b2b_jax[{OPTIONAL[kind.decoder][0]}]' to read it, or save it as TIFF or PNG"
+        raise RefusedError(f"a {kind.name} photo; {how}") from None
+    except (Image.UnidentifiedImageError, SyntaxError):
+        raise RefusedError(f"not an image that can be read: {kind.name}, but broken or of a rare variety") from None
+    raise RefusedError(f"a {kind.name} photo, which this Pillow cannot read; get a newer Pillow, or save it as PNG")
+
 
 DECODERS = {"PNG": imagecodecs.spng_decode, "JPEG": imagecodecs.jpeg8_decode}  # spng: libpng prints warnings
+UPRIGHT = ("HEIF", "JXL", kinds.RAW)  # formats whose EXIF orientation says nothing: decoders turn them
 # What a PNG's chunk begins with, before its pixels or behind them, that may tell its orientation.
 KEYWORDS = (b"exif\0", b"Raw profile type exif\0", b"xmp\0", b"XML:com.adobe.xmp\0")
 ORIENTING = (b"eXIf", *(text + keyword for text in (b"tEXt", b"zTXt", b"iTXt") for keyword in KEYWORDS))
@@ -38,7 +104,12 @@ def plain(image: Image.Image) -> np.ndarray | None:
 
 
 def orientation(image: Image.Image) -> int:
-    """The EXIF tag as it stands in the file's header, 1 to 8; 1 without one."""
+    """The EXIF tag as it stands in the file's header, 1 to 8; 1 without one.
+
+    HEIC and JPEG XL have a place of their own for it (ISO/IEC 23008-12, 18181-2), which decoders obey, as LibRaw does.
+    """
+    if image.format in UPRIGHT:
+        return 1
     # A PNG's own getexif decodes it all to look for a chunk behind the pixels: 40 ms of a 720p frame.
     return Image.Image.getexif(image).get(ExifTags.Base.Orientation, 1)
 

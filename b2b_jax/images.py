@@ -10,28 +10,41 @@ import os
 import stat
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps
+from PIL import TiffImagePlugin as TiffTags
 
-from b2b_jax import decoding, files, folders
+from b2b_jax import decoding, files, folders, kinds
+from b2b_jax.budget import BYTES_PER_PIXEL, READERS
 from b2b_jax.errors import shown
+from b2b_jax.kinds import Kind
 
-EXTENSIONS = frozenset(
+RAW_EXTENSIONS = frozenset(
+    {".dng", ".nef", ".nrw", ".cr2", ".cr3", ".crw", ".arw", ".sr2", ".srf", ".raf", ".rw2", ".orf", ".pef", ".srw"}
+    | {".3fr", ".fff", ".iiq", ".erf", ".kdc", ".dcr", ".mrw", ".x3f", ".rwl", ".mos", ".mef"}
+)
+"""Suffixes of cameras' raw photos: a TIFF file of such a name is a raw photo even if its tags do not say so."""
+
+EXTENSIONS = RAW_EXTENSIONS | frozenset(
     {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".ppm", ".pgm", ".jp2", ".avif", ".mpo"}
+    | {".jpe", ".jfif", ".j2k", ".heic", ".heif", ".hif", ".jxl", ".qoi"}
 )
 """Suffixes, in lower case, of the files that `find` takes for photos."""
 
 VIDEO_EXTENSIONS = frozenset(
     {".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".mts", ".m2ts", ".wmv", ".flv", ".3gp"}
-    | {".ogv", ".vob", ".mxf", ".asf", ".y4m"}
+    | {".ogv", ".vob", ".mxf", ".asf", ".y4m", ".m2t", ".m2v", ".mod", ".tod", ".3g2", ".qt", ".dv", ".divx", ".f4v"}
 )
 """Suffixes, in lower case, of the files in a folder that are taken for videos."""
 
 MAX_PIXELS = 1 << 29
 """Largest photo that `read` decodes: 537 million pixels, 1.6 GB as RGB."""
+
+NEW_SUBFILE_TYPE = 254  # a TIFF's tag; its lowest bit: a reduced copy of another picture in the file
+PIXELS_AT_ONCE = 1 << 20  # pixels of float that are turned into levels at once
 
 # Pillow alone warns above 89 million pixels and refuses above 179 million, less than a stitched panorama has;
 # `read` compares the size in the header with MAX_PIXELS before anything is decoded.
@@ -66,7 +79,7 @@ def read(path: str | os.PathLike) -> np.ndarray:
     Colour profiles are ignored.
 
     Args:
-      path: file of any kind that Pillow reads, of at most MAX_PIXELS pixels.
+      path: photo of any kind in `kinds`, of at most MAX_PIXELS pixels; raw, HEIC and JPEG XL ask for an extra.
 
     Returns:
       uint8 (h, w, 3), RGB.
@@ -99,30 +112,51 @@ def opened(path: str | os.PathLike, content: io.BytesIO | None = None) -> Iterat
     """
     path = Path(path)
     try:
-        if content is None:
-            _check_file(path)
-        with Image.open(content or path) as image:
+        with content or open_file(path) as file, decoding.open_image(file, _kind(path, file)) as image:
             _check_size(path, image)
-            yield image
+            with READERS.take(image.width * image.height * BYTES_PER_PIXEL):
+                _turn_to_whole_page(image)
+                yield image
     except (ImageError, MemoryError):
         raise
-    except Image.UnidentifiedImageError:
-        raise ImageError(f"{path}: not an image, or broken from its first bytes on") from None
+    except decoding.RefusedError as error:
+        raise ImageError(f"{path}: {error}") from None
     # Decoders meet broken bytes with whatever their parsing raises: OSError, SyntaxError, struct.error, KeyError, …
     except Exception as error:
         detail = " ".join(str(error).split()) or type(error).__name__
         raise ImageError(f"{path}: cannot be read, truncated or broken ({detail})") from error
 
 
+def kind(path: str | os.PathLike) -> Kind:
+    """What the file is, by its first bytes; ImageError as `open_file`."""
+    with open_file(path) as file:
+        return _kind(Path(path), file)
+
+
+def _kind(path: Path, file: BinaryIO) -> Kind:
+    found = kinds.of(file)
+    return kinds.Kind("raw", kinds.RAW) if found == kinds.TIFF and path.suffix.lower() in RAW_EXTENSIONS else found
+
+
+def open_file(path: str | os.PathLike) -> BinaryIO:
+    """The file, open to be read; ImageError when it is missing, empty, or a pipe, which would block for ever."""
+    path = Path(path)
+    try:
+        _check_file(path)
+        return path.open("rb")
+    except OSError as error:
+        raise ImageError(f"{path}: cannot be opened ({error.strerror})") from error
+
+
 def _check_file(path: Path) -> None:
-    """Names what is wrong with a path before Pillow opens it; a pipe would block for ever."""
+    """Names what is wrong with a path before it is opened."""
     if path.is_symlink() and not path.exists():
         raise ImageError(f"{path}: a broken link, its target {os.readlink(path)} does not exist")
     if not path.exists():
         raise ImageError(f"{path}: no such file")
     status = path.stat()
     if not stat.S_ISREG(status.st_mode):
-        raise ImageError(f"{path}: a {'folder' if path.is_dir() else 'device or pipe'}, not a photo")
+        raise ImageError(f"{path}: a {'folder' if path.is_dir() else 'device or pipe'}, not a file")
     if status.st_size == 0:
         raise ImageError(f"{path}: the file is empty")
 
@@ -133,33 +167,71 @@ def _check_size(path: Path, image: Image.Image) -> None:
         raise ImageError(f"{path}: {w} x {h} is more than the limit of {MAX_PIXELS:,} pixels; cut it into parts")
 
 
+def _turn_to_whole_page(image: Image.Image) -> None:
+    """Of a TIFF whose first picture is a reduced copy, the first that is none. ImageError without one."""
+    for page in range(image.n_frames if image.format == "TIFF" else 0):
+        image.seek(page)
+        if not _tag(image, NEW_SUBFILE_TYPE, 0) & 1:
+            return
+    if image.format == "TIFF":
+        raise decoding.RefusedError("a TIFF that shows only a reduced copy of its picture; save it again, whole")
+
+
 def _pixels(path: Path, image: Image.Image) -> np.ndarray:
     """The upright photo, uint8 (h, w, 3)."""
     pixels = decoding.plain(image)
     if pixels is not None:
         return pixels
-    ImageOps.exif_transpose(image, in_place=True)
-    return _to_rgb(path, image)
+    return _to_rgb(path, upright(image))
+
+
+def upright(image: Image.Image) -> Image.Image:
+    """The photo as it is meant to be seen; the same object when it is so already."""
+    return image if image.format in decoding.UPRIGHT else ImageOps.exif_transpose(image, in_place=True) or image
 
 
 def _to_rgb(path: Path, image: Image.Image) -> np.ndarray:
     """Any Pillow mode to uint8 (h, w, 3). Pillow itself would clip modes I and F, and drop alpha over black."""
-    if image.mode.startswith("I"):
-        return _grey(path, np.asarray(image).astype(np.int64), 65535)
-    if image.mode == "F":
-        return _grey(path, np.asarray(image), 1)
+    if image.mode[0] in "IF":
+        return np.repeat(TO_8_BITS[deep_grey(path, image)][..., None], 3, axis=-1)
     if image.has_transparency_data:
         white = Image.new("RGBA", image.size, "white")
         image = Image.alpha_composite(white, image.convert("RGBA"))
     return np.array(image.convert("RGB"))
 
 
-def _grey(path: Path, values: np.ndarray, peak: int) -> np.ndarray:
-    """(h, w) values in [0, peak] to grey uint8 (h, w, 3)."""
+def deep_grey(path: str | os.PathLike, image: Image.Image) -> np.ndarray:
+    """uint16 (h, w) of a photo in one of Pillow's modes I (whole numbers up to 65535) and F (numbers up to 1).
+
+    ImageError: other numbers. A TIFF's 12 bits are spread over 16, and its white of 0 turned round.
+    """
+    values, peak = np.asarray(image), 1 if image.mode == "F" else 65535
     low, high = values.min(), values.max()
     if not (low >= 0 and high <= peak):
         raise ImageError(f"{path}: grey values from {low:g} to {high:g}, wanted 0 to {peak}; save it with 8 or 16 bits")
-    return np.repeat(to_uint8(values / peak)[..., None], 3, axis=-1)
+    if image.mode == "F":
+        rows = max(PIXELS_AT_ONCE // max(image.width, 1), 1)
+        parts = [to_levels(values[top : top + rows], np.uint16) for top in range(0, len(values), rows)]
+        levels = np.concatenate(parts)
+    else:
+        levels = _spread(path, values.astype(np.uint16, copy=False), _tag(image, TiffTags.BITSPERSAMPLE, 16))
+    return 65535 - levels if _tag(image, TiffTags.PHOTOMETRIC_INTERPRETATION, 1) == 0 else levels
+
+
+def _spread(path: str | os.PathLike, values: np.ndarray, bits: int) -> np.ndarray:
+    """Whole numbers of so many bits to all levels of 16."""
+    if bits >= 16:
+        return values
+    top = (1 << bits) - 1
+    if values.max() > top:
+        raise ImageError(f"{path}: grey values up to {values.max()}, wanted at most {top}, for it has {bits} bits")
+    return to_levels(np.arange(top + 1) / top, np.uint16)[values]
+
+
+def _tag(image: Image.Image, tag: int, otherwise: int) -> int:
+    """A TIFF's tag, of the first channel."""
+    value = image.tag_v2.get(tag, otherwise) if image.format == "TIFF" else otherwise
+    return value[0] if isinstance(value, tuple) else value
 
 
 def write(path: str | os.PathLike, image: np.ndarray) -> None:
@@ -220,6 +292,10 @@ def to_levels(x: Any, dtype: npt.DTypeLike) -> np.ndarray:
     if not np.isfinite(x).all():
         raise ValueError(f"{(~np.isfinite(x)).sum()} of {x.size} values are not finite, wanted numbers in [0, 1]")
     return np.rint(np.clip(x, 0, 1) * np.iinfo(dtype).max).astype(dtype)
+
+
+TO_8_BITS = to_uint8(np.arange(65536) / 65535)
+"""uint8 of every uint16: looking up takes three bytes a pixel, computing twenty."""
 
 
 def luma(x: Any) -> Any:

@@ -24,6 +24,7 @@ from tensorflow_datasets.core import writer
 from tqdm import tqdm
 
 from b2b_jax import images
+from b2b_jax.budget import BYTES_PER_PIXEL, READERS
 from b2b_jax.data.layouts import LAYOUTS
 from b2b_jax.data.sharpness import laplacian_variance
 from b2b_jax.errors import UserError
@@ -125,13 +126,15 @@ class Photos(tfds.core.ShardBasedBuilder):
         write_json(self._rows_path(split, index), rows)
 
     def _measured(self, path: Path, scene: str) -> dict:
-        image = images.read(path)
+        height, width = images.size(path)
+        with READERS.take(height * width * BYTES_PER_PIXEL):
+            sharpness = laplacian_variance(images.read(path))
         return {
             "name": _relative(path, self._root),
             "scene": scene,
-            "height": image.shape[0],
-            "width": image.shape[1],
-            "laplacian_variance": laplacian_variance(image),
+            "height": height,
+            "width": width,
+            "laplacian_variance": sharpness,
         }
 
     def _shard_path(self, split: str, files: Sequence, index: int) -> Path:

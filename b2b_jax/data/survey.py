@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 from tqdm import tqdm
 
+from b2b_jax.budget import BYTES_PER_PIXEL, READERS
 from b2b_jax.data import photo
 from b2b_jax.data.photo import File, Photo
 from b2b_jax.data.sharpness import laplacian_variance
@@ -50,10 +51,11 @@ def _pile(name: str, photos: Sequence[Photo]) -> dict:
 
 def _measure(file: File) -> tuple[str, float] | None:
     try:
-        image = photo.read(file)
+        height, width = photo.size(file)
+        with READERS.take(height * width * BYTES_PER_PIXEL):
+            return f"{width}x{height}", laplacian_variance(photo.read(file))
     except ImageError:
         return None
-    return f"{image.shape[1]}x{image.shape[0]}", laplacian_variance(image)
 
 
 def _warnings(report: Mapping[str, dict], piles: Mapping[str, Sequence[Photo]]) -> list[str]:

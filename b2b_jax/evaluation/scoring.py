@@ -287,12 +287,17 @@ def to_devices(photos: Photos) -> Photos:
     return {key: jax.device_put(value, sharding.split(sharding.make_mesh())) for key, value in photos.items()}
 
 
+def _below(name: str, root: str) -> Path:
+    """A photo's path below `root` without steps upwards: names of a prepared dataset may be anybody's."""
+    return Path(*(part for part in Path(os.path.relpath(name, root)).parts if part not in ("..", "/")))
+
+
 def save(folder: Path, names: Sequence[str], results: Mapping[str, jax.Array], root: str, threads: int) -> None:
     """Writes the results as PNG: folder/<row>/<the photo's name below `root`>.png."""
     with ThreadPoolExecutor(threads) as pool:
         jobs = []
         for row, pictures in results.items():
-            paths = [folder / row / os.path.relpath(name, root) for name in names]
+            paths = [folder / row / _below(name, root) for name in names]
             paths = [path if path.suffix == ".png" else path.with_name(f"{path.name}.png") for path in paths]
             jobs += [
                 pool.submit(images.write, *job)

@@ -70,17 +70,14 @@ def _listed(path: Path, output: Path) -> Iterator[tuple[Path, Path]]:
 
 
 def _is_video(source: Path) -> bool:
-    """By the suffix; when that says nothing, what Pillow cannot open may be a video."""
-    suffix = source.suffix.lower()
-    if suffix in images.EXTENSIONS or not source.is_file():
-        return suffix in images.VIDEO_EXTENSIONS
-    if suffix in images.VIDEO_EXTENSIONS:
-        return True
+    """By the first bytes: a photo never becomes a video, whatever its name. By the suffix when they tell nothing."""
     try:
-        with images.opened(source):
-            return False
+        kind = images.kind(source)
     except ImageError:
-        return True
+        return source.suffix.lower() in images.VIDEO_EXTENSIONS
+    if kind.name:
+        return kind.is_video
+    return source.suffix.lower() not in images.EXTENSIONS  # FFmpeg knows more kinds than `kinds` does
 
 
 def _named(relative: Path, kind: str, is_video: bool) -> Path:

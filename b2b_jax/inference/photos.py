@@ -10,11 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import ExifTags, Image, ImageCms, ImageOps
+from PIL import ExifTags, Image, ImageCms
 
-from b2b_jax import files, images
+from b2b_jax import decoding, files, images, kinds
 from b2b_jax.images import ImageError
-from b2b_jax.inference import sixteen_bits
+from b2b_jax.inference import sixteen_bits, tags
+from b2b_jax.inference.tags import Tags
 
 # EXIF tags of a TIFF that tell how its pixels lie; in another file they would be wrong.
 LAYOUT_TAGS = frozenset(
@@ -25,8 +26,9 @@ LAYOUT_TAGS = frozenset(
         *("StripByteCounts", "PlanarConfiguration", "TransferFunction", "Predictor", "ColorMap", "TileWidth"),
         *("TileLength", "TileOffsets", "TileByteCounts", "SubIFDs", "ExtraSamples", "SampleFormat", "JPEGTables"),
         *("YCbCrCoefficients", "YCbCrSubSampling", "YCbCrPositioning", "XMLPacket", "InterColorProfile"),
+        *("CFARepeatPatternDim", "CFAPattern"),
     )
-)
+) | frozenset(range(50706, 52600))  # of DNG: they would make a raw photo of what has been developed
 
 
 @dataclass(frozen=True)
@@ -38,49 +40,86 @@ class Photo:
     grey: bool = False  # written back with one channel
     profile: bytes = b""  # the ICC profile of the colours
     exif: bytes = b""
+    tags: Tags = Tags()  # noqa: RUF009  # frozen
     note: str = ""  # what the owner should know
 
 
 def read(path: str | os.PathLike) -> Photo:
-    """Reads a photo of any kind that Pillow reads; of several frames or pages the first.
+    """Reads a photo of any kind that `images.read` reads; of several frames or pages the first.
 
-    16 bits a channel are kept from PNG and TIFF; other files give 8. CMYK becomes RGB, by its profile to sRGB if it
-    has one. ImageError as `images.read`.
+    16 bits a channel are kept from PNG, TIFF and raw photos; other files give 8. CMYK becomes RGB, by its profile to
+    sRGB if it has one. ImageError as `images.read`.
     """
     path = Path(path)
     with images.opened(path) as image:
-        notes = [f"the first of {image.n_frames} frames"] if _animated(image) else []
-        orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+        notes = _notes(path, image)
         exif, profile = _exif(image, notes), image.info.get("icc_profile") or b""
-        if sixteen_bits.holds(path, image):
-            array = turn(sixteen_bits.read(path, image.format), orientation)
+        orientation = _orientation(image)
+        if image.format == kinds.RAW:
+            array = image.develop(16)
+        elif sixteen_bits.holds(path, image):
+            array = turn(sixteen_bits.read(path, image), orientation)
         else:
-            image = ImageOps.exif_transpose(image)
+            image = images.upright(image)
             image, profile = _from_cmyk(image, profile, notes) if image.mode == "CMYK" else (image, profile)
-            array = _deep_grey(path, np.asarray(image)) if image.mode[0] in "IF" else np.array(_plain(image))
-    return _photo(array, profile, exif, "; ".join(notes))
+            array = images.deep_grey(path, image) if image.mode[0] in "IF" else np.array(_plain(image))
+        kept = tags.read(path, image, orientation, notes)
+    return _photo(array, profile, exif, kept, "; ".join(notes))
 
 
-def write(path: str | os.PathLike, photo: Photo) -> None:
+def _notes(path: Path, image: Image.Image) -> list[str]:
+    """What of the file its owner will not get back, or not as it was."""
+    notes, count = [], getattr(image, "n_frames", 1)
+    if image.format == "MPO":
+        notes.append(f"the first of {count} pictures; the others (a preview, depth, another eye's view) are left out")
+    elif count > 1:
+        notes.append(f"the first of {count} frames")
+    if image.format == kinds.RAW:
+        notes.append("a raw photo, developed as the camera metered it")
+    bits = sixteen_bits.depth(path, image)
+    if bits > 8 and image.mode in ("RGB", "RGBA", "CMYK", "L", "LA") and not sixteen_bits.holds(path, image):
+        notes.append(f"its {bits} bits became 8")
+    return notes
+
+
+def _orientation(image: Image.Image) -> int:
+    """The EXIF tag, 1 to 8; 1 for formats that are stored upright, whatever the tag says."""
+    return 1 if image.format in decoding.UPRIGHT else image.getexif().get(ExifTags.Base.Orientation, 1)
+
+
+def write(path: str | os.PathLike, photo: Photo) -> str:
     """Writes a photo so that `path` holds the whole file or is untouched; its suffix, one of images.SAVE, says what.
 
-    16 bits are written to PNG and TIFF, and rounded to 8 for others. ImageError: the format cannot hold the photo's
-    transparency, size or EXIF data; OSError: the disk is full or the folder cannot be written.
+    16 bits are written to PNG and TIFF, and rounded to 8 for others. Returns what the format cannot hold of the tags.
+    ImageError: it cannot hold the photo's transparency, size or EXIF data; OSError: the disk is full or the folder
+    cannot be written.
     """
     path = Path(path)
-    suffix, array = path.suffix.lower(), _array(photo)
-    if photo.alpha is not None and images.SAVE[suffix]["format"] in ("JPEG", "PPM"):
+    suffix, array, kind = path.suffix.lower(), _array(photo), images.SAVE[path.suffix.lower()]["format"]
+    if photo.alpha is not None and kind in ("JPEG", "PPM"):
         raise ImageError(f"{path}: {suffix} files hold no transparency; rename the photo to .png")
     with files.draft(path) as part:
         if array.dtype == np.uint16 and suffix in sixteen_bits.WRITERS:
-            sixteen_bits.WRITERS[suffix](part, array, photo.profile, photo.exif)
+            sixteen_bits.WRITERS[suffix](part, array, photo.profile, photo.exif, photo.tags)
         else:
-            array = array if array.dtype == np.uint8 else images.to_uint8(images.to_float(array))
+            array = images.TO_8_BITS[array] if array.dtype == np.uint16 else array
             kept = {"icc_profile": photo.profile or None} | ({"exif": photo.exif} if photo.exif else {})
             try:
-                Image.fromarray(array).save(part, **images.SAVE[suffix], **kept)
+                Image.fromarray(array).save(part, **images.SAVE[suffix], **kept | _options(photo, kind))
             except ValueError as error:
                 raise ImageError(f"{path}: cannot be written ({error})") from error
+    return tags.lost(photo.tags, photo.profile, photo.exif, kind)
+
+
+def _options(photo: Photo, kind: str) -> dict:
+    """The tags as Pillow is told them. It takes a TIFF's from one place: EXIF data are such tags."""
+    options = tags.options(photo.tags, kind)
+    if kind == "TIFF" and photo.exif:
+        data = Image.Exif()
+        data.load(photo.exif)
+        data.update(options.pop("tiffinfo"))
+        options["exif"] = data.tobytes()
+    return options
 
 
 def turn(array: np.ndarray, orientation: int) -> np.ndarray:
@@ -89,11 +128,6 @@ def turn(array: np.ndarray, orientation: int) -> np.ndarray:
         array = array.swapaxes(0, 1)
     flips = {2: "x", 3: "xy", 4: "y", 6: "x", 7: "xy", 8: "y"}.get(orientation, "")
     return array[:: -1 if "y" in flips else 1, :: -1 if "x" in flips else 1]
-
-
-def _animated(image: Image.Image) -> bool:
-    # The further pictures of an MPO are previews or the other eye's view: no camera's owner thinks of them as frames.
-    return getattr(image, "n_frames", 1) > 1 and image.format != "MPO"
 
 
 def _exif(image: Image.Image, notes: list[str]) -> bytes:
@@ -110,14 +144,6 @@ def _exif(image: Image.Image, notes: list[str]) -> bytes:
     except Exception as error:
         notes.append(f"its EXIF data are broken and left out ({error})")
         return b""
-
-
-def _deep_grey(path: Path, values: np.ndarray) -> np.ndarray:
-    """16-bit grey of integers up to 65535 or of floats up to 1."""
-    low, high, peak = values.min(), values.max(), 65535 if values.dtype.kind in "iu" else 1
-    if not (low >= 0 and high <= peak):
-        raise ImageError(f"{path}: grey values from {low:g} to {high:g}, wanted 0 to {peak}; save it with 8 or 16 bits")
-    return images.to_levels(values / peak, np.uint16)
 
 
 def _from_cmyk(image: Image.Image, profile: bytes, notes: list[str]) -> tuple[Image.Image, bytes]:
@@ -141,13 +167,13 @@ def _plain(image: Image.Image) -> Image.Image:
     return image.convert(grey + "A" if image.has_transparency_data else grey)
 
 
-def _photo(array: np.ndarray, profile: bytes, exif: bytes, note: str) -> Photo:
+def _photo(array: np.ndarray, profile: bytes, exif: bytes, kept: Tags, note: str) -> Photo:
     """(h, w) or (h, w, 1 to 4): grey or RGB, the last of 2 or 4 channels is the alpha."""
     array = np.atleast_3d(array)
     channels = array.shape[-1]
     alpha = array[..., -1] if channels in (2, 4) else None
     pixels = np.repeat(array[..., :1], 3, axis=-1) if channels <= 2 else array[..., :3]
-    return Photo(pixels, alpha, channels <= 2, profile, exif, note)
+    return Photo(pixels, alpha, channels <= 2, profile, exif, kept, note)
 
 
 def _array(photo: Photo) -> np.ndarray:

@@ -13,49 +13,91 @@ import tifffile
 from PIL import Image, PngImagePlugin, TiffImagePlugin
 
 from b2b_jax.images import ImageError
+from b2b_jax.inference import tags
+from b2b_jax.inference.tags import Tags
 
 PNG_HEADER = 33  # bytes of the signature and of the chunk IHDR, which comes first
+HEAD = 4096  # bytes in which the other formats say how deep they are
+INCH = 2  # a TIFF's unit of resolution
 EXIF_HEADER = 6  # bytes before the TIFF structure
 
 
 def holds(path: Path, image: Image.Image) -> bool:
     """True when the file, which Pillow has opened as `image`, is one for this module."""
     if image.format == "PNG":
-        with path.open("rb") as file:
-            return file.read(PNG_HEADER)[24] == 16
+        return depth(path, image) == 16
     if image.format != "TIFF":
         return False
-    tags = image.tag_v2
-    deep = set(tags.get(TiffImagePlugin.BITSPERSAMPLE, (1,))) == {16}
-    unsigned = set(tags.get(TiffImagePlugin.SAMPLEFORMAT, (1,))) == {1}
-    # Black is zero (1) or RGB (2); Pillow turns the rest, such as CMYK, into something usual.
-    return deep and unsigned and tags[TiffImagePlugin.PHOTOMETRIC_INTERPRETATION] in (1, 2)
+    found = image.tag_v2
+    deep = set(found.get(TiffImagePlugin.BITSPERSAMPLE, (1,))) == {16}
+    unsigned = set(found.get(TiffImagePlugin.SAMPLEFORMAT, (1,))) == {1}
+    # White is zero (0), black is zero (1) or RGB (2); Pillow turns the rest, such as CMYK, into something usual.
+    return deep and unsigned and found[TiffImagePlugin.PHOTOMETRIC_INTERPRETATION] in (0, 1, 2)
 
 
-def read(path: Path, kind: str) -> np.ndarray:
-    """The pixels of a file that `holds` accepted, as they lie; `kind` is PNG or TIFF. ImageError: too many channels."""
-    if kind == "PNG":
+def depth(path: Path, image: Image.Image) -> int:
+    """Bits of a channel in the file that Pillow has opened as `image`; 8 where nothing tells."""
+    if image.format == "TIFF":
+        return max(image.tag_v2.get(TiffImagePlugin.BITSPERSAMPLE, (1,)))
+    if image.format == "HEIF":
+        return image.info.get("bit_depth", 8)
+    with path.open("rb") as file:
+        head = file.read(HEAD)
+    return DEPTHS[image.format](head) if image.format in DEPTHS else 8
+
+
+def _avif_depth(head: bytes) -> int:
+    """10 or 12 where the codec's configuration (av1C, AV1-ISOBMFF section 2.3.3) says high bit depth."""
+    flags = head[head.find(b"av1C") + 6] if 0 <= head.find(b"av1C") < len(head) - 6 else 0
+    return (12 if flags & 0x20 else 10) if flags & 0x40 else 8
+
+
+def _jpeg_2000_depth(head: bytes) -> int:
+    """From the first channel of the marker SIZ (ISO/IEC 15444-1, A.5.1)."""
+    place = head.find(b"\xff\x4f\xff\x51") + 42
+    return (head[place] & 0x7F) + 1 if 42 <= place < len(head) else 8
+
+
+DEPTHS = {"PNG": lambda head: head[24], "AVIF": _avif_depth, "JPEG2000": _jpeg_2000_depth}
+
+
+def read(path: Path, image: Image.Image) -> np.ndarray:
+    """The pixels of a file that `holds` accepted, as they lie, with 0 for black. ImageError: too many channels."""
+    if image.format == "PNG":
         return imagecodecs.png_decode(path.read_bytes())
     with tifffile.TiffFile(path) as file:
-        page = file.pages[0]
+        page = file.pages[image.tell()]
+        if page.samplesperpixel > 4 or page.imagedepth > 1:
+            raise ImageError(f"{path}: {page.axes} of {page.shape}, wanted grey or RGB with at most one alpha channel")
         array = page.asarray()
         if array.ndim == 3 and page.planarconfig == tifffile.PLANARCONFIG.SEPARATE:
             array = np.moveaxis(array, 0, -1)
-        if array.ndim > 3 or np.atleast_3d(array).shape[-1] > 4:
-            raise ImageError(f"{path}: {page.axes} of {page.shape}, wanted grey or RGB with at most one alpha channel")
+        if page.photometric == tifffile.PHOTOMETRIC.MINISWHITE:
+            array = _negative(array)
         return _unmultiplied(array) if tifffile.EXTRASAMPLE.ASSOCALPHA in page.extrasamples else array
+
+
+def _negative(array: np.ndarray) -> np.ndarray:
+    """Grey (h, w) or, with its alpha, (h, w, 2), in which white is 0, with black as 0."""
+    if array.ndim == 2:
+        return 65535 - array
+    return np.concatenate([65535 - array[..., :1], array[..., 1:]], axis=-1)
 
 
 def _unmultiplied(array: np.ndarray) -> np.ndarray:
     """Colours that were multiplied by their alpha, the last channel, as they were before."""
-    colours, alpha = array[..., :-1].astype(np.float64), array[..., -1:]
-    colours = np.minimum(np.rint(colours * 65535 / np.maximum(alpha, 1)), 65535)
-    return np.concatenate([colours.astype(np.uint16), alpha], axis=-1)
+    full = np.array(array)
+    for row in full:  # one at a time, for the sake of memory
+        alpha = np.maximum(row[..., -1:], 1)
+        row[..., :-1] = np.minimum(np.rint(row[..., :-1] * 65535.0 / alpha), 65535)
+    return full
 
 
-def write_png(path: Path, array: np.ndarray, profile: bytes, exif: bytes) -> None:
-    """Writes a PNG with its colour profile and EXIF data; either may be empty."""
+def write_png(path: Path, array: np.ndarray, profile: bytes, exif: bytes, kept: Tags) -> None:
+    """Writes a PNG with its colour profile, EXIF data and tags; any may be empty."""
     data, chunks = imagecodecs.png_encode(array), io.BytesIO()
+    for name, content in tags.chunks(kept):
+        PngImagePlugin.putchunk(chunks, name, content)
     if profile:
         PngImagePlugin.putchunk(chunks, b"iCCP", b"ICC Profile\0\0", zlib.compress(profile))
     if exif:
@@ -63,13 +105,17 @@ def write_png(path: Path, array: np.ndarray, profile: bytes, exif: bytes) -> Non
     path.write_bytes(data[:PNG_HEADER] + chunks.getvalue() + data[PNG_HEADER:])
 
 
-def write_tiff(path: Path, array: np.ndarray, profile: bytes, exif: bytes) -> None:
-    """Writes a TIFF, deflated, with its colour profile and EXIF data; either may be empty.
+def write_tiff(path: Path, array: np.ndarray, profile: bytes, exif: bytes, more: Tags) -> None:
+    """Writes a TIFF, deflated, with its colour profile, EXIF data and tags; any may be empty.
 
     EXIF data are a TIFF's directory without pixels: here they get the tags of an image, and the pixels after them.
     """
     kept, (h, w, channels) = Image.Exif(), np.atleast_3d(array).shape
     kept.load(exif)
+    if more.dpi:
+        names = (TiffImagePlugin.X_RESOLUTION, TiffImagePlugin.Y_RESOLUTION, TiffImagePlugin.RESOLUTION_UNIT)
+        kept.update(zip(names, (*more.dpi, INCH), strict=True))
+    kept.update(tags.tiff_tags(more))
     kept.update(
         {
             TiffImagePlugin.IMAGEWIDTH: w,

@@ -1,0 +1,218 @@
+"""What files are: their bytes decide, each goes to the decoder of its kind, and to no other."""
+
+import io
+import os
+import struct
+import sys
+
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image
+
+from b2b_jax import images, kinds
+from b2b_jax.images import ImageError
+from b2b_jax.inference import photos
+
+SMOOTH = np.linspace(0, 255, 24 * 32 * 3).reshape(24, 32, 3).astype(np.uint8)
+MOSAIC = np.add.outer(np.arange(24), np.arange(32) * 900).astype(np.uint16)
+CFA = [(33421, "H", 2, (2, 2), True), (33422, "B", 4, bytes([0, 1, 1, 2]), True)]
+
+
+def nef(path, byteorder="<"):
+    """A thumbnail first, the sensor's pixels in a directory within its own, as Nikon does."""
+    with tifffile.TiffWriter(path, byteorder=byteorder) as file:
+        file.write(SMOOTH[::4, ::4], photometric="rgb", subfiletype=1, subifds=2, metadata=None)
+        file.write(SMOOTH[::2, ::2], photometric="rgb", subfiletype=1, metadata=None)
+        file.write(MOSAIC, photometric=32803, metadata=None, extratags=CFA)
+
+
+def linear_dng(path):
+    """DNG as phones write it, whose pixels are no mosaic any more."""
+    version = [(50706, "B", 4, bytes([1, 4, 0, 0]), True)]
+    tifffile.imwrite(path, SMOOTH.astype(np.uint16), photometric=34892, metadata=None, extratags=version)
+
+
+def big_dng(path):
+    with tifffile.TiffWriter(path, bigtiff=True) as file:
+        file.write(SMOOTH[::4, ::4], photometric="rgb", subfiletype=1, subifds=1, metadata=None)
+        file.write(MOSAIC, photometric=32803, metadata=None, extratags=CFA)
+
+
+def second_page(path):
+    """The mosaic on a page of its own behind a preview, without any tag of its pattern."""
+    with tifffile.TiffWriter(path, byteorder=">") as file:
+        file.write(SMOOTH, photometric="rgb", metadata=None)
+        file.write(MOSAIC, photometric=32803, metadata=None)
+
+
+def canon(path):
+    tifffile.imwrite(path, SMOOTH, photometric="rgb")
+    data = bytearray(path.read_bytes())
+    # The first directory moves behind Canon's mark.
+    start = struct.unpack_from("<I", data, 4)[0]
+    struct.pack_into("<I", data, 4, start + 8)
+    path.write_bytes(bytes(data[:8]) + b"CR\2\0" + bytes(4) + bytes(data[8:]))
+
+
+RAWS = {"nef": nef, "nef >": lambda p: nef(p, ">"), "linear": linear_dng, "big": big_dng, "second": second_page}
+
+
+@pytest.mark.parametrize("name", ["a.dng", "a.tif", "a.jpg", "a"])
+@pytest.mark.parametrize("make", [*RAWS.values(), canon], ids=[*RAWS, "canon"])
+def test_a_raw_photo_is_known_by_its_directories(tmp_path, make, name):
+    make(tmp_path / name)
+    assert images.kind(tmp_path / name).decoder == kinds.RAW
+
+
+def test_a_tiff_of_a_raw_photos_name_is_one(tmp_path):
+    tifffile.imwrite(tmp_path / "a.arw", SMOOTH, photometric="rgb")
+    Image.fromarray(SMOOTH).save(tmp_path / "a.nef", "PNG")
+    assert images.kind(tmp_path / "a.arw").decoder == kinds.RAW
+    assert images.kind(tmp_path / "a.nef").decoder == "PNG"
+
+
+@pytest.mark.parametrize("options", [{}, {"bigtiff": True}, {"byteorder": ">"}])
+def test_a_plain_tiff_is_no_raw_photo(tmp_path, options):
+    tifffile.imwrite(tmp_path / "a.tif", np.stack([SMOOTH] * 3), photometric="rgb", **options)
+    assert images.kind(tmp_path / "a.tif") == kinds.TIFF
+
+
+def test_directories_that_chain_for_ever_or_lead_nowhere(tmp_path):
+    loop = b"II*\0\x08\0\0\0" + b"\1\0" + struct.pack("<HHII", 330, 4, 1, 8) + struct.pack("<I", 8)
+    many = b"MM\0*\0\0\0\x08\xff\xff" + struct.pack(">HHII", 330, 4, 0xFFFFFFFF, 0xFFFFFFF0)
+    for data in (loop, many, b"II*\0\xff\xff\xff\xff", b"II+\0\x08\0\0\0" + b"\xff" * 8, b"II*\0"):
+        assert kinds.of(io.BytesIO(data)) == kinds.TIFF
+
+
+@pytest.mark.parametrize(("name", "make"), [("a.nef", nef), ("b.dng", big_dng)])
+def test_a_raw_photo_is_whole_or_refused(tmp_path, monkeypatch, name, make):
+    make(tmp_path / name)
+    monkeypatch.setitem(sys.modules, "rawpy", None)
+    monkeypatch.delitem(sys.modules, "b2b_jax.raws", raising=False)
+    for read in (images.read, images.size, photos.read):
+        with pytest.raises(ImageError, match=rf"{name}: a raw photo; pip install 'b2b_jax\[raw\]'"):
+            read(tmp_path / name)
+
+
+def test_a_raw_photo_is_developed(tmp_path):
+    pytest.importorskip("rawpy")
+    with tifffile.TiffWriter(tmp_path / "a.tif") as file:
+        file.write(SMOOTH[::4, ::4], photometric="rgb", subfiletype=1, subifds=1, metadata=None)
+        mosaic = np.full((64, 96), 400, np.uint16)
+        mosaic[:, 48:] = 60000
+        file.write(mosaic, photometric=32803, metadata=None, extratags=CFA)
+    photo, plain = photos.read(tmp_path / "a.tif"), images.read(tmp_path / "a.tif")
+    assert photo.pixels.shape == plain.shape == (64, 96, 3) == (*images.size(tmp_path / "a.tif"), 3)
+    assert photo.pixels.dtype == np.uint16 and np.abs(photo.pixels // 257 - plain.astype(int)).max() <= 1
+    assert plain[:, :40].max() < 30 and plain[:, 56:].min() > 200
+    photos.write(tmp_path / "out.tif", photo)
+    assert images.kind(tmp_path / "out.tif") == kinds.TIFF
+
+
+# ------------------------------------------------------------------------------------------------------ other decoders
+
+
+@pytest.mark.parametrize(
+    "start", [b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", b"\xc5\xd0\xd3\xc6" + bytes(40)]
+)
+@pytest.mark.parametrize("name", ["a.png", "a.tif", "a.jpg"])
+def test_postscript_never_reaches_ghostscript(tmp_path, monkeypatch, start, name):
+    (tmp_path / "gs").write_text(f"#!/bin/sh\ntouch {tmp_path}/ran\nexit 1\n")
+    (tmp_path / "gs").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    (tmp_path / name).write_bytes(start + b"showpage\n%%EOF\n")
+    for read in (images.read, photos.read, images.size):
+        with pytest.raises(ImageError, match="not an image, but PostScript"):
+            read(tmp_path / name)
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "says"), [(b"%PDF-1.7\n", "PDF"), (b"8BPS\0\1", "Photoshop"), (b"\1\2\3", "start on")]
+)
+def test_what_no_decoder_sees(tmp_path, content, says):
+    (tmp_path / "a.png").write_bytes(content)
+    with pytest.raises(ImageError, match=says):
+        images.read(tmp_path / "a.png")
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "TIFF", "WEBP", "GIF", "BMP", "PPM", "JPEG2000", "AVIF", "QOI"])
+def test_a_photo_of_a_videos_name_is_a_photo(tmp_path, kind):
+    Image.fromarray(SMOOTH).save(tmp_path / "a.mp4", kind)
+    assert images.kind(tmp_path / "a.mp4").decoder == kind
+    assert images.read(tmp_path / "a.mp4").shape == SMOOTH.shape
+
+
+@pytest.mark.parametrize(
+    ("head", "decoder"),
+    [
+        (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "HEIF"),
+        (b"\0\0\0\x20ftypmif1\0\0\0\0mif1avifmiafMA1B", "AVIF"),
+        (b"\0\0\0\x18ftypmsf1\0\0\0\0msf1hevc", "HEIF"),
+        (b"\0\0\0\x18ftypcrx \0\0\0\1crx isom", kinds.RAW),
+        (b"\0\0\0\x18ftypisom\0\0\0\0isomavc1", ""),
+        (b"\0\0\0\x14ftypqt  \0\0\0\0qt  ", ""),
+        (b"\0\0\0\x08wide\0\0\1\0mdat", ""),
+    ],
+)
+def test_brands(head, decoder):
+    found = kinds.of(io.BytesIO(head))
+    assert found.decoder == decoder and found.is_video == (not decoder)
+
+
+@pytest.mark.parametrize(
+    "head", [b"G" + bytes(187) + b"G" + bytes(9), bytes(4) + b"G" + bytes(191) + b"G", b"\x1aE\xdf\xa3", b"\0\0\1\xba"]
+)
+def test_videos(head):
+    assert kinds.of(io.BytesIO(head.ljust(400, b"\0"))).is_video
+
+
+@pytest.mark.parametrize("turned", [1, 6])
+def test_heic(tmp_path, turned):
+    heif = pytest.importorskip("pillow_heif")
+    heif.register_heif_opener()
+    exif = Image.Exif()
+    exif[274], exif[271] = turned, "Maker"
+    Image.fromarray(SMOOTH).save(tmp_path / "a.mp4", "HEIF", quality=95, exif=exif)
+    wanted = SMOOTH  # the EXIF tag says nothing: the format has a box of its own for it
+    photo = photos.read(tmp_path / "a.mp4")
+    assert images.size(tmp_path / "a.mp4") == wanted.shape[:2]
+    for pixels in (images.read(tmp_path / "a.mp4"), photo.pixels):
+        assert pixels.shape == wanted.shape and np.abs(pixels.astype(int) - wanted).mean() < 6
+    again = Image.Exif()
+    again.load(photo.exif)
+    assert again[271] == "Maker" and again.get(274, 1) == 1
+
+
+def test_ten_bits_of_heic_are_said(tmp_path):
+    heif = pytest.importorskip("pillow_heif")
+    deep = np.repeat(MOSAIC[..., None], 3, -1)
+    heif.from_bytes(mode="RGB;16", size=(32, 24), data=deep.tobytes()).save(tmp_path / "a.heic")
+    assert "its 10 bits became 8" in photos.read(tmp_path / "a.heic").note
+
+
+def test_jpeg_xl(tmp_path):
+    pytest.importorskip("pillow_jxl")
+    exif = Image.Exif()
+    exif[274] = 6  # which says nothing: the format stores photos upright
+    Image.fromarray(SMOOTH).save(tmp_path / "a.png", "JXL", lossless=True, exif=exif.tobytes())
+    np.testing.assert_array_equal(images.read(tmp_path / "a.png"), SMOOTH)
+    np.testing.assert_array_equal(photos.read(tmp_path / "a.png").pixels, SMOOTH)
+
+
+@pytest.mark.parametrize(("head", "extra"), [(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "heif"), (b"\xff\x0a\0", "jxl")])
+def test_an_extra_that_is_missing_is_named(tmp_path, monkeypatch, head, extra):
+    (tmp_path / "a.jpg").write_bytes(head)
+    for module in ("pillow_heif", "pillow_jxl"):
+        monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(ImageError, match=rf"pip install 'b2b_jax\[{extra}\]'"):
+        images.read(tmp_path / "a.jpg")
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, lambda path: os.symlink(path, path), os.mkdir])
+def test_pipes_loops_and_folders_are_not_opened(tmp_path, make):
+    make(tmp_path / "a.png")
+    for read in (images.read, images.kind, images.size, photos.read):
+        with pytest.raises(ImageError, match=f"^{tmp_path}/a.png: "):
+            read(tmp_path / "a.png")

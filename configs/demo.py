@@ -6,6 +6,7 @@ The deblurrer learns to remove continuous motion; the "camera" averages two disp
 deblurrer with ghosts; the translator turns the one into the other without ever seeing a pair.
 
 Variants: `demo.py:full` adds the upper bound, a deblurrer trained on the camera's own pairs (twice the time);
+`demo.py:hard` has a camera that no single filter serves: over-sharpened or soft, from photo to photo;
 `demo.py:quick` proves the plumbing in about a minute, its scores mean nothing; `demo.py:gpu` is the same idea with
 the paper's generator at 256 pixels, for one accelerator.
 """
@@ -16,8 +17,8 @@ from configs import default
 
 
 def get_config(variant: str = "") -> ConfigDict:
-    """Returns the demo, or one of its variants: full, extractor, quick, gpu."""
-    variants = {"": lambda config: None, "full": full, "extractor": extractor, "quick": quick, "gpu": gpu}
+    """Returns the demo, or one of its variants: full, hard, extractor, quick, gpu."""
+    variants = {"": lambda config: None, "full": full, "hard": hard, "extractor": extractor, "quick": quick, "gpu": gpu}
     if variant not in variants:
         raise ValueError(f"configs/demo.py has no variant {variant!r}; it has {', '.join(filter(None, variants))}")
     config = default.get_config()
@@ -63,6 +64,12 @@ def small_camera(config: ConfigDict) -> None:
 def full(config: ConfigDict) -> None:
     """Adds the upper bound to the table."""
     config.evaluation.paired = True
+
+
+def hard(config: ConfigDict) -> None:
+    """A camera that over-sharpens half of its photos and leaves the others soft: no single filter serves both."""
+    kernel = {"kind": "sharpness", "amount": (3.0, 6.0), "halo": (1.5, 2.5), "sigma": (1.0, 2.0), "size": 21}
+    config.data.scenes.unknown_kernel = ConfigDict(kernel)
 
 
 def extractor(config: ConfigDict) -> None:

@@ -24,7 +24,7 @@ def test_kernels_are_densities_about_their_centroid(kind):
     for seed in range(20):
         kernel = blur.draw(np.random.default_rng(seed), {"kind": kind})
         assert kernel.shape == (21, 21) and kernel.dtype == np.float32
-        assert kernel.min() >= 0 and abs(kernel.sum() - 1) < 1e-6
+        assert (kernel.min() >= 0 or kind == "sharpness") and abs(kernel.sum() - 1) < 1e-5
         assert np.abs(moments(kernel)[0]).max() < 1e-5
 
 
@@ -50,6 +50,19 @@ def test_copies_are_as_many_equal_points_over_the_extent():
     expected = np.zeros((21, 21), np.float32)
     expected[10, [6, 10, 14]] = 1 / 3
     np.testing.assert_allclose(kernel, expected, atol=1e-7)
+
+
+def test_sharpness_comes_and_goes():
+    kernels = np.stack([blur.draw(np.random.default_rng(seed), {"kind": "sharpness"}) for seed in range(200)])
+    masks = kernels.min((1, 2)) < 0
+    assert 70 < masks.sum() < 130
+    assert kernels[masks, 10, 10].min() > 1 and kernels[~masks, 10, 10].max() < 0.2
+    mask = blur.draw(
+        np.random.default_rng(0), {"kind": "sharpness", "share": 1, "amount": (2.0, 2.0), "halo": (1.5, 1.5)}
+    )
+    expected = -2 * blur.gaussian_kernel(1.5)
+    expected[10, 10] += 3
+    np.testing.assert_allclose(mask, expected, atol=1e-6)
 
 
 def test_ranges_are_drawn_from_whole():

@@ -21,6 +21,7 @@ KERNELS = {
     "trajectory": kernels.trajectory_kernel,
     "disk": kernels.disk_kernel,
     "gaussian": kernels.random_gaussian_kernel,
+    "sharpness": kernels.sharpness_kernel,
 }
 
 

@@ -1,12 +1,12 @@
-"""Random blur kernels: motion along lines and trajectories, displaced copies, defocus, Gaussians.
+"""Random blur kernels: motion along lines and trajectories, displaced copies, defocus, Gaussians, sharpening.
 
 The known camera of the demo moves evenly while its shutter is open (`box_kernel`); the unknown one averages a few
 displaced copies, as do a merged burst, a flickering lamp or a low-rate average of frames (`copies_kernel`). Equal in
 extent, they differ in spectrum, so that a deblurrer trained on the one leaves ghosts on the other.
 
-Kernels are float32 (size, size) with an odd size, non-negative, of sum 1, centred on their centroid. Lengths are in
-pixels; angles in degrees, counter-clockwise from the horizontal. Ranges (low, high) are drawn from uniformly. All raise
-ValueError if `size` is even or the blur does not fit into it.
+Kernels are float32 (size, size) with an odd size, of sum 1, centred on their centroid, non-negative but for unsharp
+masks. Lengths are in pixels; angles in degrees, counter-clockwise from the horizontal. Ranges (low, high) are drawn
+from uniformly. All raise ValueError if `size` is even or the blur does not fit into it.
 """
 
 import numpy as np
@@ -169,6 +169,37 @@ def random_gaussian_kernel(
     u, v = x * np.cos(radians) + y * np.sin(radians), y * np.cos(radians) - x * np.sin(radians)
     kernel = np.exp(-0.5 * ((u / large) ** 2 + (v / small) ** 2))
     return (kernel / kernel.sum()).astype(np.float32)
+
+
+def sharpness_kernel(
+    rng: np.random.Generator,
+    amount: Range = (3.0, 6.0),
+    halo: Range = (1.5, 2.5),
+    sigma: Range = (1.0, 2.0),
+    share: float = 0.5,
+    size: int = 21,
+) -> np.ndarray:
+    """A camera whose sharpness comes and goes: over-sharpened by an unsharp mask, or else out of focus (a Gaussian).
+
+    No single filter serves both: what mends the one half makes the other worse.
+
+    Args:
+        rng: says which of the two it is, then gives their parameters.
+        amount: range of what the mask adds of the difference from the smoothed photo.
+        halo: range of the standard deviation of the Gaussian that smooths it, in pixels.
+        sigma: range of the standard deviation of the Gaussian blur, in pixels.
+        share: probability of an over-sharpened photo.
+        size: width and height of the kernel, odd.
+
+    Returns:
+        float32 (size, size), of sum 1; the mask has negative values.
+    """
+    if rng.random() >= share:
+        return random_gaussian_kernel(rng, sigma, size=size)
+    added = rng.uniform(*amount)
+    kernel = -added * random_gaussian_kernel(rng, halo, size=size)
+    kernel[size // 2, size // 2] += 1 + added
+    return kernel
 
 
 # ----------------------------------------------------------------------------------------------------- points to pixels

@@ -146,11 +146,12 @@ def unseen(run: Run, method: CameraModel) -> Unseen:
 
 
 def true_kernels(run: Run) -> np.ndarray | None:
-    """SHOTS random kernels of a generated camera; None for a real one, whose kernels nobody knows."""
+    """SHOTS random kernels of a generated camera; None for a real one, whose kernels nobody knows, and for masks."""
     if run.config.data.unknown != "scenes" or run.config.data.unknown_blur:
         return None
     spec, rng = run.config.data.scenes.unknown_kernel.to_dict(), np.random.default_rng(run.config.data.scenes.seed)
-    return np.stack([blur.draw(rng, spec) for _ in range(SHOTS)])
+    kernels = np.stack([blur.draw(rng, spec) for _ in range(SHOTS)])
+    return kernels if kernels.min() >= 0 else None
 
 
 def validate(run: Run, method: CameraModel) -> loop.Evaluate:

@@ -287,6 +287,16 @@ def translator() -> ConfigDict:
                     "input": "rgb",  # rgb (paper) | gradient: colour and content drown the cue of a small blur
                 }
             ),
+            "supervision": "adversarial",  # adversarial (paper) | camera (pairs of the learnt camera) | both
+            "pairs": ConfigDict(  # used by supervision=camera and both: through the frozen deblurrer to the sharp photo
+                {
+                    "weight": 10.0,  # of both: of this loss beside the others
+                    "steps": 20_000,  # of camera
+                    "optimizer": optimizer(name="adam", learning_rate=2e-4, final=1e-7, betas=(0.9, 0.99), warmup=50),
+                    "augment": True,  # as adaptation.augment
+                    "known": 0.0,  # as adaptation.known: what a known-blurred photo is, needs no translation
+                }
+            ),
             "gan_loss": "logistic",  # logistic (eq. 3) | hinge (released code) | least_squares | wasserstein
             "gradient_penalty": ConfigDict(
                 {
@@ -415,6 +425,7 @@ def evaluation() -> ConfigDict:
             "save_images": False,  # all results as PNG, under evaluation/images/<set>/<row>/
             "fixed_filter": False,  # also score the best of a family of fixed filters, chosen with the truth
             "oracle": False,  # also score the deblurrer on truly known-blurred images (generated blur only)
+            "blur2blur_pairs": False,  # also train a translator with pairs of the learnt camera alone
             "paired": False,  # also train a deblurrer on the camera's own pairs, the upper bound (doubles the time)
             "true_kernels": False,  # also train a translator towards the true known kernels (generated blur only)
             "photographs": False,  # also score scikit-image's photographs under scenes.unknown_kernel

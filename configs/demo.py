@@ -5,10 +5,12 @@
 The deblurrer learns to remove continuous motion; the "camera" averages two displaced copies instead, which leave the
 deblurrer with ghosts; the translator turns the one into the other without ever seeing a pair.
 
-Variants: `demo.py:full` adds the upper bound, a deblurrer trained on the camera's own pairs (twice the time);
-`demo.py:hard` has a camera that no single filter serves: over-sharpened or soft, from photo to photo;
-`demo.py:quick` proves the plumbing in about a minute, its scores mean nothing; `demo.py:gpu` is the same idea with
-the paper's generator at 256 pixels, for one accelerator.
+Then the camera itself is learnt from its blurry and its sharp photos, and the deblurrer adapted to it.
+
+Variants: `demo.py:full` adds the upper bound, a deblurrer trained on the camera's own pairs, and a translator trained
+with pairs of the learnt camera (twice the time); `demo.py:hard` has a camera that no single filter serves:
+over-sharpened or soft, from photo to photo; `demo.py:quick` proves the plumbing in about a minute, its scores mean
+nothing; `demo.py:gpu` is the same idea with the paper's generator at 256 pixels, for one accelerator.
 """
 
 from ml_collections import ConfigDict
@@ -57,13 +59,15 @@ def small_translator(config: ConfigDict) -> None:
 
 def small_camera(config: ConfigDict) -> None:
     """The camera model as it is by default, and the deblurrer's own recipe on the pairs that it makes."""
-    config.adaptation.update(enabled=True, steps=1500, batch=8, crop=48, augment=False)
+    config.adaptation.update(enabled=True, known=0.1, steps=2000, batch=8, crop=48, augment=False)
     config.adaptation.optimizer.update(learning_rate=1e-3)
+    config.translator.pairs.update(steps=800, augment=False)
+    config.translator.pairs.optimizer.update(learning_rate=2e-3)
 
 
 def full(config: ConfigDict) -> None:
-    """Adds the upper bound to the table."""
-    config.evaluation.paired = True
+    """Adds the upper bound and the translator that is trained with pairs to the table."""
+    config.evaluation.update(paired=True, blur2blur_pairs=True)
 
 
 def hard(config: ConfigDict) -> None:
@@ -90,6 +94,7 @@ def quick(config: ConfigDict) -> None:
     config.deblurrer.update(steps=20, batch=4, crop=32)
     config.camera.update(steps=20, batch=4, crop=32)
     config.adaptation.update(steps=20, batch=4, crop=32)
+    config.translator.pairs.steps = 20
     config.translator.generator.update(base_channels=4)
     config.translator.discriminator.update(ndf=4)
     config.translator.update(steps=20, batch=4, crop=48)

@@ -3,9 +3,11 @@
 import json
 from types import SimpleNamespace
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from helpers import jit
 from ml_collections import ConfigDict
@@ -15,7 +17,9 @@ from b2b_jax.data.skipping import BadPhotos, Skipping, apart
 from b2b_jax.data.sources import ArraySource
 from b2b_jax.errors import UserError
 from b2b_jax.evaluation import rows, summary
-from b2b_jax.method import adaptation
+from b2b_jax.method import adaptation, blur2blur, paired_translation
+from b2b_jax.method.blur2blur import Blur2Blur, Photos
+from b2b_jax.method.paired_translation import Lesson
 from b2b_jax.models.camera import Shot
 from b2b_jax.stages import camera, camera_figures
 from b2b_jax.stages.run import Run
@@ -149,8 +153,6 @@ def test_a_turned_photo_is_not_turned_back_by_its_blur():
 
 
 def test_a_state_starts_with_given_weights():
-    import optax
-
     adams = {name: optax.adam(1.0) for name in ("a", "b")}
     state = states.create({"a": {"w": jnp.ones(3)}, "b": {"w": jnp.ones(2)}}, adams, ("a",))
     given = {"a": {"w": jnp.full(3, 7.0)}}
@@ -197,3 +199,66 @@ def test_a_known_share_of_all_is_refused(tmp_path):
     config.adaptation.known = 1.0
     with pytest.raises(UserError, match=r"adaptation\.known is 1\.0"):
         stage.check(Run(config, tmp_path))
+
+
+# ------------------------------------------------------------------------------------------- the translator, with pairs
+
+
+class Halving(nn.Module):
+    """A deblurrer that halves every value."""
+
+    @nn.compact
+    def __call__(self, x, train=False):
+        return self.param("half", nn.initializers.constant(0.5), ()) * x
+
+
+def lesson(blurry, sharp) -> Lesson:
+    generator = models.create("mimo_unet", base_channels=4, num_res=0, zero_init=True)
+    return Lesson(generator, Halving(), lambda frozen, batch, key: (blurry, sharp))
+
+
+def test_the_lesson_is_learnt_through_the_frozen_deblurrer():
+    photo = jnp.asarray(np.random.default_rng(0).random((2, 16, 16, 3)), jnp.float32)
+    taught, frozen = lesson(photo, 0.25 * photo), {"deblurrer": {"params": {"half": jnp.asarray(0.5)}}}
+    adam = optax.adam(1e-3)
+    state = paired_translation.init(taught, adam, 0.9, 16, KEY)
+    step = jit(paired_translation.make_step(taught, adam, 0.9))
+    new, metrics = step(state, frozen, {}, KEY)
+    # An untrained generator is the identity, so D_K gives half the photo, a quarter of it too much.
+    np.testing.assert_allclose(metrics["loss"], 0.25 * float(photo.mean()), rtol=1e-5)
+    assert set(new.params) == {"generator"} and int(new.step) == 1
+    for _ in range(5):
+        new, later = step(new, frozen, {}, KEY)
+    assert later["loss"] < metrics["loss"]
+
+
+def test_both_adds_the_lessons_gradient():
+    method, photos = a_method()
+    state = blur2blur.init(method, KEY)
+    photo = jnp.full((2, 16, 16, 3), 0.5)
+    taught = lesson(photo, photo)
+
+    def loss(params):
+        return paired_translation.loss(taught, params, {"deblurrer": {"params": {"half": 0.5}}}, {}, KEY)
+
+    plain, _ = jit(lambda s: blur2blur.update(method, s, {}, photos))(state)
+    both, metrics = jit(lambda s: blur2blur.update(method, s, {}, photos._replace(taught=loss)))(state)
+    gradient = jax.grad(lambda params: loss(params)[0])(state.params["generator"])
+    for a, b, g in zip(
+        *(jax.tree.leaves(x) for x in (plain.params["generator"], both.params["generator"], gradient)), strict=True
+    ):
+        np.testing.assert_allclose(a - b, method.config.pairs.weight * g, atol=1e-5)  # plain descent of rate 1
+    assert metrics["g_pairs"] == pytest.approx(0.25)
+
+
+def a_method() -> tuple[Blur2Blur, Photos]:
+    """Blur2Blur with a tiny generator and plain descent of rate 1, and what it sees."""
+    config = demo.get_config("quick").translator
+    generator = models.create("mimo_unet", base_channels=4, num_res=0, zero_init=True)
+    networks = {"generator": generator, "discriminator": models.create("patchgan", ndf=4, n_layers=0, norm="none")}
+    config.crop = 16
+    descent = {name: optax.sgd(1.0) for name in networks}
+    photos = jnp.asarray(np.random.default_rng(1).random((2, 2, 16, 16, 3)), jnp.float32)
+    return Blur2Blur(networks, descent, blur2blur.make_content("pooled", None), config), Photos(
+        *photos, jnp.ones((2, 1, 1, 1)) / 2
+    )

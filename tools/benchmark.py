@@ -124,7 +124,8 @@ def task(run: Run) -> loop.Task:
     frozen = {"blur_extractor": extractor} if extractor else {}
     known = KnownBlur([], known_blur.make(extractor and extractor.module), frozen)
     features = vgg(run, content) if content in common.VGG_DEPTHS else None
-    return translator.task(run, "translator", known, features, lambda state: ({}, None))
+    inputs = translator.Inputs(known, features)
+    return translator.task(run, "translator", inputs, lambda state: ({}, None))
 
 
 def vgg(run: Run, kind: str) -> Network:

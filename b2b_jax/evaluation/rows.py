@@ -118,6 +118,13 @@ ROWS: Mapping[str, Row] = {
         lambda table: table.run.config.evaluation.fixed_filter,
     ),
     "blur2blur": Row("Blur2Blur D_K(G(y))", "Blur2Blur", _translated("translator"), ("deblurrer", "translator")),
+    "blur2blur_pairs": Row(
+        "Blur2Blur trained with pairs of the learnt camera",
+        "trained with pairs",
+        _translated("blur2blur_pairs"),
+        ("deblurrer", "blur2blur_pairs"),
+        lambda table: table.run.config.evaluation.blur2blur_pairs,
+    ),
     "adapted": Row(
         "deblurrer adapted to the learnt camera",
         "adapted",

@@ -10,6 +10,7 @@ Images are NHWC float32 in [0, 1]. G runs forward once: its outputs serve both u
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import flax.linen as nn
@@ -19,9 +20,10 @@ import optax
 from ml_collections import ConfigDict
 
 from b2b_jax import losses
-from b2b_jax.method import augment, curriculum
+from b2b_jax.method import augment, curriculum, paired_translation
 from b2b_jax.method.adversarial import Mix, domain_auc, lazy_penalty
 from b2b_jax.method.known_blur import Make
+from b2b_jax.method.paired_translation import Lesson
 from b2b_jax.models.layers import pyramid
 from b2b_jax.models.patchgan import multiscale
 from b2b_jax.training import schedules
@@ -39,6 +41,7 @@ class Blur2Blur(NamedTuple):
     adams: Mapping[str, optax.GradientTransformation]
     content: Content
     config: ConfigDict  # the section `translator`
+    lesson: Lesson | None = None  # a further loss of G, on pairs; not in the paper
 
 
 class Photos(NamedTuple):
@@ -47,6 +50,7 @@ class Photos(NamedTuple):
     y: Array  # (n, h, w, 3) with the unknown blur
     k: Array  # (n, h, w, 3) with the known blur
     alpha: Array  # (n, 1, 1, 1) in [0, 1): how the penalty mixes them
+    taught: Callable[[states.Params], tuple[Array, dict]] | None = None  # the lesson's loss of G's weights, and metrics
 
 
 def optimizers(config: ConfigDict, steps: int) -> dict[str, optax.GradientTransformation]:
@@ -88,7 +92,10 @@ def make_step(method: Blur2Blur, known_blur: Make) -> Callable:
         k = known_blur(frozen, batch, jax.random.fold_in(key, 1))
         y, k = prepared(key_images, augment.to_float(batch["unknown_blur"]), k, method.config)
         alpha = jax.random.uniform(key_alpha, (len(y), 1, 1, 1))
-        new, metrics = update(method, state, frozen, Photos(y, k, alpha))
+        taught = method.lesson and partial(
+            paired_translation.loss, method.lesson, frozen=frozen, batch=batch, key=jax.random.fold_in(key, 2)
+        )
+        new, metrics = update(method, state, frozen, Photos(y, k, alpha, taught))
         return states.finished(new, state, method.config.ema), metrics
 
     return step
@@ -134,6 +141,10 @@ def update(method: Blur2Blur, state: State, frozen: Mapping, photos: Photos) -> 
 
     cotangents, metrics_g = jax.grad(loss_g, has_aux=True)(fakes)
     (gradients,) = generator_vjp(cotangents)
+    if photos.taught:
+        more, metrics_p = jax.grad(photos.taught, has_aux=True)(state.params["generator"])
+        gradients = jax.tree.map(lambda g, m: g + method.config.pairs.weight * m, gradients, more)
+        metrics_g |= metrics_p
     return states.updated(new, "generator", gradients, method.adams["generator"]), metrics_d | metrics_g
 
 

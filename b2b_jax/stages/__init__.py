@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 from b2b_jax.stages import (
     adaptation,
+    blur2blur_pairs,
     blur_extractor,
     camera,
     converter,
@@ -23,6 +24,7 @@ STAGES: Mapping[str, Stage] = {
     "adaptation": adaptation.STAGE,
     "translator": translator.STAGE,
     "cycle": cycle.STAGE,
+    "blur2blur_pairs": blur2blur_pairs.STAGE,
     "paired": paired.STAGE,
     "true_kernels": true_kernels.STAGE,
     "converter": converter.STAGE,

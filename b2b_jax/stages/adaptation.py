@@ -13,15 +13,14 @@ import jax
 import numpy as np
 
 from b2b_jax import losses, networks, sharding, weights
-from b2b_jax.data import pipeline
 from b2b_jax.data.sources import check_sizes
 from b2b_jax.errors import UserError
 from b2b_jax.files import write_json
 from b2b_jax.inference import batching
-from b2b_jax.method import adaptation, supervised
-from b2b_jax.method.known_blur import Supply
+from b2b_jax.method import supervised
 from b2b_jax.networks import WEIGHTS, Network
-from b2b_jax.stages import camera, common
+from b2b_jax.stages import camera, common, pairs
+from b2b_jax.stages.pairs import Pairs
 from b2b_jax.stages.run import Run, centre_crops
 from b2b_jax.stages.stage import Stage
 from b2b_jax.training import loop, optimizers
@@ -35,11 +34,11 @@ def fit(run: Run, validated: Callable[[], None]) -> None:
     if not camera.usable(run):
         print("adaptation: left out, there is no usable camera to adapt to")
         return
-    config, learnt = run.config.adaptation, camera.load(run)
+    config, opened = run.config.adaptation, pairs.open_pairs(run, run.config.adaptation)
     deblurrer = run.read(run.weights_path("deblurrer"))
     evaluate = validate(run, deblurrer.module)
-    streams = common.streams(run, supplies(run, learnt), config.crop, SEED)
-    trained = task(run, deblurrer, learnt, evaluate)
+    streams = common.streams(run, opened.supplies, config.crop, SEED)
+    trained = task(run, deblurrer, opened, evaluate)
     state = common.train(run, trained, common.batches(run, streams, config.batch), validated)
     record(run, evaluate, deblurrer.variables, state)
     if sharding.is_first():
@@ -47,32 +46,20 @@ def fit(run: Run, validated: Callable[[], None]) -> None:
         weights.save(run.workdir / "adaptation" / WEIGHTS, name, hyper, jax.device_get(best_params(state, "deblurrer")))
 
 
-def task(run: Run, deblurrer: Network, learnt: Network, evaluate: loop.Evaluate) -> loop.Task:
+def task(run: Run, deblurrer: Network, opened: Pairs, evaluate: loop.Evaluate) -> loop.Task:
     """What the loop trains: from the deblurrer's weights on."""
     config, features = run.config.adaptation, load_features(run)
     optimizer = optimizers.create(config.optimizer, config.steps)
-    pairs = adaptation.make_pairs(learnt.module, run.config.camera.threshold, config)
-    frozen = {"camera": learnt.variables} | ({"features": features.variables} if features else {})
     return loop.Task(
         name="adaptation",
         steps=config.steps,
         batch=config.batch,
         init=lambda key: supervised.init(deblurrer.module, optimizer, config.ema, config.crop, key),
-        step=supervised.make_step(deblurrer.module, optimizer, config, features and features.module, pairs),
-        frozen=frozen,
+        step=supervised.make_step(deblurrer.module, optimizer, config, features and features.module, opened.make),
+        frozen=opened.frozen | ({"features": features.variables} if features else {}),
         evaluate=evaluate,
         start={"deblurrer": deblurrer.variables},
     )
-
-
-def supplies(run: Run, learnt: Network) -> list[Supply]:
-    """Sharp photos of the camera, larger by its reach, and known pairs if they are asked for."""
-    margin = 2 * learnt.module.reach
-    found = [Supply(run.unknown.sharp, lambda size: pipeline.Crop(size + margin), {"image": "unknown_sharp"})]
-    if run.config.adaptation.known:
-        names = {"blurry": "known_blurry", "sharp": "known_sharp"}
-        found.append(Supply(run.known.train, run.known.crop, names))
-    return found
 
 
 def validate(run: Run, network: nn.Module) -> loop.Evaluate:
@@ -137,8 +124,7 @@ def check(run: Run) -> None:
     deblurrer, network = run.config.deblurrer, run.config.deblurrer.network
     module = run.network("deblurrer").module if deblurrer.weights else common.create(network, run.dtype)
     common.check_traces("adaptation", module, config.crop)
-    learnt = camera.load(run) if run.config.camera.weights else Network(camera.create(run).networks["camera"], None)
-    for supply in supplies(run, learnt):
+    for supply in pairs.supplies(run, pairs.untrained(run), config):
         check_sizes(supply.source, supply.crop(config.crop).extent, "adaptation.crop")
 
 

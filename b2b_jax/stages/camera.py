@@ -108,7 +108,9 @@ def usable(run: Run) -> bool:
 
 def needed(run: Run) -> bool:
     """True when the camera is asked for, or something that trains with it."""
-    return run.config.camera.enabled or run.config.adaptation.enabled
+    config = run.config
+    supervised = config.translator.supervision != "adversarial" or config.evaluation.blur2blur_pairs
+    return config.camera.enabled or config.adaptation.enabled or supervised
 
 
 def supplies(run: Run, method: CameraModel, held_out: bool) -> list[Supply]:

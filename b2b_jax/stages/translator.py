@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import flax.linen as nn
 import jax
@@ -19,46 +20,76 @@ from b2b_jax.method.blur2blur import Blur2Blur
 from b2b_jax.method.known_blur import SOURCES, Supply
 from b2b_jax.networks import Network
 from b2b_jax.settings import check_choice
-from b2b_jax.stages import blur_extractor, common, known_blur
+from b2b_jax.stages import blur_extractor, camera, common, known_blur, translator_pairs
 from b2b_jax.stages.known_blur import KnownBlur
 from b2b_jax.stages.run import Run, centre_crops
 from b2b_jax.stages.stage import Stage
+from b2b_jax.stages.translator_pairs import Taught
 from b2b_jax.training import loop
 from b2b_jax.training.state import State, best_params
 
 SEED = 2  # of its data streams, this and the following
+SUPERVISIONS = ("adversarial", "camera", "both")
 CONTENTS = (*common.VGG_DEPTHS, "pooled")
 
 
+class Inputs(NamedTuple):
+    """What the adversarial training needs besides the camera's photos."""
+
+    known: KnownBlur
+    vgg: Network | None  # of the content loss, if that needs one
+    taught: Taught | None = None  # pairs of the learnt camera, for supervision=both
+
+
 def fit(run: Run, validated: Callable[[], None]) -> None:
-    """Trains the translator towards the set K that `known_blur.source` names."""
-    fit_towards(run, "translator", run.config.known_blur.source, validated)
+    """Trains the translator as `translator.supervision` says; without a usable camera as the paper does."""
+    supervision = run.config.translator.supervision
+    if supervision != "adversarial" and not camera.usable(run):
+        print("translator: there is no usable camera to make pairs with; trained adversarially")
+        supervision = "adversarial"
+    if supervision == "camera":
+        return translator_pairs.fit_alone(run, "translator", validate(run, create(run)), validated)
+    taught = translator_pairs.open_lesson(run) if supervision == "both" else None
+    fit_towards(
+        run,
+        "translator",
+        Inputs(known_blur.open_set(run, run.config.known_blur.source), load_vgg(run), taught),
+        validated,
+    )
 
 
-def fit_towards(run: Run, name: str, source: str, validated: Callable[[], None]) -> None:
-    """Trains `config.translator` towards the set K of `source` and exports it to the run's folder `name`."""
+def create(run: Run) -> nn.Module:
+    """The generator of the section `translator`."""
+    return common.create(run.config.translator.generator, run.dtype)
+
+
+def fit_towards(run: Run, name: str, inputs: Inputs, validated: Callable[[], None]) -> None:
+    """Trains `config.translator` towards a set K and exports it to the run's folder `name`."""
     config, folder = run.config.translator, run.workdir / name
-    evaluate, known = validate(run, common.create(config.generator, run.dtype)), known_blur.open_set(run, source)
-    trained = task(run, name, known, load_vgg(run), evaluate)
-    state = common.train(run, trained, batches(run, known.supplies), validated)
+    trained = task(run, name, inputs, validate(run, create(run)))
+    further = [*inputs.known.supplies, *(inputs.taught.supplies if inputs.taught else [])]
+    state = common.train(run, trained, batches(run, further), validated)
     common.export(folder / "discriminator", config.discriminator, state.params["discriminator"])
     common.export(folder, config.generator, best_params(state, "generator"))  # last: it marks the stage as finished
 
 
-def task(run: Run, name: str, known: KnownBlur, vgg: Network | None, evaluate: loop.Evaluate) -> loop.Task:
-    """What the loop trains; `vgg` serves the content loss, if that needs one."""
-    config = run.config.translator
+def task(run: Run, name: str, inputs: Inputs, evaluate: loop.Evaluate) -> loop.Task:
+    """What the loop trains."""
+    config, (known, vgg, taught) = run.config.translator, inputs
     networks = {part: common.create(config[part], run.dtype) for part in ("generator", "discriminator")}
     content = blur2blur.make_content(config.content.kind, vgg and vgg.module)
-    method = Blur2Blur(networks, blur2blur.optimizers(config.optimizer, config.steps), content, config)
-    frozen = known.frozen | ({"vgg": vgg} if vgg else {})
+    method = Blur2Blur(
+        networks, blur2blur.optimizers(config.optimizer, config.steps), content, config, taught and taught.lesson
+    )
+    frozen = {part: network.variables for part, network in known.frozen.items()}
+    frozen |= ({"vgg": vgg.variables} if vgg else {}) | (taught.frozen if taught else {})
     return loop.Task(
         name=name,
         steps=config.steps,
         batch=config.batch,
         init=lambda key: blur2blur.init(method, key),
         step=blur2blur.make_step(method, known.make),
-        frozen={part: network.variables for part, network in frozen.items()},
+        frozen=frozen,
         evaluate=evaluate,
     )
 
@@ -76,6 +107,7 @@ def check(run: Run) -> None:
     """UserError when the photos, the settings or the weights cannot train the translator; nothing is compiled."""
     config = run.config.translator
     common.check_batch("translator", config.batch)
+    check_choice("translator.supervision", config.supervision, SUPERVISIONS)
     check_choice("translator.gan_loss", config.gan_loss, losses.GAN_LOSSES)
     check_curriculum(config.curriculum)
     check_choice("translator.discriminator.norm", config.discriminator.norm, ("instance", "none"))
@@ -87,6 +119,8 @@ def check(run: Run) -> None:
     common.check_traces("translator", common.create(config.discriminator, run.dtype), config.crop // 4)
     check_photos(run, run.unknown.blur, pipeline.Crop(config.crop))
     check_known_blur(run)
+    if config.supervision != "adversarial":
+        translator_pairs.check(run)
 
 
 def check_curriculum(config: ConfigDict) -> None:

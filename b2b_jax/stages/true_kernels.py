@@ -3,14 +3,15 @@
 from collections.abc import Callable
 
 from b2b_jax.errors import UserError
-from b2b_jax.stages import translator
+from b2b_jax.stages import known_blur, translator
 from b2b_jax.stages.run import Run
 from b2b_jax.stages.stage import Stage
 
 
 def fit(run: Run, validated: Callable[[], None]) -> None:
     """Trains `config.translator` towards generated known blur."""
-    translator.fit_towards(run, "true_kernels", "synthetic", validated)
+    inputs = translator.Inputs(known_blur.open_set(run, "synthetic"), translator.load_vgg(run))
+    translator.fit_towards(run, "true_kernels", inputs, validated)
 
 
 def check(run: Run) -> None:

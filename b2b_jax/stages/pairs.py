@@ -1,0 +1,44 @@
+"""The pairs of a run's learnt camera: the photos that they are made of, what makes them, and the frozen weights."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from ml_collections import ConfigDict
+
+from b2b_jax.data import pipeline
+from b2b_jax.method import adaptation
+from b2b_jax.method.known_blur import Supply
+from b2b_jax.method.supervised import MakePairs
+from b2b_jax.networks import Network
+from b2b_jax.stages import camera
+from b2b_jax.stages.run import Run
+
+
+class Pairs(NamedTuple):
+    """Pairs to train with, opened."""
+
+    supplies: list[Supply]
+    make: MakePairs
+    frozen: Mapping[str, Any]  # "camera": its weights
+
+
+def open_pairs(run: Run, config: ConfigDict) -> Pairs:
+    """Pairs of the run's camera; `config` has `augment` and `known`, see `adaptation.make_pairs`."""
+    learnt = camera.load(run)
+    make = adaptation.make_pairs(learnt.module, run.config.camera.threshold, config)
+    return Pairs(supplies(run, learnt, config), make, {"camera": learnt.variables})
+
+
+def supplies(run: Run, learnt: Network, config: ConfigDict) -> list[Supply]:
+    """Sharp photos of the camera, larger by its reach, and known pairs if they are asked for."""
+    margin = 2 * learnt.module.reach
+    found = [Supply(run.unknown.sharp, lambda size: pipeline.Crop(size + margin), {"image": "unknown_sharp"})]
+    if config.known:
+        names = {"blurry": "known_blurry", "sharp": "known_sharp"}
+        found.append(Supply(run.known.train, run.known.crop, names))
+    return found
+
+
+def untrained(run: Run) -> Network:
+    """The camera that the run will learn or was given, for checks: without weights if it is not learnt yet."""
+    return camera.load(run) if run.config.camera.weights else Network(camera.create(run).networks["camera"], None)

@@ -1,8 +1,6 @@
 """The command line of `main` and of what runs beside it: flags to a run, every mistake in them one line."""
 
-import errno
 import re
-import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +9,7 @@ from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 from b2b_jax import sharding, terminal
-from b2b_jax.errors import UserError, shown
+from b2b_jax.errors import UserError, disk_fault
 from b2b_jax.images import ImageError
 from b2b_jax.stages.run import Run
 
@@ -23,22 +21,6 @@ COORDINATOR = flags.DEFINE_string("coordinator", None, "HOST:PORT of the first o
 NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "How many processes run together.")
 PROCESS_ID = flags.DEFINE_integer("process_id", None, "Which of them this is, from 0.")
 HEARTBEAT = flags.DEFINE_integer("heartbeat", 100, "Seconds of silence after which a process counts as dead.")
-
-
-NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-BROKEN = (*NO_ROOM, errno.EIO, errno.ENOMEM, errno.ESTALE)  # the disk or the machine is at fault, not the user
-
-
-def disk_fault(error: OSError) -> tuple[str, int]:
-    """What to say, in one line, when a file cannot be read or written, and the exit code."""
-    where = Path(error.filename or ".")
-    if error.errno in NO_ROOM:
-        there = next(folder for folder in (*where.absolute().parents, Path("/")) if folder.exists())
-        free = shutil.disk_usage(there).free
-        line = f"Could not write {where}: {error.strerror}; {free:,} bytes are free there. Make room and start again"
-    else:
-        line = f"{where} cannot be used: {error.strerror}; mend that, or choose another place, and start again"
-    return shown(line), 1 if error.errno in BROKEN else 2
 
 
 def outcome(command: Callable[[], None]) -> int:

@@ -8,8 +8,8 @@
 
 Photos: whatever Pillow reads, of 8 or 16 bits; grey, transparency, ICC profile and EXIF data are kept, the EXIF
 orientation is applied, CMYK becomes RGB; of animations and multi-page files the first picture is taken. An output has
-its input's suffix, or .png where that format cannot be written. JPEG is written at quality 95, without chroma
-subsampling.
+its input's suffix, or .png where that format cannot be written: a.gif becomes a.png, or a.gif.png beside an a.png. JPEG
+is written at quality 95, without chroma subsampling.
 
 Videos: whatever PyAV opens; sound and subtitles are copied, time stamps, rotation and colour tags kept. The pictures
 become H.264 (VP9 in .webm); containers other than .mp4, .m4v, .mov, .mkv and .webm become .mkv.
@@ -21,8 +21,8 @@ and that is said; a photo too wide for its format gets its pictures one upon the
 Outputs are DIR/NAME; what was found in a folder keeps its place below it. Outputs that exist are skipped, so the same
 command goes on after a stop. Files that cannot be done are listed at the end, after all the others are done.
 
-Exit codes: 0 done; 2 something in the input is wrong, one line each; 1 a fault of ours; 130 and 143 stopped by Ctrl-C
-or SIGTERM, with nothing half-written.
+Exit codes: 0 done; 2 something in the input is wrong, one line each; 1 a fault of ours; 129, 130 and 143 stopped by the
+end of the terminal, Ctrl-C or SIGTERM, with nothing half-written.
 """
 
 if __name__ == "__main__":  # before the imports below, which would be done twice
@@ -33,7 +33,6 @@ if __name__ == "__main__":  # before the imports below, which would be done twic
 
 import argparse
 import contextlib
-import signal
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -43,8 +42,8 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
-from b2b_jax import system
-from b2b_jax.errors import UserError
+from b2b_jax import files, folders, system, terminal
+from b2b_jax.errors import UserError, disk_fault, shown
 from b2b_jax.images import ImageError
 from b2b_jax.inference import background, jobs, panels, photos, tiles, video
 from b2b_jax.inference.jobs import RESTORED, SIDE_BY_SIDE, TRANSLATED, Job, Jobs
@@ -52,24 +51,33 @@ from b2b_jax.inference.photos import Photo
 from b2b_jax.inference.tiles import Restorer
 from b2b_jax.inference.video_writer import VideoError
 from b2b_jax.system import METHODS, Choice, Deblurrer
+from b2b_jax.training import signals
 
 STOPPED = "Stopped; nothing is half-written, and the same command goes on from here."
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line; returns its exit code."""
+    terminal.protect()
     try:
         with terminable():
             args = parse(argv)
             choice = choose(args)
             found = jobs.collect(args.inputs, args.output, kinds(args), args.overwrite)
+            for folder in found.folders:
+                files.tidy(folder)
             failed = run(found.todo, load_restorer(choice, args)) if found.todo else []
             return summarise(found, failed, args.output)
     except UserError as error:
         print(f"deblur: {error}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print(STOPPED, file=sys.stderr)
+    except OSError as error:
+        if error.errno is None:
+            raise
+        line, code = disk_fault(error)
+        print(f"deblur: {line}", file=sys.stderr)
+        return code
+    except KeyboardInterrupt:  # before signals are watched
         return 130
 
 
@@ -130,19 +138,9 @@ def kinds(args: argparse.Namespace) -> list[str]:
     return [kind for kind, wanted in asked.items() if wanted]
 
 
-@contextlib.contextmanager
-def terminable() -> Iterator[None]:
-    """Lets SIGTERM end the program as an exception would, so that drafts are removed, with exit code 143."""
-
-    def stop(number: int, frame: object) -> NoReturn:
-        print(STOPPED, file=sys.stderr)
-        sys.exit(128 + number)
-
-    previous = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, previous)
+def terminable() -> contextlib.AbstractContextManager[None]:
+    """Lets SIGTERM, Ctrl-C and the end of the terminal end the program at once, with no draft left behind."""
+    return signals.watch(lambda number: signals.end(number, STOPPED))
 
 
 # --------------------------------------------------------------------------------------------------------- the networks
@@ -214,7 +212,7 @@ def named(job: Job, bad: dict[Path, str]) -> Iterator[None]:
 def tell(job: Job, note: str) -> None:
     """Prints what the file's owner should know."""
     if note:
-        tqdm.write(f"{job.source}: {note}")
+        tqdm.write(shown(f"{job.source}: {note}"))
 
 
 def read_photo(job: Job) -> Photo | None:
@@ -224,7 +222,7 @@ def read_photo(job: Job) -> Photo | None:
 
 def deblur_photo(job: Job, pixels: np.ndarray, restorer: Restorer) -> np.ndarray:
     """The restored colours of a photo (h, w, 3), for all targets side by side."""
-    with tqdm(desc=job.source.name, unit="tile", leave=False, dynamic_ncols=True) as bar:
+    with tqdm(desc=shown(job.source.name), unit="tile", leave=False, dynamic_ncols=True) as bar:
         plan = restorer.plan(*pixels.shape[:2])
         bar.reset(plan.tiles)
         return restorer.photo(pixels, plan, bar.update)
@@ -247,7 +245,7 @@ def deblur_video(job: Job, restorer: Restorer) -> str:
     count = video.count_frames(job.source) or None
     both = SIDE_BY_SIDE in job.targets
     networks = panels.after_input(restorer.frames) if both else restorer.frames
-    with tqdm(total=count, desc=job.source.name, unit="frame", leave=False, dynamic_ncols=True) as bar:
+    with tqdm(total=count, desc=shown(job.source.name), unit="frame", leave=False, dynamic_ncols=True) as bar:
 
         def restore(frames: video.Frames) -> video.Frames:
             for frame in networks(frames):
@@ -268,15 +266,16 @@ def slices(job: Job, channels: int) -> dict[Path, slice]:
 
 def reason(source: Path, message: str) -> str:
     """One line that begins with the file's path and tells why it could not be done."""
-    message = " ".join(message.split())
-    return message if message.startswith(str(source)) else f"{source}: {message}"
+    named = message.startswith((str(source), shown(source)))
+    return shown(message if named else f"{source}: {' '.join(message.split())}")
 
 
 def summarise(found: Jobs, failed: list[str], output: Path) -> int:
     """Prints how the call went and returns its exit code."""
     bad, skipped = found.bad + failed, len(found.skipped)
     skips = f", {skipped} skipped (their outputs exist; --overwrite replaces them)" if skipped else ""
-    print(f"{len(found.todo) - len(failed)} written to {output}{skips}")
+    others = "".join(f"; {text}" for text in filter(None, [folders.passed_over(found.others)]))
+    print(f"{len(found.todo) - len(failed)} written to {shown(output)}{skips}{shown(others)}")
     if bad:
         print(f"{len(bad)} could not be done:", *bad, sep="\n  ", file=sys.stderr)
     return 2 if bad else 0

@@ -1,9 +1,12 @@
-"""The one exception for a user's mistake, and how names and messages are made safe to print.
+"""The one exception for a user's mistake, what is said of a disk, and how names and messages are made safe to print.
 
 The command lines print a UserError as it is and exit with code 2.
 """
 
+import errno
 import re
+import shutil
+from pathlib import Path
 
 # What a terminal obeys instead of showing it, what turns the direction of text, and bytes of names that are no UTF-8.
 UNSHOWN = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]")
@@ -26,3 +29,19 @@ def shown(text: object) -> str:
     if len(line) > LONGEST:
         line = f"{line[: LONGEST // 2]} … {line[-LONGEST // 3 :]}"
     return UNSHOWN.sub(lambda found: found[0].encode("unicode_escape").decode(), line)
+
+
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+BROKEN = (*NO_ROOM, errno.EIO, errno.ENOMEM, errno.ESTALE)  # the disk or the machine is at fault, not the user
+
+
+def disk_fault(error: OSError) -> tuple[str, int]:
+    """What to say, in one line, when a file cannot be read or written, and the exit code."""
+    where = Path(error.filename or ".")
+    if error.errno in NO_ROOM:
+        there = next(folder for folder in (*where.absolute().parents, Path("/")) if folder.exists())
+        free = shutil.disk_usage(there).free
+        line = f"Could not write {where}: {error.strerror}; {free:,} bytes are free there. Make room and start again"
+    else:
+        line = f"{where} cannot be used: {error.strerror}; mend that, or choose another place, and start again"
+    return shown(line), 1 if error.errno in BROKEN else 2

@@ -23,7 +23,7 @@ from ml_collections import ConfigDict
 
 from b2b_jax import commandline, record, settings, sharding, terminal
 from b2b_jax.compilation import enable_compilation_cache
-from b2b_jax.errors import UserError, shown
+from b2b_jax.errors import UserError, disk_fault, shown
 from b2b_jax.evaluation import evaluate, summary
 from b2b_jax.files import lock, remove_drafts
 from b2b_jax.images import ImageError
@@ -98,7 +98,7 @@ def main() -> int:
     except OSError as error:
         if error.errno is None:
             raise
-        line, code = commandline.disk_fault(error)
+        line, code = disk_fault(error)
         print(line, file=sys.stderr)
         return code
     except loop.Stopped as stop:

@@ -17,7 +17,7 @@ from clu.parameter_overview import count_parameters
 from b2b_jax import networks
 from b2b_jax.compilation import enable_compilation_cache
 from b2b_jax.errors import UserError
-from b2b_jax.files import read_json
+from b2b_jax.files import read_object
 from b2b_jax.inference import tiles
 from b2b_jax.inference.chain import Chain
 from b2b_jax.inference.tiles import Restorer
@@ -112,9 +112,7 @@ class Choice(NamedTuple):
 
 def from_run(folder: Path, method: str = "") -> Choice:
     """The networks of a run's system, "" for the best; UserError when the folder is no run's or lacks a network."""
-    config = read_json(folder / "config.json")
-    if not config:
-        raise UserError(f"{folder} is no run's folder: it holds no config.json")
+    config = read_config(folder)
     if method and method not in METHODS:
         raise UserError(f"method {method!r} is unknown; a run's systems are {', '.join(METHODS)}")
     paths = {stage: weights_path(folder, config, stage) for stage in ("translator", "deblurrer", "adaptation")}
@@ -129,6 +127,21 @@ def from_run(folder: Path, method: str = "") -> Choice:
     )
 
 
+def read_config(folder: Path) -> dict:
+    """A run's configuration; UserError when there is none, or it does not say which networks the run has."""
+    path, config = folder / "config.json", read_object(folder / "config.json")
+    if not path.exists():
+        raise UserError(f"{folder} is no run's folder: it holds no config.json")
+    sections = [config.get("deblurrer"), config.get("translator"), *(v for v in config.values() if isinstance(v, dict))]
+    sound = all(isinstance(one, dict) and isinstance(one.get("weights", ""), str) for one in sections)
+    if not sound or not isinstance(sections[0].get("network"), dict):
+        raise UserError(
+            f"{path} is damaged: it does not say which networks the run has; put back a copy of it, or name them: "
+            "--translator FILE --deblurrer FILE"
+        )
+    return config
+
+
 def weights_path(folder: Path, config: Mapping, stage: str) -> Path:
     """The weights of a run's stage: those that it was given, else those that it trained."""
     given = config.get(stage, {}).get("weights", "")  # a run of an older version may lack the stage
@@ -137,8 +150,8 @@ def weights_path(folder: Path, config: Mapping, stage: str) -> Path:
 
 def best_method(folder: Path, paths: Mapping[str, Path]) -> str:
     """What the run's evaluation found best; without one, the adapted deblurrer if there is one, else Blur2Blur."""
-    measured = (read_json(folder / "results.json") or {}).get("method")
-    return measured or ("adapted" if paths["adaptation"].is_file() else "blur2blur")
+    measured = read_object(folder / "results.json").get("method")
+    return measured if measured in METHODS else ("adapted" if paths["adaptation"].is_file() else "blur2blur")
 
 
 def open_networks(choice: Choice, dtype: str = "auto") -> list[Network]:

@@ -4,6 +4,8 @@ import json
 import os
 import re
 import signal
+import subprocess
+import sys
 import threading
 import time
 from fractions import Fraction
@@ -281,8 +283,9 @@ def test_outputs_never_collide(call, tmp_path):
     one, two = write(tmp_path / "1" / "a.png", RGB8), write(tmp_path / "2" / "a.png", SMOOTH)
     write(tmp_path / "2" / "a.gif", SMOOTH)
     code, printed, errors = call(one, tmp_path / "2", one, options=["--overwrite"])
-    assert code == 2 and "1 written" in printed and len(errors) == 3
-    assert str(two) in errors[1] + errors[2] and f"as that of {one}" in errors[1] and "a.gif" in errors[1] + errors[2]
+    assert code == 2 and "2 written" in printed and len(errors) == 2
+    assert str(two) in errors[1] and f"as that of {one}" in errors[1]
+    assert listing(tmp_path / "out") == ["a.gif.png", "a.png"]
     np.testing.assert_array_equal(images.read(tmp_path / "out" / "a.png"), RGB8)
 
 
@@ -303,30 +306,107 @@ def test_help_explains(capsys):
 # -------------------------------------------------------------------------------------------------------------- the end
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_a_signal_leaves_nothing_half_written(call, tmp_path, monkeypatch, request, number, code):
-    previous = signal.getsignal(signal.SIGTERM)
-    photos = [write(tmp_path / name, RGB8) for name in ("a.png", "b.png", "c.png", "d.png")]
-    saved, threads = Image.Image.save, threading.active_count()
+SLOW = """
+import sys, time
+from PIL import Image
+from b2b_jax import deblur
+saved = Image.Image.save
+def save(self, path, **options):
+    saved(self, path, **options)
+    if "c.png" in sys.argv[-1] or len(list(__import__("pathlib").Path(sys.argv[-1]).iterdir())) == 2:
+        print("saving", flush=True)
+        time.sleep(60)
+Image.Image.save = save
+sys.exit(deblur.main(sys.argv[1:]))
+"""
 
-    def save_and_stop(self, path, **options):
-        saved(self, path, **options)
-        if len(list((tmp_path / "out").iterdir())) == 2:
-            os.kill(os.getpid(), number)
 
-    monkeypatch.setattr(Image.Image, "save", save_and_stop)
-    ctrl_c = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
-    request.addfinalizer(lambda: signal.signal(signal.SIGINT, ctrl_c))
-    if number == signal.SIGTERM:
-        with pytest.raises(SystemExit) as end:
-            call(*photos)
-        assert end.value.code == code
-    else:
-        assert call(*photos)[0] == code
-    assert listing(tmp_path / "out") == ["a.png", "b.png"]  # what is being written becomes whole
-    np.testing.assert_array_equal(images.read(tmp_path / "out" / "b.png"), RGB8)
-    assert threading.active_count() == threads
-    assert signal.getsignal(signal.SIGTERM) is previous
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGHUP, 129)])
+def test_a_signal_leaves_nothing_half_written(networks, tmp_path, number, code):
+    photos = [write(tmp_path / name, RGB8) for name in ("a.png", "b.png", "c.png")]
+    options = ["--model", networks["identity"], "--output", tmp_path / "out"]
+    command = [sys.executable, "-c", SLOW, *map(str, photos), *map(str, options)]
+    environment = os.environ | {"PYTHONPATH": os.path.dirname(os.path.dirname(__file__))}
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as it:
+        while "saving" not in it.stdout.readline():
+            assert it.poll() is None, it.stderr.read()
+        assert len(listing(tmp_path / "out")) == 2  # the second photo's draft
+        it.send_signal(number)
+        _, errors = it.communicate(timeout=60)
+    assert it.returncode == code and deblur.STOPPED in errors and "Traceback" not in errors
+    assert listing(tmp_path / "out") == ["a.png"]
+    np.testing.assert_array_equal(images.read(tmp_path / "out" / "a.png"), RGB8)
+
+
+def test_a_signal_during_a_garbage_collection_is_not_lost(tmp_path):
+    program = (
+        "import gc, os, signal, sys, time; from b2b_jax import deblur\n"
+        "with deblur.terminable():\n"
+        "    gc.callbacks.append(lambda phase, _: phase == 'start' and os.kill(os.getpid(), signal.SIGTERM))\n"
+        "    gc.collect()\n"
+        "    time.sleep(30)\n"
+        "    print('still here')\n"
+    )
+    environment = os.environ | {"PYTHONPATH": os.path.dirname(os.path.dirname(__file__))}
+    ran = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, timeout=60)
+    assert ran.returncode == 143 and deblur.STOPPED in ran.stderr and "still here" not in ran.stdout
+
+
+def test_what_a_killed_call_was_writing_is_removed_by_the_next(call, tmp_path):
+    photo = write(tmp_path / "in" / "sub" / "a.png", RGB8)
+    for folder in ("out", "out/sub"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / f".{'7f' * 16}.part").write_text("half")
+    assert call(photo.parents[1])[0] == 0 and listing(tmp_path / "out") == [f".{'7f' * 16}.part", "sub/a.png"]
+    assert call(photo)[0] == 0 and call(photo)[0] == 0  # the second time there is nothing to do
+    assert listing(tmp_path / "out") == ["a.png", "sub/a.png"]
+
+
+def test_one_bad_input_of_any_kind_does_not_stop_the_others(call, tmp_path):
+    folder = tmp_path / "in"
+    write(folder / "a.png", RGB8)
+    (folder / "loop.png").symlink_to("loop.png")
+    (folder / "gone.jpg").symlink_to("nowhere.jpg")
+    (folder / "sub").mkdir()
+    (folder / "sub" / "round").symlink_to(folder)
+    os.mkfifo(folder / "pipe.png")
+    write(folder / "b.png", RGB8).rename(os.fsdecode(os.fsencode(folder) + b"/\x1b[2Jcaf\xe9.png"))
+    write(folder / "c.png", RGB8).rename(folder / f"{'n' * 250}.png")
+    code, printed, errors = call(folder, tmp_path / ("x" * 300), options=["--keep-translated"][:0])
+    assert code == 2 and printed.splitlines()[-1].startswith("3 written"), printed
+    text = "\n".join(errors)
+    assert all(word in text for word in ("loop.png: a broken link", "gone.jpg: a broken link", "pipe.png", "xxx"))
+    assert len(errors) == 5 and "\x1b[2J" not in text + printed
+
+
+def test_the_input_that_keeps_its_name_gets_it_and_the_other_one_of_its_own(call, tmp_path):
+    folder = tmp_path / "in"
+    dark, bright = np.full((H, W, 3), 9, np.uint8), np.full((H, W, 3), 200, np.uint8)
+    for name, array in (
+        ("a.gif", dark),
+        ("a.png", bright),
+        ("b.gif", dark),
+        ("b.pgm", dark[..., 0]),
+        ("b.gif.png", bright),
+    ):
+        write(folder / name, array)
+    assert call(folder)[0] == 0
+    assert listing(tmp_path / "out") == ["a.gif.png", "a.png", "b.gif.png", "b.pgm.png", "b.png"]
+    means = {name: round(images.read(tmp_path / "out" / name).mean()) for name in listing(tmp_path / "out")}
+    assert means == {"a.gif.png": 9, "a.png": 200, "b.gif.png": 200, "b.pgm.png": 9, "b.png": 9}
+    assert "5 skipped" in call(folder)[1]
+
+
+def test_files_of_other_kinds_are_counted_and_named_once(call, tmp_path):
+    folder = tmp_path / "in"
+    write(folder / "a.png", RGB8)
+    for name in ("b.xmp", "c.XMP", "sub/d.docx", "sub/README", "Thumbs.db", ".hidden", "@eaDir/e.txt"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text("")
+    write(folder / "@eaDir" / "a.png", RGB8)
+    _, printed, _ = call(folder)
+    assert printed.count("4 files of other kinds passed over (.docx, .xmp, without suffix)") == 1
+    assert listing(tmp_path / "out") == ["a.png"]
 
 
 @pytest.mark.parametrize(

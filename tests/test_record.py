@@ -6,8 +6,8 @@ import os
 
 import pytest
 
-from b2b_jax import commandline, record
-from b2b_jax.errors import UserError
+from b2b_jax import record
+from b2b_jax.errors import UserError, disk_fault
 from b2b_jax.stages.run import Run
 from configs import demo
 
@@ -58,12 +58,12 @@ def test_a_record_without_the_network_that_the_folder_holds_is_damaged(run):
 
 def test_a_run_of_an_older_version_is_told_by_the_keys_that_it_lacks(run):
     def age(config):
-        del config["data"]["crops_per_image"], config["translator"]["optimizer"]["schedule"], config["known_blur"]
+        del config["data"]["crops_per_image"], config["translator"]["optimizer"]["generator_rate"], config["known_blur"]
 
     edit(run, age)
     line = refused(record.refuse_changes, run)
     assert "an older version, which did not have " in line
-    assert all(key in line for key in ("data.crops_per_image", "translator.optimizer.schedule", "known_blur"))
+    assert all(key in line for key in ("data.crops_per_image", "translator.optimizer.generator_rate", "known_blur"))
 
 
 def test_a_change_is_told_before_what_an_older_version_lacked(run):
@@ -99,6 +99,6 @@ def test_a_file_or_a_broken_link_where_a_folder_belongs_is_named(tmp_path, name)
 
 @pytest.mark.parametrize("number", [errno.EROFS, errno.EACCES, errno.ENOSPC, errno.EIO])
 def test_a_disk_that_cannot_be_used_has_its_line(number):
-    line, code = commandline.disk_fault(OSError(number, os.strerror(number), "/place/x\x1b"))
+    line, code = disk_fault(OSError(number, os.strerror(number), "/place/x\x1b"))
     assert code == (1 if number in (errno.ENOSPC, errno.EIO) else 2)
     assert "/place/x\\x1b" in line and os.strerror(number) in line

@@ -1,10 +1,13 @@
 """What a call of the command line is to do: its photos and videos, where each goes, what cannot or need not be done."""
 
+import contextlib
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from b2b_jax import images
+from b2b_jax import folders, images
+from b2b_jax.errors import shown
 from b2b_jax.images import ImageError
 from b2b_jax.inference import video
 
@@ -25,48 +28,130 @@ class Jobs(NamedTuple):
     todo: list[Job]
     skipped: list[Path]  # sources whose outputs are all there
     bad: list[str]  # a line each, which begins with a path
+    others: list[Path]  # files in folders that are neither photos nor videos
+    folders: set[Path]  # where outputs lie or will
 
 
 def collect(inputs: Iterable[Path], output: Path, kinds: Sequence[str], overwrite: bool) -> Jobs:
     """Lists the photos and videos of `inputs`, files and folders, and what to write for each under `output`.
 
     A file becomes output/name, a file in a folder output/its path within the folder; kinds: of RESTORED, TRANSLATED
-    and SIDE_BY_SIDE. No target is an input, or the target of two; those that exist are written again only with
-    `overwrite`.
+    and SIDE_BY_SIDE. No target is an input, or the target of two: of a.png and a.gif the former keeps its name, the
+    latter becomes a.gif.png. Targets that exist are written again only with `overwrite`.
     """
-    jobs, found = Jobs([], [], []), {}
+    jobs, found = Jobs([], [], [], [], set()), {}
     for path in inputs:
-        try:
-            found |= dict.fromkeys(_listed(path, output))
-        except ImageError as error:
-            jobs.bad.append(str(error))
-    sources, claimed = {source.resolve() for source, _ in found}, {}
+        with _named(path, jobs.bad):
+            found |= dict.fromkeys(_listed(path, output, jobs))
+    wishes = []
     for source, relative in found:
-        is_video = _is_video(source)
-        targets = {kind: output / _named(relative, kind, is_video) for kind in kinds}
-        problem = _problem(source, targets.values(), sources, claimed)
-        wanted = {kind: path for kind, path in targets.items() if overwrite or not path.exists()}
-        if problem:
-            jobs.bad.append(f"{source}: {problem}")
-        elif wanted:
-            jobs.todo.append(Job(source, wanted, is_video))
-        else:
-            jobs.skipped.append(source)
+        with _named(source, jobs.bad):
+            wishes.append(_wish(source, relative, output, kinds))
+    claims = Claims({os.path.realpath(source) for source, _ in found}, {})
+    given = {}
+    for wish in sorted(wishes, key=lambda wish: not wish.keeps_its_name):
+        with _named(wish.source, jobs.bad):
+            given[wish.source] = claims.targets(wish)
+    for wish in wishes:
+        if wish.source in given:
+            _add(jobs, wish, given[wish.source], overwrite)
     return jobs
 
 
-def _listed(path: Path, output: Path) -> Iterator[tuple[Path, Path]]:
-    """Yields files and their paths below the output; ImageError when a folder holds none or cannot be listed."""
+@contextlib.contextmanager
+def _named(path: Path, bad: list[str]) -> Iterator[None]:
+    """Puts what is wrong with an input into `bad`, so that the others are done."""
+    try:
+        yield
+    except ImageError as error:
+        bad.append(str(error))
+    except OSError as error:  # its name is too long, its folder cannot be entered
+        bad.append(shown(f"{path}: {error.strerror}"))
+
+
+def _listed(path: Path, output: Path, jobs: Jobs) -> Iterator[tuple[Path, Path]]:
+    """Yields files and their paths below the output; ImageError when a folder holds none. Notes what is no input."""
     if not path.is_dir():
         yield path, Path(path.name)
         return
+    found = folders.walk(path, images.EXTENSIONS | images.VIDEO_EXTENSIONS)
     # What an earlier call wrote is no input when the output lies within the folder.
-    written = output.resolve() if path.resolve() in output.resolve().parents else None
-    files = images.find(path, images.EXTENSIONS | images.VIDEO_EXTENSIONS)
-    files = [file for file in files if written is None or written not in file.resolve().parents]
-    if not files:
-        raise ImageError(f"{path}: no photos or videos in this folder")
+    mine, written = Path(os.path.realpath(path)), Path(os.path.realpath(output))
+    within = mine in written.parents
+    files = [file for file in found.files if not within or written not in Path(os.path.realpath(file)).parents]
+    jobs.bad.extend(map(shown, found.unreadable))
+    if not files and not found.unreadable:
+        others = "".join(f"; {text}" for text in filter(None, [folders.passed_over(found.others)]))
+        raise ImageError(f"{path}: no photos or videos in this folder{others}")
+    jobs.others.extend(found.others)
     yield from ((file, file.relative_to(path)) for file in files)
+
+
+class Wish(NamedTuple):
+    """Where an input would like its outputs."""
+
+    source: Path
+    place: Path  # the restored photo's without its suffix, were nobody else to want it
+    name: str  # of the input, with its suffix
+    suffix: str
+    kinds: Sequence[str]
+    is_video: bool
+
+    @property
+    def keeps_its_name(self) -> bool:
+        """True when the output is called as the input."""
+        return self.place.name + self.suffix == self.name
+
+    def targets(self, name: str) -> dict[str, Path]:
+        """The files to write, by their kind: name.jpg, name_translated.jpg."""
+        ends = {kind: "" if kind == RESTORED else f"_{kind}" for kind in self.kinds}
+        return {kind: self.place.with_name(f"{name}{end}{self.suffix}") for kind, end in ends.items()}
+
+
+def _wish(source: Path, relative: Path, output: Path, kinds: Sequence[str]) -> Wish:
+    is_video = _is_video(source)
+    if is_video:
+        suffix = video.output_suffix(relative)
+    else:
+        suffix = relative.suffix if relative.suffix.lower() in images.SAVE else ".png"
+    return Wish(source, output / relative.with_name(relative.stem), relative.name, suffix, kinds, is_video)
+
+
+class Claims(NamedTuple):
+    """What no output may be: an input, or the output of another input."""
+
+    sources: set[str]
+    taken: dict[str, Path]
+
+    def targets(self, wish: Wish) -> dict[str, Path]:
+        """The files to write for an input, which are then its own; ImageError when they would be another's."""
+        names = [wish.place.name, wish.name, *(f"{wish.name}_{number}" for number in range(2, 100))]
+        for name in names[: 1 if wish.keeps_its_name else None]:
+            targets = wish.targets(name)
+            problem = next(filter(None, map(self._problem, targets.values())), "")
+            if not problem:
+                self.taken.update({os.path.realpath(target): wish.source for target in targets.values()})
+                return targets
+        raise ImageError(f"{wish.source}: {problem}")
+
+    def _problem(self, target: Path) -> str:
+        place = os.path.realpath(target)
+        if place in self.sources:
+            return f"its output {target} would overwrite an input; choose another --output"
+        if place in self.taken:
+            return f"its output would be {target}, as that of {self.taken[place]}; give one of them another --output"
+        return ""
+
+
+def _add(jobs: Jobs, wish: Wish, targets: dict[str, Path], overwrite: bool) -> None:
+    """Sorts an input into the jobs."""
+    with _named(wish.source, jobs.bad):
+        wanted = {kind: path for kind, path in targets.items() if overwrite or not path.exists()}
+        jobs.folders.update(path.parent for path in targets.values())
+        if wanted:
+            jobs.todo.append(Job(wish.source, wanted, wish.is_video))
+        else:
+            jobs.skipped.append(wish.source)
 
 
 def _is_video(source: Path) -> bool:
@@ -78,24 +163,3 @@ def _is_video(source: Path) -> bool:
     if kind.name:
         return kind.is_video
     return source.suffix.lower() not in images.EXTENSIONS  # FFmpeg knows more kinds than `kinds` does
-
-
-def _named(relative: Path, kind: str, is_video: bool) -> Path:
-    """The path below the output folder: photo.jpg, photo_translated.jpg; photo.png in place of a photo.gif."""
-    if is_video:
-        suffix = video.output_suffix(relative)
-    else:
-        suffix = relative.suffix if relative.suffix.lower() in images.SAVE else ".png"
-    return relative.with_name(relative.stem + ("" if kind == RESTORED else f"_{kind}") + suffix)
-
-
-def _problem(source: Path, targets: Iterable[Path], sources: set[Path], claimed: dict[Path, Path]) -> str:
-    """Why the targets cannot be written, "" if they can: then they are claimed for the source."""
-    for target in targets:
-        place = target.resolve()
-        if place in sources:
-            return f"its output {target} would overwrite an input; choose another --output"
-        if place in claimed:
-            return f"its output would be {target}, as that of {claimed[place]}; give one of them another --output"
-    claimed |= {target.resolve(): source for target in targets}
-    return ""

@@ -1,16 +1,25 @@
 """What a run tells: metrics.jsonl (one row per report), TensorBoard events, sample pictures, W&B if asked."""
 
+import contextlib
 import json
+import os
 import secrets
-from collections.abc import Mapping, Sequence
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tensorboardX import SummaryWriter
+from tensorboardX import summary
+from tensorboardX.event_file_writer import EventsWriter
+from tensorboardX.proto.event_pb2 import Event, SessionLog
+from tensorboardX.proto.summary_pb2 import Summary
+from tqdm import tqdm
 
 from b2b_jax import images
-from b2b_jax.files import read_json, write_json, write_text
+from b2b_jax.errors import shown
+from b2b_jax.files import append_line, read_json, read_object, write_json, write_text
 
 METRICS, IMAGES, CLOCK, WANDB = "metrics.jsonl", "images.jsonl", "clock.json", "wandb.json"
 SAMPLES = "samples.json"  # what the columns of the pictures under samples/ show
@@ -25,37 +34,86 @@ class Log:
         self._folder = folder
         rows = _shorten(folder / METRICS, step)
         _shorten(folder / IMAGES, step)
-        self.productive = rows[-1]["productive"] if rows else 0.0  # seconds of the steps so far, had none been repeated
-        self.rate = next((row["images_per_second"] for row in rows[::-1] if "images_per_second" in row), 0.0)
-        self.seconds = (read_json(folder / CLOCK) or {}).get("seconds", 0.0)  # of all starts before, lost ones too
-        self._events = SummaryWriter(str(folder), purge_step=step + 1)
+        self.productive = _last(rows, "productive")  # seconds of the steps so far, had none been repeated
+        self.rate = _last(rows, "images_per_second")
+        self.seconds = _last([read_object(folder / CLOCK)], "seconds")  # of all starts before, lost ones too
+        self._quiet = False
+        self._events = Events(folder, step)
         self._wandb = _start_wandb(folder, step, wandb_project) if wandb_project else None
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
         """Appends one row of numbers."""
-        _append(self._folder / METRICS, {"step": step, **{k: float(v) for k, v in values.items()}})
-        write_json(self._folder / CLOCK, {"seconds": values["seconds"]})
-        for name, value in values.items():
-            self._events.add_scalar(name, value, step)
+        row = {"step": step, **{k: float(v) for k, v in values.items()}}
+        self._spare(lambda: append_line(self._folder / METRICS, json.dumps(row)))
+        self._spare(lambda: write_json(self._folder / CLOCK, {"seconds": values["seconds"]}))
+        self._spare(lambda: self._events.add(step, [summary.scalar(name, value) for name, value in values.items()]))
         if self._wandb:
-            self._wandb.log(dict(values), step=step)
+            self._spare(lambda: self._wandb.log(dict(values), step=step))
 
     def samples(self, step: int, versions: Mapping[str, np.ndarray], rows: int) -> None:
         """Saves photos in their versions, (n, h, w, 3) by name, as one picture under samples/ and among the events."""
         picture = grid(list(versions.values()), rows)
-        write_json(self._folder / SAMPLES, list(versions))
-        images.write(self._folder / "samples" / f"{step:08d}.png", picture)
-        self._events.add_image("samples", picture, step, dataformats="HWC")
+        self._spare(lambda: write_json(self._folder / SAMPLES, list(versions)))
+        self._spare(lambda: images.write(self._folder / "samples" / f"{step:08d}.png", picture))
+        self._spare(lambda: self._events.add(step, [summary.image("samples", picture, dataformats="HWC")]))
 
     def names(self, step: int, names: Sequence[str]) -> None:
         """Appends the names of a step's photos to images.jsonl."""
-        _append(self._folder / IMAGES, {"step": step, "names": list(names)})
+        line = json.dumps({"step": step, "names": list(names)})
+        self._spare(lambda: append_line(self._folder / IMAGES, line))
 
     def close(self) -> None:
         """Flushes everything to disk."""
         self._events.close()
         if self._wandb:
-            self._wandb.finish()
+            self._spare(self._wandb.finish)
+
+    def _spare(self, write: Callable[[], object]) -> None:
+        """Does without what cannot be written, and says so once: training goes on as long as it can be saved."""
+        try:
+            write()
+        except Exception as error:  # of the disk, or whatever W&B and its network raise
+            if not self._quiet:
+                tqdm.write(f"The log of {shown(self._folder)} has gaps from now on: {shown(error)}", file=sys.stderr)
+            self._quiet = True
+
+
+class Events:
+    """TensorBoard events, written at once and by the caller.
+
+    The writers of tensorboardX do so in a thread, which a full disk or a clock that jumps kills; whoever logs then
+    waits for it for ever.
+    """
+
+    def __init__(self, folder: Path, step: int):
+        """Events of later steps than `step`, which an interrupted run left, are hidden in TensorBoard."""
+        self._folder, self._step, self._files = folder, step, 0
+        self._writer: EventsWriter | None = None
+
+    def add(self, step: int, summaries: Sequence[Summary]) -> None:
+        """Appends events; after an error the next ones go to a new file, as nothing behind half an event is read."""
+        try:
+            if self._writer is None:
+                self._begin(step - 1 if self._files else self._step)
+            for one in summaries:
+                self._writer.write_event(Event(wall_time=time.time(), step=step, summary=one))
+            self._writer.flush()
+        except OSError:
+            self.close()
+            raise
+
+    def _begin(self, step: int) -> None:
+        self._files += 1
+        self._writer = EventsWriter(str(self._folder / "events"), f".{os.getpid()}.{time.monotonic_ns()}")
+        start = SessionLog(status=SessionLog.START)
+        self._writer.write_event(Event(wall_time=time.time(), step=step + 1, session_log=start))
+
+    def close(self) -> None:
+        """Closes the file; what is not on disk by then is lost."""
+        with contextlib.suppress(OSError):
+            if self._writer:
+                self._writer.close()
+        self._writer = None
 
 
 class NoLog:
@@ -76,8 +134,9 @@ class NoLog:
 
     def names(self, step: int, names: Sequence[str]) -> None:
         """Appends the names of this process's part of a step's photos."""
-        self._images.parent.mkdir(parents=True, exist_ok=True)
-        _append(self._images, {"step": step, "names": list(names)})
+        with contextlib.suppress(OSError):
+            self._images.parent.mkdir(parents=True, exist_ok=True)
+            append_line(self._images, json.dumps({"step": step, "names": list(names)}))
 
     def close(self) -> None:
         """Nothing is open."""
@@ -90,12 +149,12 @@ def read(folder: Path) -> list[dict[str, float]]:
 
 def read_samples(folder: Path) -> tuple[int, dict[str, list[np.ndarray]]]:
     """The newest picture of a stage, cut up again: its step, and by version its photos, uint8 (h, w, 3); 0 and none."""
-    pictures, labels = sorted((folder / "samples").glob("*.png")), read_json(folder / SAMPLES)
-    if not pictures or not labels:
+    pictures, labels = sorted((folder / "samples").glob("[0-9]*.png")), read_json(folder / SAMPLES)
+    if not pictures or not isinstance(labels, list) or not labels:
         return 0, {}
     columns = np.split(images.read(pictures[-1]), len(labels), axis=1)
     cells = [np.split(column, column.shape[0] // column.shape[1]) for column in columns]  # photos are square
-    return int(pictures[-1].stem), dict(zip(labels, cells, strict=True))
+    return int(pictures[-1].stem), dict(zip(map(str, labels), cells, strict=True))
 
 
 def grid(columns: Sequence[np.ndarray], rows: int) -> np.ndarray:
@@ -104,13 +163,22 @@ def grid(columns: Sequence[np.ndarray], rows: int) -> np.ndarray:
 
 
 def _rows(path: Path) -> list[dict[str, Any]]:
+    """The rows of steps; lines that are no such are left out."""
     rows = []
-    for line in path.read_text().splitlines() if path.exists() else []:
+    for line in path.read_bytes().split(b"\n") if path.is_file() else []:
         try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError:
+            row = json.loads(line)
+        except (ValueError, RecursionError):
             continue
+        if isinstance(row, dict) and isinstance(row.get("step"), int):
+            rows.append(row)
     return rows
+
+
+def _last(rows: Sequence[Mapping[str, Any]], key: str) -> float:
+    """The newest number under a key; 0 for none."""
+    found = [row[key] for row in rows if isinstance(row.get(key), int | float)]
+    return found[-1] if found else 0.0
 
 
 def _shorten(path: Path, step: int) -> list[dict[str, Any]]:
@@ -121,18 +189,10 @@ def _shorten(path: Path, step: int) -> list[dict[str, Any]]:
     return rows
 
 
-def _append(path: Path, row: Mapping[str, Any]) -> None:
-    try:
-        with path.open("a") as file:
-            file.write(json.dumps(row) + "\n")
-    except OSError as error:
-        raise OSError(error.errno, error.strerror, str(path)) from error
-
-
 def _start_wandb(folder: Path, step: int, project: str):
     import wandb  # an optional extra: pip install -e '.[wandb]'
 
     # A stage that goes on is one run there, too; one that starts afresh is another, as steps there never go back.
-    identity = (step and (read_json(folder / WANDB) or {}).get("id")) or secrets.token_hex(4)
+    identity = (step and read_object(folder / WANDB).get("id")) or secrets.token_hex(4)
     write_json(folder / WANDB, {"id": identity})
     return wandb.init(project=project, id=identity, dir=str(folder), name=str(folder), resume="allow")

@@ -1,7 +1,8 @@
-"""SIGTERM and Ctrl-C, noticed at once, even while the main thread is inside a compiler.
+"""SIGTERM, Ctrl-C and the end of the terminal (SIGHUP), noticed at once, even while the main thread compiles.
 
 Python runs its signal handlers in the main thread between two of its instructions, so not while XLA compiles, which can
-take minutes. Its wake-up descriptor is written at once; a thread reads it.
+take minutes; and what a handler raises is dropped in the callbacks of the garbage collector, of which JAX has one. Its
+wake-up descriptor is written at once; a thread reads it.
 """
 
 import contextlib
@@ -10,19 +11,27 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
+from typing import NoReturn
 
-NUMBERS = (signal.SIGTERM, signal.SIGINT)
+from b2b_jax import files
+
+NUMBERS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 @contextlib.contextmanager
 def watch(react: Callable[[int], None]) -> Iterator[None]:
-    """Calls react(number), in a thread of its own, for every SIGTERM and Ctrl-C while the block runs."""
+    """Calls react(number), in a thread of its own, for every one of NUMBERS while the block runs.
+
+    SIGHUP stays ignored where it is, as under nohup.
+    """
     receiver, sender = socket.socketpair()
     sender.setblocking(False)
     outer = signal.set_wakeup_fd(sender.fileno(), warn_on_full_buffer=False)
-    previous = {number: signal.signal(number, lambda number, frame: None) for number in NUMBERS}
-    threading.Thread(target=_listen, args=(receiver, react), name="signals", daemon=True).start()
+    ignored = {signal.SIGHUP} if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN else set()
+    watched = set(NUMBERS) - ignored
+    previous = {number: signal.signal(number, lambda number, frame: None) for number in watched}
+    threading.Thread(target=_listen, args=(receiver, react, watched), name="signals", daemon=True).start()
     try:
         yield
     finally:
@@ -32,17 +41,24 @@ def watch(react: Callable[[int], None]) -> Iterator[None]:
         sender.close()
 
 
-def _listen(receiver: socket.socket, react: Callable[[int], None]) -> None:
+def _listen(receiver: socket.socket, react: Callable[[int], None], watched: Collection[int]) -> None:
     with receiver:
         while caught := receiver.recv(64):
-            for number in caught:
-                if number in NUMBERS:
-                    react(number)
+            for number in filter(watched.__contains__, caught):
+                react(number)
 
 
 def leave(number: int) -> None:
     """Ends the process at once with the signal's exit code, as safely as `kill -9`: whatever was being saved is not."""
-    print(f"\nStopped by {signal.Signals(number).name}.", file=sys.stderr, flush=True)
+    end(number, f"\nStopped by {signal.Signals(number).name}.")
+
+
+def end(number: int, message: str) -> NoReturn:
+    """Says `message`, removes what this process is writing, and ends it with the signal's exit code."""
+    files.drop_drafts()
+    with contextlib.suppress(OSError, ValueError):  # closed outputs
+        print(message, file=sys.stderr, flush=True)
+        sys.stdout.flush()
     os._exit(128 + number)
 
 

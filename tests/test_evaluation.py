@@ -8,7 +8,7 @@ import pytest
 import test_scoring as scoring_tests
 from scipy import ndimage
 
-from b2b_jax import images, weights
+from b2b_jax import images, record, weights
 from b2b_jax.data.sources import ArraySource
 from b2b_jax.errors import UserError
 from b2b_jax.evaluation import evaluate, examples, filters, photographs, progress, rows, summary
@@ -289,3 +289,54 @@ def test_curves_show_what_the_log_holds(run):
     assert [curve.title for curve in curves] == ["translator: Adversarial losses", "translator: Content loss"]
     assert curves[0].series == {"d_fake": [(5, 1.0), (10, 0.5)]} and curves[1].series == {"g_content": [(10, 0.1)]}
     assert summary.curves(run, "paired") == []
+
+
+# -------------------------------------------------------------------------------------------------------- damaged files
+
+DAMAGES = [
+    b"",
+    b"null",
+    b"[1]",
+    b"3",
+    b'{"rows": 3}',
+    b'{"rows": {"input": {"psnr": "x"}}, "other_sets": [5]}',
+    b"\xff\x00{",
+]
+
+
+@pytest.mark.parametrize("content", DAMAGES)
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("results.json", "translator/summary.json", "translator/metrics.jsonl", "translator/samples.json"),
+        *("camera/scores.json", "evaluation/images.csv", "evaluation/examples/set-1/example.json"),
+        *("translator/clock.json", "evaluation/examples/set-1/input.png", "translator/samples/00000001.png"),
+    ],
+)
+def test_the_page_is_written_whatever_is_damaged(run, capsys, name, content):
+    record.write(run, set())
+    versions = {"input": np.zeros((1, 8, 8, 3), np.float32), "sharp": np.ones((1, 8, 8, 3), np.float32)}
+    examples.save(run.workdir / "evaluation" / "examples", "set 2", versions, {})
+    examples.save(run.workdir / "evaluation" / "examples", "set 1", versions, {})
+    path = run.workdir / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+    summary.write_report(run)
+    page = (run.workdir / "report" / "index.html").read_text()
+    assert "set 2" in page and capsys.readouterr().err.count("\n") <= 4
+    assert not evaluate.finished(run)
+
+
+def test_results_that_are_damaged_are_named_and_made_anew(run, capsys):
+    results = {
+        "rows": {"input": {"psnr": 1.0}},
+        "notes": {},
+        "other_sets": [],
+        "evaluation": dict.fromkeys(evaluate.TIMING),
+    }
+    (run.workdir / "results.json").write_text(json.dumps(results))
+    assert evaluate.read_results(run.workdir) == results and not capsys.readouterr().err
+    for harm in ({"evaluation": 3}, {"rows": {"input": {}}}, {"other_sets": [{}]}, {"notes": None}):
+        (run.workdir / "results.json").write_text(json.dumps(results | harm))
+        assert evaluate.read_results(run.workdir) == {}
+        assert f"{run.workdir / 'results.json'} is damaged" in capsys.readouterr().err

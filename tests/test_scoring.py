@@ -149,6 +149,22 @@ def test_pictures_are_the_rounded_results(tmp_path):
     np.testing.assert_array_equal(images.read(tmp_path / "images/set/input/5.jpg.png"), source[5]["blurry"])
 
 
+@pytest.mark.parametrize(
+    "name", ["../../x.png", "/etc/x.png", "..", "a\0b.png", "n" * 250 + ".png", "caf\udce9\n.png", "x/.."]
+)
+def test_pictures_stay_in_their_folder_whatever_the_names_are(tmp_path, name):
+    folder = tmp_path / "run" / "images"
+    scoring.save(folder, [name, "test/a.png"], {"input": np.zeros((2, 4, 4, 3), np.float32)}, "test", 1)
+    files = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert len(files) == 2 and all(folder / "input" in path.parents for path in files)
+
+
+@pytest.mark.parametrize("names", [["a/1.png", "/b/1.png"], ["one.png"], ["a/1.png", "a/2.png"]])
+def test_pictures_of_any_names_have_a_folder_in_common(names):
+    root = scoring._common(names)
+    assert all(scoring._below(name, root).name == name.rsplit("/", 1)[-1] for name in names)
+
+
 # --------------------------------------------------------------------------------------------------------------- resume
 
 
@@ -288,3 +304,40 @@ def test_four_devices_score_as_one(tmp_path):
 
 if __name__ == "__main__":
     main()
+
+
+NAMES = ["a,b.png", 'quoted".png', "caf\udce9.png", "two\nlines.png", "\r\x85\u2028.png", "花.png"]
+
+
+def test_names_of_any_bytes_are_found_again(tmp_path):
+    sheet = scoring.Sheet(tmp_path / "images.csv", ["psnr"])
+    sheet.append("set", NAMES, {"input": {"psnr": [1.5] * 6}}, [2.5] * 6)
+    again = scoring.Sheet(tmp_path / "images.csv", ["psnr"])
+    assert all(again.has("set", name, ["input"]) for name in NAMES) and len(again.done) == 6
+    assert scoring.read_sheet(tmp_path / "images.csv") == [(("set", name, "input"), [1.5, 2.5]) for name in NAMES]
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda data: data[:-3],  # the last line cut
+        lambda data: data + b"set,y,input,nonsense,1\r\n",
+        lambda data: data + b"set,y\r\n\xff\x00,,\r\n",
+        lambda data: data + b'set,"y\r\nset,z,input,1,2\r\n',
+        lambda data: data + b"set," + b"y" * 200_000 + b",input,1,2\r\n",
+    ],
+)
+def test_damaged_lines_are_scored_again(tmp_path, damage):
+    path = tmp_path / "images.csv"
+    sheet = scoring.Sheet(path, ["psnr"])
+    sheet.append("set", ["a", "b", "c"], {"input": {"psnr": [1, 2, 3]}}, [1, 1, 1])
+    path.write_bytes(damage(path.read_bytes()))
+    known = [name for name in "abc" if scoring.Sheet(path, ["psnr"]).has("set", name, ["input"])]
+    assert known in (["a", "b"], ["a", "b", "c"])
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff\xfe\x00", b"other,header\r\n1,2\r\n"])
+def test_a_sheet_of_something_else_is_made_anew(tmp_path, content):
+    (tmp_path / "images.csv").write_bytes(content)
+    assert scoring.Sheet(tmp_path / "images.csv", ["psnr"]).done == {}
+    assert scoring.read_sheet(tmp_path / "images.csv") == []

@@ -6,6 +6,7 @@ and settings are the same.
 
 import hashlib
 import shutil
+import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -15,12 +16,12 @@ import jax
 from b2b_jax import networks, niqe
 from b2b_jax.data import domains
 from b2b_jax.data.sources import Source
-from b2b_jax.errors import UserError
+from b2b_jax.errors import UserError, shown
 from b2b_jax.evaluation import converter, examples, lpips, protocols, rows, temporal
 from b2b_jax.evaluation.photographs import LARGEST_TILE, clock, tiles
 from b2b_jax.evaluation.rows import Table
 from b2b_jax.evaluation.scoring import Clock, Reduced, Scores, Setup, Sheet, score
-from b2b_jax.files import read_json, write_json
+from b2b_jax.files import read_json, read_object, write_json
 from b2b_jax.settings import as_json
 from b2b_jax.stages import STAGES
 from b2b_jax.stages.common import read_summary
@@ -195,7 +196,7 @@ def keep_or_clear(folder: Path, now: dict) -> None:
 def write_results(run: Run, sets: list[dict], clock: Clock, seconds: float, judged: dict) -> None:
     """results.json: the first test set at the top, the others under `other_sets`."""
     nothing = {"dataset": None, "images": 0, "rows": {}, "notes": {}, "protocol": None, "protocol_text": ""}
-    before = (read_json(run.workdir / "results.json") or {}).get("evaluation", {})
+    before = read_results(run.workdir).get("evaluation", {})
     results = {
         **(sets[0] if sets else nothing),
         "other_sets": sets[1:],
@@ -212,6 +213,27 @@ def write_results(run: Run, sets: list[dict], clock: Clock, seconds: float, judg
     write_json(run.workdir / "results.json", results)
 
 
+def read_results(workdir: Path) -> dict:
+    """What results.json holds; empty when there is none, or it is damaged: then it is made anew."""
+    path, results = workdir / "results.json", read_object(workdir / "results.json")
+    if not path.exists():
+        return {}
+    sets = [results, *others] if isinstance(others := results.get("other_sets"), list) else []
+    evaluation = results.get("evaluation")
+    if sets and all(map(_is_entry, sets)) and isinstance(evaluation, dict) and set(TIMING) <= evaluation.keys():
+        return results
+    print(f"{shown(path)} is damaged; the evaluation makes it anew", file=sys.stderr)
+    return {}
+
+
+def _is_entry(one: object) -> bool:
+    """True for a test set's part of results.json."""
+    rows = one.get("rows") if isinstance(one, dict) else None
+    values = list(rows.values()) if isinstance(rows, dict) else [None]
+    numbers = all(isinstance(v, dict) and all(isinstance(x, int | float) for x in v.values()) for v in values)
+    return numbers and all("psnr" in v for v in values) and isinstance(one.get("notes"), dict)
+
+
 def timing(clock: Clock, seconds: float) -> dict:
     """Where the time went; `scored` counts the images of this start, not those that a killed one had scored."""
     spent = {part: round(spent, 2) for part, spent in clock.seconds.items()}
@@ -221,6 +243,6 @@ def timing(clock: Clock, seconds: float) -> dict:
 
 def finished(run: Run) -> bool:
     """True when results.json holds what the config asks for, scored with the weights that are there now."""
-    done = (read_json(run.workdir / "results.json") or {}).get("evaluation", {})
+    done = read_results(run.workdir).get("evaluation", {})
     weights = digests(run)
     return bool(weights) and (done.get("weights"), done.get("settings")) == (weights, as_json(run.config.evaluation))

@@ -4,7 +4,7 @@ import time
 from collections.abc import Mapping, Sequence
 
 from b2b_jax.evaluation.report import Bar, Example, Progress, Table
-from b2b_jax.files import read_json
+from b2b_jax.files import read_object
 from b2b_jax.networks import WEIGHTS
 from b2b_jax.stages import STAGES, trained_here
 from b2b_jax.stages.run import Run
@@ -85,7 +85,7 @@ def times(run: Run, results: dict) -> list[Table | Bar]:
     """Seconds and images per second of every finished stage, and where the evaluation's time went."""
     rows = []
     for stage in STAGES:
-        done = read_json(run.workdir / stage / "summary.json")
+        done = read_object(run.workdir / stage / "summary.json")
         if done:
             shown = f"{done['images_per_second']:.1f}"
             rows.append([stage, f"{done['steps']:,} steps", duration(done["seconds"]), shown])

@@ -16,7 +16,7 @@ from b2b_jax.data.sources import Source
 from b2b_jax.errors import UserError
 from b2b_jax.evaluation import filters
 from b2b_jax.evaluation.scoring import Method
-from b2b_jax.files import read_json, write_json
+from b2b_jax.files import read_object, write_json
 from b2b_jax.inference import batching
 from b2b_jax.stages.run import Run, centre_crops
 
@@ -87,7 +87,7 @@ def _fixed_filter(table: Table) -> Method:
 
 def remembered_filter(memory: Path) -> filters.Filter | None:
     """The filter that an unfinished evaluation had chosen; None for none."""
-    name = (read_json(memory) or {}).get("fixed_filter")
+    name = read_object(memory).get("fixed_filter")
     return next((one for one in filters.family() if one.name == name), None)
 
 

@@ -7,6 +7,8 @@ Images are NHWC float32 in [0, 1].
 
 import contextlib
 import csv
+import hashlib
+import io
 import os
 import time
 from collections import deque
@@ -20,7 +22,7 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
-from b2b_jax import images, metrics, sharding
+from b2b_jax import files, images, metrics, sharding
 from b2b_jax.data.sources import Record, Source
 from b2b_jax.evaluation import temporal
 from b2b_jax.evaluation.protocols import Measure, reduce
@@ -30,6 +32,7 @@ Photos = Mapping[str, np.ndarray]  # images (n, h, w, 3) under "blurry", "sharp"
 Method = Callable[[Photos], np.ndarray]
 PARTS = ("choosing", "reading", "compiling", "networks", "metrics", "writing", "pictures")  # choosing: a fixed filter
 AHEAD = 2  # batches that are read while one is computed
+LONGEST_NAME = 200  # bytes; file systems take 255, with the suffix and the mark of a draft
 DIGITS = 6  # decimals in images.csv, and in what is averaged: a resumed evaluation gives the same means
 
 
@@ -153,6 +156,10 @@ def _stack(batch: Batch, futures: list) -> tuple[list[str], Photos]:
 # ---------------------------------------------------------------------------------------------------------------- sheet
 
 
+HEAD = ["dataset", "image", "row"]
+TEXT = {"encoding": "utf-8", "errors": "surrogateescape", "newline": ""}  # names of photos are bytes, any bytes
+
+
 class Sheet:
     """evaluation/images.csv: a line per test set, image and row, appended batch by batch.
 
@@ -161,28 +168,17 @@ class Sheet:
 
     def __init__(self, path: Path, metrics: Sequence[str]):
         self.path, self.metrics = path, list(metrics)
-        self.header = ["dataset", "image", "row", *self.metrics, "laplacian"]
+        self.header = [*HEAD, *self.metrics, "laplacian"]
         self.done: dict[tuple[str, str, str], list[float]] = {}
-        path.parent.mkdir(parents=True, exist_ok=True)
-        for line in self._whole_lines():
-            self.done[tuple(line[:3])] = [float(x) for x in line[3:]]
-        draft = path.with_name(f".{path.name}.tmp")
-        with draft.open("w", newline="") as file:
+        self.done |= {key: values for key, values in read_sheet(path, self.header)}
+        with files.draft(path) as part, part.open("w", **TEXT) as file:
             writer = csv.writer(file)
             writer.writerow(self.header)
             writer.writerows([*key, *_texts(values)] for key, values in self.done.items())
-        os.replace(draft, path)
-
-    def _whole_lines(self) -> list[list[str]]:
-        if not self.path.is_file():
-            return []
-        lines = self.path.read_text().splitlines(keepends=True)
-        found = list(csv.reader(line for line in lines if line.endswith("\n")))
-        return [line for line in found[1:] if len(line) == len(self.header)] if found[:1] == [self.header] else []
 
     def append(self, dataset: str, names: Sequence[str], scores: Mapping[str, Mapping], blur: Sequence[float]) -> None:
         """Writes the scores of a batch: scores[row][metric] and `blur` in the order of the names."""
-        with self.path.open("a", newline="") as file:
+        with files.named(self.path), self.path.open("a", **TEXT) as file:
             writer = csv.writer(file)
             for i, name in enumerate(names):
                 for row, values in scores.items():
@@ -199,6 +195,26 @@ class Sheet:
         lines = {row: [self.done[dataset, name, row] for name in places] for row in rows}
         values = {row: {m: [line[i] for line in lines[row]] for i, m in enumerate(self.metrics)} for row in rows}
         return Scores(list(places), values, [line[-1] for line in lines[rows[0]]], list(places.values()))
+
+
+def read_sheet(path: Path, header: Sequence[str] = ()) -> list[tuple[tuple[str, str, str], list[float]]]:
+    """The whole lines of an images.csv: set, image and row, and their numbers in the order of the header.
+
+    Lines that a kill or a fault of the disk left damaged are passed over; so are all where it has another `header`.
+    """
+    text = path.read_bytes().decode(**{k: v for k, v in TEXT.items() if k != "newline"}) if path.is_file() else ""
+    found, lines = [], csv.reader(io.StringIO(text[: text.rfind("\n") + 1], newline=""))
+    try:
+        top = next(lines, [])
+        if top[:3] != HEAD or (header and top != list(header)):
+            return []
+        for line in lines:
+            with contextlib.suppress(ValueError):  # no numbers
+                if len(line) == len(top):
+                    found.append((tuple(line[:3]), [float(x) for x in line[3:]]))
+    except csv.Error:  # what comes after this is a part of one endless field
+        pass
+    return found
 
 
 def _texts(numbers: Sequence[float]) -> list[str]:
@@ -251,7 +267,7 @@ def score(name: str, source: Source, methods: Mapping[str, Method], measure: Mea
                 found[row][temporal.NAME] = values
             with setup.clock.part("writing"):
                 if setup.pictures:
-                    save(setup.pictures / name, batch_names, results, os.path.commonpath(names), setup.threads)
+                    save(setup.pictures / name, batch_names, results, _common(names), setup.threads)
                 setup.sheet.append(name, batch_names, found, blur)
             setup.clock.images += len(batch_names)
             bar.update(len(batch_names))
@@ -288,8 +304,25 @@ def to_devices(photos: Photos) -> Photos:
 
 
 def _below(name: str, root: str) -> Path:
-    """A photo's path below `root` without steps upwards: names of a prepared dataset may be anybody's."""
-    return Path(*(part for part in Path(os.path.relpath(name, root)).parts if part not in ("..", "/")))
+    """A photo's path below `root`, one that any disk takes and without steps upwards: a prepared dataset's names may be
+    anybody's."""
+    parts = [part for part in Path(os.path.relpath(name, root)).parts if part not in ("..", "/")]
+    return Path(*map(_fitting, parts or ["photo"]))
+
+
+def _fitting(part: str) -> str:
+    part = part.replace("\0", "_")
+    if len(os.fsencode(part)) <= LONGEST_NAME:
+        return part
+    return f"{part[: LONGEST_NAME // 8]}-{hashlib.sha256(os.fsencode(part)).hexdigest()[:16]}"
+
+
+def _common(names: Sequence[str]) -> str:
+    """The folder that all of them lie in, "" for none."""
+    try:
+        return os.path.commonpath([os.path.dirname(name) for name in names])
+    except ValueError:  # paths from the root and others
+        return ""
 
 
 def save(folder: Path, names: Sequence[str], results: Mapping[str, jax.Array], root: str, threads: int) -> None:

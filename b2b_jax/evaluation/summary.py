@@ -3,29 +3,32 @@
 It is renewed at every validation while the run goes on, by the code that writes it at the end.
 """
 
-import csv
 import json
 import platform
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from pathlib import Path
+from typing import TypeVar
 
 import jax
 import numpy as np
 from tqdm import tqdm
 
 from b2b_jax import __version__, images, weights
-from b2b_jax.evaluation import progress, report
+from b2b_jax.errors import shown
+from b2b_jax.evaluation import progress, report, scoring
 from b2b_jax.evaluation.charts import Curve, Scatter
 from b2b_jax.evaluation.report import Example, Report, Table
 from b2b_jax.evaluation.rows import ROWS, best
-from b2b_jax.files import read_json
+from b2b_jax.files import read_object
 from b2b_jax.folders import natural_key
 from b2b_jax.stages import SECTIONS, STAGES, trained_here
 from b2b_jax.stages.run import Run
 from b2b_jax.training import log
+
+T = TypeVar("T")
 
 # The versions of a picture; the first and the last are those that the slider compares at the start.
 LABELS = {name: row.short for name, row in ROWS.items() if name not in ("blur2blur", "adapted")}
@@ -90,35 +93,50 @@ def show(run: Run, stage: str) -> None:
     try:
         report.write(run.workdir / "report", gather(run, stage))
     except Exception as error:
-        tqdm.write(f"The report is not renewed: {type(error).__name__}: {error}".splitlines()[0], file=sys.stderr)
+        tqdm.write(shown(f"The report is not renewed: {type(error).__name__}: {error}"), file=sys.stderr)
 
 
 def gather(run: Run, stage: str = "") -> Report:
     """The page from results.json, the logs, samples and examples, as far as they are there, while `stage` runs."""
-    results = read_json(run.workdir / "results.json") or {}
-    sets = [results, *results["other_sets"]] if results.get("rows") else []
+    results = read_object(run.workdir / "results.json")
+    sets = whole("results.json", [], lambda: [results, *results["other_sets"]] if results.get("rows") else [])
+    scores = whole("results.json", {}, lambda: results if [table(one) for one in sets] else {})
+    sets = sets if scores else []
     found = examples(run.workdir / "evaluation" / "examples", [one["dataset"] for one in sets])
     parts = progress.progress(run, stage)
     unfinished = progress.line(parts, stage)
     steps = trained_here(run).get(stage, 0)
     return Report(
         title=f"Blur2Blur: {run.workdir.name}",
-        summary=unfinished or summary_line(results),
-        headline=headline(results) or progress.headline(log.read(run.workdir / stage) if steps else [], steps),
+        summary=unfinished or summary_line(scores),
+        headline=headline(scores) or progress.headline(log.read(run.workdir / stage) if steps else [], steps),
         progress=parts if unfinished else [],
-        samples=progress.samples(run, stage) if stage or not found else [],
+        samples=whole("samples/", [], lambda: progress.samples(run, stage)) if stage or not found else [],
         reload=RELOAD if stage else 0,
         written=time.time(),
-        facts=facts(run, results),
-        tables=[*map(table, sets), *converter_table(results)],
-        camera=camera(run),
+        facts=whole("results.json or a stage's weights", [], lambda: facts(run, results)),
+        tables=whole("results.json", [], lambda: [*map(table, sets), *converter_table(results)]),
+        camera=whole("camera/", [], lambda: camera(run)),
         examples=[example for example in found if not example.kind],
         extremes=[example for example in found if example.kind],
         scatters=[gains for one in sets for gains in scatters(run, one["dataset"])],
-        curves=[curve for name in sorted(STAGES, key=lambda name: name != stage) for curve in curves(run, name)],
-        times=progress.times(run, results),
-        config_json=(run.workdir / "config.json").read_text(),
+        curves=whole(
+            "a metrics.jsonl",
+            [],
+            lambda: [x for name in sorted(STAGES, key=lambda name: name != stage) for x in curves(run, name)],
+        ),
+        times=whole("a summary.json", [], lambda: progress.times(run, results)),
+        config_json=(run.workdir / "config.json").read_text(errors="replace"),
     )
+
+
+def whole(source: str, instead: T, make: Callable[[], T]) -> T:
+    """A part of the page; `instead` of it, and a line that says so, where the file that it is made from is damaged."""
+    try:
+        return make()
+    except (LookupError, TypeError, ValueError, AttributeError, OSError, StopIteration) as error:
+        tqdm.write(shown(f"The report is without what {source} holds, which is damaged: {error!r}"), file=sys.stderr)
+        return instead
 
 
 def summary_line(results: dict) -> str:
@@ -176,7 +194,7 @@ def facts(run: Run, results: dict) -> list[tuple[str, str]]:
     for stage in (name for name in named if name in trained_here(run) or run.weights_path(name).is_file()):
         given = f"; loaded from {config[stage].weights}" if config[stage].weights else ""
         found.append((stage.capitalize(), network(run.weights_path(stage)) + given))
-    learnt = read_json(run.workdir / "camera" / "scores.json")
+    learnt = read_object(run.workdir / "camera" / "scores.json")
     found += [("Learnt camera", verdict(learnt))] if learnt else []
     for stage, digest in results.get("evaluation", {}).get("weights", {}).items():
         found.append((f"SHA-256 of {stage}", digest))
@@ -230,12 +248,13 @@ def cell(values: dict, metric: str) -> str:
 
 def scatters(run: Run, dataset: str) -> list[Scatter]:
     """Every image's gain over the deblurrer against how blurred it is; nothing without images.csv."""
-    path = run.workdir / "evaluation" / "images.csv"
-    lines = list(csv.DictReader(path.open(newline=""))) if path.is_file() else []
-    psnr = {row: {x["image"]: x for x in lines if x["row"] == row and x["dataset"] == dataset} for row in ROWS}
+    lines = scoring.read_sheet(run.workdir / "evaluation" / "images.csv")
+    psnr = {row: {name: x for (where, name, of), x in lines if of == row and where == dataset} for row in ROWS}
+    # psnr is the first of the numbers, the variance the last; a line of either row may be lost
     points = [
-        (float(line["laplacian"]), float(line["psnr"]) - float(psnr["deblurrer"][name]["psnr"]), name)
-        for name, line in psnr["blur2blur"].items()
+        (x[-1], x[0] - psnr["deblurrer"][name][0], name)
+        for name, x in psnr["blur2blur"].items()
+        if name in psnr["deblurrer"]
     ]
     if not points:
         return []
@@ -247,7 +266,7 @@ def scatters(run: Run, dataset: str) -> list[Scatter]:
 
 def camera(run: Run) -> list[Example]:
     """The learnt camera: its kernels, beside the true ones where these are known, and what it makes of sharp photos."""
-    folder, found = run.workdir / "camera", read_json(run.workdir / "camera" / "scores.json")
+    folder, found = run.workdir / "camera", read_object(run.workdir / "camera" / "scores.json")
     if not found:
         return []
     parts = [
@@ -277,15 +296,20 @@ def examples(folder: Path, datasets: list[str]) -> list[Example]:
         path: [*(path.parent.name.startswith(f"{name}-") for name in datasets), True].index(True) for path in paths
     }
     for path in sorted(paths, key=order.__getitem__):
-        record = json.loads(path.read_text())
-        labels = [label for label in LABELS if label in record["labels"]]
-        pictures = {LABELS[label]: images.read(path.parent / f"{label}.png") for label in labels}
-        h, w = next(iter(pictures.values())).shape[:2]
-        part = f", the middle of {w} × {h} px" if max(h, w) > WINDOW else ""
-        captions = {LABELS[label]: text for label, text in record["captions"].items() if label in LABELS}
-        shown = {label: middle(picture) for label, picture in pictures.items()}
-        found.append(Example(record["title"] + part, shown, captions, record["kind"]))
+        found += whole(str(path.parent), [], lambda path=path: [example(path)])
     return found
+
+
+def example(path: Path) -> Example:
+    """The example that an example.json tells of, with the pictures beside it."""
+    record = json.loads(path.read_text())
+    labels = [label for label in LABELS if label in record["labels"]]
+    pictures = {LABELS[label]: images.read(path.parent / f"{label}.png") for label in labels}
+    h, w = next(iter(pictures.values())).shape[:2]
+    part = f", the middle of {w} × {h} px" if max(h, w) > WINDOW else ""
+    captions = {LABELS[label]: str(text) for label, text in record["captions"].items() if label in LABELS}
+    cut = {label: middle(picture) for label, picture in pictures.items()}
+    return Example(f"{record['title']}{part}", cut, captions, str(record["kind"]))
 
 
 def middle(picture: np.ndarray) -> np.ndarray:

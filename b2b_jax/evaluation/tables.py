@@ -15,7 +15,7 @@ import numpy as np
 from flax.traverse_util import flatten_dict
 
 from b2b_jax.errors import UserError
-from b2b_jax.files import read_json
+from b2b_jax.files import read_object
 from b2b_jax.settings import identity
 from b2b_jax.stages import SECTIONS
 
@@ -109,8 +109,9 @@ def read(folders: Sequence[Path]) -> list[Result]:
     """The finished runs in the folders; UserError when there is none."""
     found = []
     for folder in folders:
-        config, results = (folder.is_dir() and read_json(folder / name) for name in ("config.json", "results.json"))
-        if config and results and results.get("rows"):
+        config, results = (read_object(folder / name) for name in ("config.json", "results.json"))
+        parts = config.get("data"), config.get("evaluation"), results.get("rows")
+        if all(isinstance(part, dict) and part for part in parts):
             found.append(Result(folder, config, results))
     if not found:
         names = ", ".join(map(str, folders))

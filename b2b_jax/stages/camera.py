@@ -17,7 +17,7 @@ from b2b_jax.data import blur, pipeline
 from b2b_jax.data.skipping import apart
 from b2b_jax.data.sources import Source, check_sizes
 from b2b_jax.errors import UserError
-from b2b_jax.files import read_json, write_json
+from b2b_jax.files import read_object, write_json
 from b2b_jax.method import camera_model
 from b2b_jax.method.camera_model import CameraModel
 from b2b_jax.method.known_blur import Supply
@@ -102,7 +102,7 @@ def load(run: Run) -> Network:
 
 def usable(run: Run) -> bool:
     """True when the run has a camera that is worth training with: learnt and not doubted, or given."""
-    found = read_json(run.workdir / "camera" / "scores.json") or {}
+    found = read_object(run.workdir / "camera" / "scores.json")
     return bool(run.config.camera.weights) or (run.trained("camera") and found.get("usable", False))
 
 

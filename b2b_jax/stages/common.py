@@ -14,7 +14,7 @@ from b2b_jax import metrics, models, sharding, weights
 from b2b_jax.data import pipeline
 from b2b_jax.data.sources import Source
 from b2b_jax.errors import UserError
-from b2b_jax.files import read_json
+from b2b_jax.files import read_object
 from b2b_jax.method.known_blur import Supply
 from b2b_jax.networks import WEIGHTS, Network
 from b2b_jax.settings import check_choice
@@ -122,4 +122,4 @@ def mean_psnr(x: np.ndarray, y: np.ndarray) -> float:
 
 def read_summary(folder: Path) -> dict[str, float]:
     """A stage's summary.json; empty when the stage was not trained here."""
-    return read_json(folder / "summary.json") or {}
+    return read_object(folder / "summary.json")

@@ -16,8 +16,9 @@ from helpers import REFERENCE, assert_close, jit, nhwc
 from helpers.networks import KEY, images, load, random_variables
 from helpers.parity import golden, vgg_weights
 
-from b2b_jax import losses, models, torch_files, weights
+from b2b_jax import losses, models, weights
 from b2b_jax.errors import UserError
+from b2b_jax.formats import torch_files
 from b2b_jax.method import adversarial, blur2blur, known_blur
 from b2b_jax.method.adversarial import Mix
 from b2b_jax.method.blur2blur import Blur2Blur, Photos

@@ -43,13 +43,13 @@ import numpy as np
 from tqdm import tqdm
 
 from b2b_jax import files, folders, system, terminal
+from b2b_jax.clips import VideoError
 from b2b_jax.errors import UserError, disk_fault, shown
 from b2b_jax.images import ImageError
 from b2b_jax.inference import background, jobs, panels, photos, tiles, video
 from b2b_jax.inference.jobs import RESTORED, SIDE_BY_SIDE, TRANSLATED, Job, Jobs
 from b2b_jax.inference.photos import Photo
 from b2b_jax.inference.tiles import Restorer
-from b2b_jax.inference.video_writer import VideoError
 from b2b_jax.system import METHODS, Choice, Deblurrer
 from b2b_jax.training import signals
 
@@ -66,7 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             found = jobs.collect(args.inputs, args.output, kinds(args), args.overwrite)
             for folder in found.folders:
                 files.tidy(folder)
-            failed = run(found.todo, load_restorer(choice, args)) if found.todo else []
+            failed = run(found.todo, load_restorer(choice, args), args.on_error) if found.todo else []
             return summarise(found, failed, args.output)
     except UserError as error:
         print(f"deblur: {error}", file=sys.stderr)
@@ -105,6 +105,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--deblurrer", type=Path, metavar="FILE", help="the network that runs last, in place of the model's")
     add("--keep-translated", action="store_true", help="also write the translator's output, as NAME_translated")
     add("--side-by-side", action="store_true", help="also write input and result in one, as NAME_side_by_side")
+    add("--on-error", choices=("skip", "stop"), default="skip", help=ON_ERROR_HELP)
     add("--overwrite", action="store_true", help="replace outputs that exist")
     add("--tile", type=int, default=0, metavar="PIXELS", help=TILE_HELP)
     add("--overlap", type=int, default=tiles.OVERLAP, metavar="PIXELS", help="of neighbouring tiles (default: 64)")
@@ -125,6 +126,10 @@ TILE_HELP = (
     "largest side of the tiles that a photo is cut into, which bounds the memory (default 0: the whole photo if the "
     f"networks need at most half of an accelerator's free memory, or a quarter of a computer's and 4 GiB; else "
     f"{tiles.TILE})"
+)
+ON_ERROR_HELP = (
+    "what becomes of a video with damaged frames: skip leaves them out and counts them (default), stop refuses it; one "
+    "that ends before it should is refused either way"
 )
 TRAIN_SIZE_HELP = (
     "NAFNet takes its means over windows of 1.5 times the crops it was trained on (TLC); this is the side of those "
@@ -177,8 +182,8 @@ def choose(args: argparse.Namespace) -> Choice:
 # ------------------------------------------------------------------------------------------------------------ the files
 
 
-def run(todo: list[Job], restorer: Restorer) -> list[str]:
-    """Does the jobs; returns a line for each that could not be done.
+def run(todo: list[Job], restorer: Restorer, on_error: str = "skip") -> list[str]:
+    """Does the jobs; returns a line for each that could not be done. `on_error` is told to `video.convert`.
 
     While a photo or video is restored, the photo after it is read and the one before it written.
     """
@@ -189,7 +194,7 @@ def run(todo: list[Job], restorer: Restorer) -> list[str]:
         ):
             with named(job, bad):
                 if job.is_video:
-                    tell(job, deblur_video(job, restorer))
+                    tell(job, deblur_video(job, restorer, on_error))
                 else:
                     photo = reading.result()
                     later(write_photo, job, photo, deblur_photo(job, photo.pixels, restorer), bad)
@@ -240,7 +245,7 @@ def write_photo(job: Job, photo: Photo, restored: np.ndarray, bad: dict[Path, st
         tell(job, "; ".join(filter(None, dict.fromkeys(notes))))
 
 
-def deblur_video(job: Job, restorer: Restorer) -> str:
+def deblur_video(job: Job, restorer: Restorer, on_error: str) -> str:
     """Restores a video; returns what its owner should know."""
     count = video.count_frames(job.source) or None
     both = SIDE_BY_SIDE in job.targets
@@ -252,7 +257,7 @@ def deblur_video(job: Job, restorer: Restorer) -> str:
                 yield frame
                 bar.update()
 
-        note = video.convert(job.source, slices(job, restorer.channels + 3 * both), restore)
+        note = video.convert(job.source, slices(job, restorer.channels + 3 * both), restore, on_error)
         rate = f"{bar.n} frames, {bar.n / bar.format_dict['elapsed']:.1f} frames/s"
     return "; ".join(filter(None, [rate, note]))
 

@@ -46,6 +46,7 @@ OPTIONAL: dict[str, tuple[str, Callable[[BinaryIO], Image.Image]]] = {
 }
 """Formats that come with an extra of this package: its name, and what opens a file of the format."""
 
+Image.init()  # here, not at the first photo: threads that met half of the formats would take photos for broken
 # Varieties of grey TIFF files that Pillow could read and does not look for: white is 0, 12 bits of either byte order.
 TiffImagePlugin.OPEN_INFO |= {
     (b"MM", 0, (1,), 1, (16,), ()): ("I;16B", "I;16B"),
@@ -64,7 +65,6 @@ def open_image(file: BinaryIO, kind: Kind) -> Image.Image:
     try:
         if kind.decoder in OPTIONAL:
             return OPTIONAL[kind.decoder][1](file)
-        Image.init()
         if kind.decoder in Image.OPEN:
             return Image.open(file, formats=(kind.decoder,))
     except ImportError:

@@ -27,6 +27,7 @@ class Kind(NamedTuple):
 UNKNOWN = Kind("")
 RAW = "RAW"  # the decoder of raw photos, `raws`
 JPEG, TIFF, HEIC = Kind("JPEG", "JPEG"), Kind("TIFF", "TIFF"), Kind("HEIC", "HEIF")
+TRANSPORT = Kind("MPEG transport stream", is_video=True)
 VIDEO = Kind("MP4 or QuickTime", is_video=True)
 
 SIGNATURES = {  # what a file begins with
@@ -97,9 +98,13 @@ def of_head(head: bytes) -> Kind:
         return Kind("PPM", "PPM")
     if head[4:8] in OLD_QUICKTIME:
         return VIDEO
-    if any(len(head) > start + 188 and head[start] == head[start + 188 + start] == 0x47 for start in (0, 4)):
-        return Kind("MPEG transport stream", is_video=True)  # start 4: each packet after a time stamp, as on Blu-ray
-    return next((kind for start, kind in SIGNATURES.items() if head.startswith(start)), UNKNOWN)
+    found = next((kind for start, kind in SIGNATURES.items() if head.startswith(start)), UNKNOWN)
+    return TRANSPORT if found == UNKNOWN and _is_transport(head) else found
+
+
+def _is_transport(head: bytes) -> bool:
+    """A packet of 188 bytes and the next begin with G; on Blu-ray and in cameras each follows a time stamp of 4."""
+    return any(head[at : at + 1] == head[188 + 2 * at : 189 + 2 * at] == b"G" for at in (0, 4))
 
 
 def _of_brands(head: bytes) -> Kind:

@@ -108,7 +108,9 @@ def test_a_video_that_breaks_off_gives_what_it_holds_and_one_that_is_none_a_line
     (tmp_path / "in" / "b.mp4").write_text("not a video")
     found, faults = folder.photos(tmp_path / "in", tmp_path / "cache", **VIDEOS)
     assert 5 < len(found) < 40 and levels_of(p.blurry for p in found) == list(range(0, 5 * len(found), 5))
-    assert faults[-1].startswith(f"{tmp_path / 'in' / 'b.mp4'}: not a video, or broken") and "\n" not in faults[-1]
+    assert (
+        faults[-1].startswith(f"{tmp_path / 'in' / 'b.mp4'}: no video, truncated or broken") and "\n" not in faults[-1]
+    )
     assert folder.photos(tmp_path / "in", tmp_path / "cache", **VIDEOS) == (found, faults)
 
 
@@ -161,7 +163,7 @@ def test_a_broken_video_is_skipped_or_stops(tmp_path, capsys, policy):
     (tmp_path / "shots" / "broken.mov").write_text("not a video")
     config = own_config(tmp_path, bad_photos=policy)
     if policy == "stop":
-        with pytest.raises(UserError, match=r"broken\.mov: not a video, or broken .*data\.bad_photos=skip"):
+        with pytest.raises(UserError, match=r"broken\.mov: no video, truncated or broken .*data\.bad_photos=skip"):
             domains.open_unknown(config)
     else:
         assert len(domains.open_unknown(config).blur) == 7

@@ -216,3 +216,11 @@ def test_pipes_loops_and_folders_are_not_opened(tmp_path, make):
     for read in (images.read, images.kind, images.size, photos.read):
         with pytest.raises(ImageError, match=f"^{tmp_path}/a.png: "):
             read(tmp_path / "a.png")
+
+
+@pytest.mark.parametrize("size", [1, 4, 9, 189, 193, 196, 200])
+def test_short_files_and_those_with_a_g_where_packets_begin(size):
+    data = (b"GIF89a" + b"G" * 250)[:size]
+    assert kinds.of(io.BytesIO(data)).decoder == ("GIF" if size >= 4 else "")
+    data = (b"\x89PNG\r\n\x1a\n" + b"G" * 250)[:size]
+    assert not kinds.of(io.BytesIO(data)).is_video

@@ -10,10 +10,11 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from b2b_jax import images
-from b2b_jax.errors import UserError
+from b2b_jax import clips, images
+from b2b_jax.errors import UserError, shown
 from b2b_jax.files import read_json, write_json
 
+SHORT = 100  # bytes of a video's name that its folder begins with
 THUMBNAIL = (32, 32)  # pixels; noise averages out in it, motion does not
 
 
@@ -37,30 +38,53 @@ def extract(video: Path, cache: Path, every: int, limit: int, thin: float) -> tu
         raise UserError(
             f"frames of videos: every={every}, limit={limit}, thin={thin}; wants every >= 1, the others >= 0"
         )
-    state = (str(video.resolve()), video.stat().st_size, video.stat().st_mtime_ns, every, limit, thin)
-    target = cache / f"{video.stem}-{hashlib.sha256(repr(state).encode()).hexdigest()[:12]}"
+    try:
+        images.kind(video)  # no broken link or pipe, which has no state
+        state = (str(video.resolve()), video.stat().st_size, video.stat().st_mtime_ns, every, limit, thin)
+    except (images.ImageError, OSError) as error:
+        return [], shown(error)
+    target = cache / f"{_short(video.stem)}-{hashlib.sha256(repr(state).encode()).hexdigest()[:12]}"
     done = read_json(target / "done.json")
     if done is None:
-        fault = ""
-        try:
-            _write_frames(video, target, every, limit, thin)
-        except (av.FFmpegError, IndexError) as error:
-            fault = f"{video}: not a video, or broken ({getattr(error, 'strerror', 'no pictures in it')})"
-        done = {"video": str(video), "frames": len(list(target.glob("[0-9]*.png"))), "fault": fault}
+        fault = _write_frames(video, target, every, limit, thin)
+        count = len(list(target.glob("[0-9]*.png")))
+        done = {"video": str(video), "frames": count, "fault": fault if fault or count else f"{video}: holds no frame"}
         write_json(target / "done.json", done)
-    return sorted(target.glob("[0-9]*.png")), done["fault"]
+    return sorted(target.glob("[0-9]*.png")), shown(done["fault"])
 
 
-def _write_frames(video: Path, target: Path, every: int, limit: int, thin: float) -> None:
-    with av.open(video) as container:
-        stream = container.streams.video[0]
-        stream.thread_type = "AUTO"
-        total = min(filter(None, (limit, -(-stream.frames // every))), default=None)
-        chosen = islice(_chosen(container.decode(stream), every, thin), limit or None)
-        for number, image in tqdm(chosen, desc=f"frames of {video.name}", unit="frame", total=total, leave=False):
-            path = target / f"{number:06d}.png"
-            if not path.exists():
-                images.write(path, image)
+def _short(stem: str) -> str:
+    """A name that leaves room for more: file systems allow 255 bytes, and no bytes that are no UTF-8 on some."""
+    return shown(stem).encode()[:SHORT].decode(errors="ignore")
+
+
+def _write_frames(video: Path, target: Path, every: int, limit: int, thin: float) -> str:
+    """Writes the frames that are not there yet; returns what was wrong with the video, "" for nothing."""
+    damaged: list[av.Packet] = []
+    try:
+        with clips.opened(video) as container, clips.named(video, "truncated or broken"):
+            stream = clips.pictures(video, container)
+            total = min(filter(None, (limit, -(-stream.frames // every))), default=None)
+            chosen = islice(_chosen(_decoded(container, stream, damaged), every, thin), limit or None)
+            what = f"frames of {shown(video.name)}"
+            for number, image in tqdm(chosen, desc=what, unit="frame", total=total, leave=False):
+                path = target / f"{number:06d}.png"
+                if not path.exists():
+                    images.write(path, image)
+    except clips.VideoError as error:
+        return str(error)
+    return f"{video}: {len(damaged)} damaged frames are left out" if damaged else ""
+
+
+def _decoded(
+    container: av.container.InputContainer, stream: av.VideoStream, damaged: list[av.Packet]
+) -> Iterator[av.VideoFrame]:
+    """The frames; packets that cannot be decoded are noted in `damaged`."""
+    for packet in container.demux(stream):
+        try:
+            yield from packet.decode()
+        except av.InvalidDataError:
+            damaged.append(packet)
 
 
 def _chosen(decoded: Iterator[av.VideoFrame], every: int, thin: float) -> Iterator[tuple[int, np.ndarray]]:

@@ -1,9 +1,10 @@
 """Videos: every frame goes through a function of frames, all else stays as it is.
 
 Kept are the time stamps and durations of frames, rotation and mirroring (the display matrix), colour range, matrix,
-primaries and transfer, the pixel's aspect, titles and tags, and the packets of sound and subtitles, which are copied.
-Frames are RGB, (h, w, 3): uint8, or uint16 when the video has more than 8 bits, which are then kept. Interlaced frames
-are taken as they lie. `video_writer` tells how pictures are encoded.
+primaries and transfer, HDR10's static data, the pixel's aspect, titles and tags, chapters, fonts, and the packets of
+sound and subtitles, which are copied; what is not is said. Frames are RGB, (h, w, 3): uint8, or uint16 when the video
+has more than 8 bits, which are then kept. Interlaced frames are taken as they lie. `video_writer` tells how pictures
+are encoded, `streams` what becomes of the rest, `joins` how clocks that jump are mended.
 """
 
 import contextlib
@@ -16,8 +17,10 @@ import av
 import numpy as np
 
 from b2b_jax import files
+from b2b_jax.clips import VideoError, named, opened, pictures
+from b2b_jax.inference import joins
 from b2b_jax.inference.background import behind, made_ahead
-from b2b_jax.inference.video_writer import CONTAINERS, SCALING, VideoError, Writer, depth, named
+from b2b_jax.inference.video_writer import CONTAINERS, SCALING, Writer, depth
 
 Frames = Iterable[np.ndarray]
 Restore = Callable[[Frames], Frames]
@@ -35,6 +38,27 @@ class Moment(NamedTuple):
     packets: list[av.Packet]  # of other streams, between the frame before and this one
 
 
+class Damage:
+    """What of a video could not be decoded; with `stop` the first of it is a VideoError."""
+
+    def __init__(self, source: Path, stop: bool):
+        self._source, self._stop = source, stop
+        self.packets = self.frames = 0
+
+    def add(self, time: float, packets: int = 0, frames: int = 0) -> None:
+        """Counts what is damaged at `time`, in seconds."""
+        if self._stop:
+            raise VideoError(f"{self._source}: damaged at {time:.1f} s; --on-error skip passes over what is damaged")
+        self.packets += packets
+        self.frames += frames
+
+    def note(self) -> str:
+        """What the video's owner should know."""
+        if not (self.packets or self.frames):
+            return ""
+        return f"damaged: {self.packets} packets, of whose frames {self.frames} could not be decoded and are left out"
+
+
 def output_suffix(source: Path) -> str:
     """The suffix of the video that `convert` makes of `source`."""
     return source.suffix if source.suffix.lower() in CONTAINERS else ".mkv"
@@ -42,33 +66,36 @@ def output_suffix(source: Path) -> str:
 
 def count_frames(source: Path) -> int:
     """How many frames the video has, as its header says or lets guess; 0 if neither. VideoError as `convert`."""
-    with _opened(source) as reader:
-        stream = _pictures(source, reader)
+    with opened(source) as reader:
+        stream = pictures(source, reader)
         return stream.frames or round((reader.duration or 0) / av.time_base * (stream.guessed_rate or 0))
 
 
-def convert(source: Path, targets: Mapping[Path, slice], restore: Restore) -> str:
+def convert(source: Path, targets: Mapping[Path, slice], restore: Restore, on_error: str = "skip") -> str:
     """Writes `source` with restored frames; every target is whole or untouched. Returns what its owner should know.
 
     targets: paths whose suffixes `output_suffix` gave, and the channels of the restored frames that each takes: three,
         or several times three for as many pictures side by side.
     restore: frames (h, w, 3) to frames (h, w, c) of the same dtype, one for one. Meanwhile other threads decode the
         frames to come and encode those that are done.
-    VideoError: the file is missing, broken, truncated or has no pictures, or a stream of it cannot be copied.
+    on_error: "skip" leaves out frames that cannot be decoded, and counts them; "stop" makes them a VideoError.
+    VideoError: the file is missing, broken, truncated or has no pictures, or its sound cannot be kept.
     """
-    picture = _first_picture(source)
+    picture, mender, damage = _first_picture(source), _mender(source), Damage(source, on_error == "stop")
     with contextlib.ExitStack() as stack:
-        reader = stack.enter_context(_opened(source))
+        reader = stack.enter_context(opened(source))
         drafts = {stack.enter_context(files.draft(path)): path for path in targets}
         counts = {path: (channels.stop - channels.start) // 3 for path, channels in targets.items()}
         writers = [stack.enter_context(Writer(x, path, reader, picture, counts[path])) for x, path in drafts.items()]
         moments: deque[Moment] = deque()
-        frames = stack.enter_context(made_ahead(_frames(source, reader, picture, moments), AHEAD))
+        frames = stack.enter_context(made_ahead(_frames(Clip(source, reader, picture, damage, mender), moments), AHEAD))
         write = stack.enter_context(behind(AHEAD))
         for frame in restore(frames):
             write(_write, writers, targets.values(), moments.popleft(), frame)
         write(_copy, writers, [packet for moment in moments for packet in moment.packets])
-    return "; ".join(dict.fromkeys(writer.note for writer in writers if writer.note))
+    joined = f"{len(mender.parts)} recordings, joined: each is shown after the other" if len(mender.parts) > 1 else ""
+    notes = [joined, damage.note(), *(writer.note for writer in writers)]
+    return "; ".join(dict.fromkeys(filter(None, notes)))
 
 
 def _write(writers: Sequence[Writer], places: Iterable[slice], moment: Moment, frame: np.ndarray) -> None:
@@ -84,63 +111,96 @@ def _copy(writers: Sequence[Writer], packets: Iterable[av.Packet]) -> None:
             writer.copy(packet)
 
 
-def _opened(source: Path) -> av.container.InputContainer:
-    """The file as PyAV opens it, a context."""
-    if not source.is_file():
-        raise VideoError(f"{source}: no such file")
-    with named(source, "no video, truncated or broken"):
-        return av.open(f"file:{source}", metadata_errors="replace")
-
-
-def _pictures(source: Path, reader: av.container.InputContainer) -> av.VideoStream:
-    stream = reader.streams.best("video")
-    if stream is None or stream.codec_context is None:
-        raise VideoError(f"{source}: holds no pictures that can be decoded")
-    stream.thread_type = "AUTO"
-    return stream
-
-
 def _first_picture(source: Path) -> av.VideoFrame:
-    with _opened(source) as reader, named(source, "truncated or broken"):
-        picture = next(reader.decode(_pictures(source, reader)), None)
-    if picture is None:
-        raise VideoError(f"{source}: holds no picture that can be decoded")
-    return picture
+    with opened(source) as reader, named(source, "truncated or broken"):
+        for packet in reader.demux(pictures(source, reader)):
+            with contextlib.suppress(av.InvalidDataError):  # a stream may begin in the middle
+                for frame in packet.decode():
+                    return frame
+    raise VideoError(f"{source}: holds no picture that can be decoded")
 
 
-def _frames(
-    source: Path, reader: av.container.InputContainer, picture: av.VideoFrame, moments: deque[Moment]
-) -> Iterator[np.ndarray]:
+def _mender(source: Path) -> joins.Mender:
+    """What mends the clock of joined streams; it has to know all parts before the first frame."""
+    with opened(source) as reader:
+        video = pictures(source, reader).index
+        if not joins.JUMPING & set(reader.format.name.split(",")):
+            return joins.Mender({}, video)
+        chosen = [*reader.streams.audio, reader.streams[video]]
+        with named(source, "truncated or broken"):
+            return joins.Mender(joins.parts(reader.demux([x for x in chosen if x.codec_context])), video)
+
+
+class Clip(NamedTuple):
+    """A video that is being read."""
+
+    path: Path
+    reader: av.container.InputContainer
+    picture: av.VideoFrame  # the first
+    damage: Damage
+    mender: joins.Mender
+
+
+def _frames(clip: Clip, moments: deque[Moment]) -> Iterator[np.ndarray]:
     """Yields the frames; their moments are appended to `moments`, and a last one of the packets after them."""
-    video, end, clock = _pictures(source, reader), 0.0, Clock(_pictures(source, reader))
-    pixel_format = "rgb48le" if depth(picture) > 8 else "rgb24"
-    packets, others = reader.demux(), []
-    while (packet := _next(source, packets, end)) is not None:
+    video = pictures(clip.path, clip.reader)
+    size, clock = (clip.picture.width, clip.picture.height), Clock(video)
+    pixel_format = "rgb48le" if depth(clip.picture) > 8 else "rgb24"
+    packets, others, end, done, cut = clip.reader.demux(), [], 0.0, 0, False
+    while (packet := _next(clip.path, packets, end)) is not None:
+        clip.mender.mend(packet)
         if packet.pts is not None:
             end = max(end, float((packet.pts + (packet.duration or 0)) * packet.time_base))
+        if packet.is_corrupt:
+            clip.damage.add(end, packets=1)
+        cut = packet.is_corrupt if packet.size else cut
         if packet.stream.index != video.index:
             others.append(packet)
             continue
-        with named(source, f"broken at {end:.1f} s"):
-            frames = packet.decode()
-        for frame in frames:
-            if (frame.width, frame.height) != (picture.width, picture.height):
-                raise VideoError(f"{source}: changes its size to {frame.width} x {frame.height} at {end:.1f} s")
+        for frame in _decoded(packet, clip.damage, end):
+            if (frame.width, frame.height) != size:
+                raise VideoError(f"{clip.path}: changes its size to {frame.width} x {frame.height} at {end:.1f} s")
             moments.append(Moment(*clock.time(frame), others))
-            others = []
+            others, done = [], done + 1
             yield frame.to_ndarray(format=pixel_format, interpolation=SCALING)
     moments.append(Moment(0, 0, others))
-    missing = ((reader.duration or 0) + (reader.start_time or 0)) / av.time_base - end
-    if EXACT & set(reader.format.name.split(",")) and missing > TOLERANCE + clock.longest * video.time_base:
-        raise VideoError(f"{source}: truncated, {missing:.1f} s before its end")
+    _check_end(clip, end, clock.longest * video.time_base, cut)
+    if (lost := clip.damage.frames) > done:
+        raise VideoError(f"{clip.path}: broken, {lost} of {lost + done} frames cannot be decoded")
+
+
+def _decoded(packet: av.Packet, damage: Damage, time: float) -> Iterator[av.VideoFrame]:
+    """The whole frames of a packet."""
+    try:
+        frames = packet.decode()
+    except av.FFmpegError:
+        damage.add(time, packets=not packet.is_corrupt, frames=1)
+        return
+    for frame in frames:
+        if frame.is_corrupt:
+            damage.add(time, frames=1)
+        else:
+            yield frame
+
+
+def _check_end(clip: Clip, end: float, step: float, cut: bool) -> None:
+    """VideoError when the packets ended at `end`, seconds before the header says, by more than a frame's `step`.
+
+    Or when the last packet was `cut`, but in formats for broadcasting, which may end anywhere.
+
+    Headers count from 0, or from the first packet: a start after 0 proves nothing, one before 0 does.
+    """
+    missing = ((clip.reader.duration or 0) + min(clip.reader.start_time or 0, 0)) / av.time_base - end
+    formats = set(clip.reader.format.name.split(","))
+    if cut and not joins.JUMPING & formats:
+        raise VideoError(f"{clip.path}: truncated at {end:.1f} s, within a frame")
+    if EXACT & formats and missing > TOLERANCE + step:
+        raise VideoError(f"{clip.path}: truncated, {missing:.1f} s before its end")
 
 
 def _next(source: Path, packets: Iterator[av.Packet], end: float) -> av.Packet | None:
     with named(source, f"truncated or broken at {end:.1f} s"):
-        packet = next(packets, None)
-    if packet is not None and packet.is_corrupt:
-        raise VideoError(f"{source}: truncated or broken at {end:.1f} s")
-    return packet
+        return next(packets, None)
 
 
 class Clock:

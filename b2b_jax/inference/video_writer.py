@@ -5,7 +5,6 @@ hold; VP9 in WebM; 10 bits where the encoder can and the source has more than 8.
 """
 
 import contextlib
-from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,20 +12,10 @@ import av
 import numpy as np
 from av.video.reformatter import ColorRange, Colorspace, Interpolation
 
-from b2b_jax.inference import panels
-
-
-class VideoError(ValueError):
-    """A video that cannot be used; the message is one line that starts with its path."""
-
-
-@contextlib.contextmanager
-def named(path: Path, problem: str) -> Iterator[None]:
-    """Turns what FFmpeg says into a VideoError that begins with `path`."""
-    try:
-        yield
-    except av.FFmpegError as error:
-        raise VideoError(f"{path}: {problem} ({error.strerror})") from error
+from b2b_jax import clips
+from b2b_jax.clips import VideoError, named
+from b2b_jax.inference import hdr, panels, streams
+from b2b_jax.inference.streams import Others
 
 
 class Encoder(NamedTuple):
@@ -63,41 +52,65 @@ class Writer:
         encoder = VP9 if suffix == ".webm" else H264
         if encoder.name not in av.codecs_available:
             raise VideoError(f"{target}: this PyAV has no encoder {encoder.name}; one of `pip install av` has")
-        self._target, self._colours = target, _colours(picture)
+        self._target, self._draft, self._colours = target, draft, _colours(picture)
         self._canvas = panels.canvas(picture.width, picture.height, count, _display_matrix(picture))
-        self._format, lost = _pixel_format(encoder, picture, self._canvas)
-        self.note = "; ".join(filter(None, [lost, self._canvas.note]))
-        self._container = av.open(f"file:{draft}", "w", format=CONTAINERS[suffix])
-        self._container.metadata.update(reader.metadata)
-        self._video = self._container.add_stream(
+        self._format, bits = _pixel_format(encoder, picture, self._canvas)
+        self._notes = [bits, self._canvas.note, *_lost(picture, source, encoder)]
+        self._tags = dict(reader.metadata)
+        self._file = None if clips.address(draft) else draft.open("wb")
+        options = streams.muxer_options(self._tags, suffix)
+        self._container = av.open(self._file or clips.address(draft), "w", format=CONTAINERS[suffix], options=options)
+        self._container.metadata.update(streams.tags(self._tags))
+        self._video = self._add_video(encoder, source, picture)
+        self._others = Others(target, self._container, reader)
+        self.copy = self._others.copy
+        self._durations: dict[int, int] = {}
+
+    def _add_video(self, encoder: Encoder, source: av.VideoStream, picture: av.VideoFrame) -> av.VideoStream:
+        static = hdr.x264_parameters(picture) if encoder is H264 else ""
+        video = self._container.add_stream(
             encoder.name,
             rate=source.guessed_rate or source.average_rate,
-            options=dict(encoder.options),
+            options=encoder.options | ({"x264-params": static} if static else {}),
             width=self._canvas.width,
             height=self._canvas.height,
             pix_fmt=self._format,
             time_base=source.time_base,
         )
-        self._video.metadata.update(source.metadata)
-        self._video.codec_context.sample_aspect_ratio = source.sample_aspect_ratio or 1
+        video.metadata.update(streams.stream_tags(source.metadata, encoded=True))
+        video.codec_context.sample_aspect_ratio = source.sample_aspect_ratio or 1
         for name, value in self._colours.items():
-            setattr(self._video.codec_context, name, value)
-        self._video.set_display_matrix(self._canvas.matrix)
-        copied = [stream for stream in (*reader.streams.audio, *reader.streams.subtitles) if self._known(stream)]
-        self._copies = {stream.index: self._copy_of(stream) for stream in copied}
-        self._durations: dict[int, int] = {}
+            setattr(video.codec_context, name, value)
+        video.set_display_matrix(self._canvas.matrix)
+        return video
+
+    @property
+    def note(self) -> str:
+        """What the video's owner should know; complete when the file is."""
+        return "; ".join(filter(None, dict.fromkeys([*self._notes, *self._others.notes])))
 
     def __enter__(self) -> "Writer":
         return self
 
     def __exit__(self, error: type | None, *_: object) -> None:
-        if error is None:
-            with named(self._target, "cannot be written"):
-                self._encode(None)
-                self._container.close()
-        else:
-            with contextlib.suppress(av.FFmpegError):
-                self._container.close()
+        try:
+            if error is None:
+                self._complete()
+            else:
+                with contextlib.suppress(av.FFmpegError):
+                    self._container.close()
+        finally:
+            if self._file:
+                self._file.close()
+
+    def _complete(self) -> None:
+        with named(self._target, "cannot be written"):
+            self._encode(None)
+            self._others.close()
+            self._container.close()
+        if self._file:
+            self._file.flush()
+        self._notes.append(streams.lost_tags(self._tags, self._draft))
 
     def frame(self, rgb: np.ndarray, pts: int, duration: int) -> None:
         """Adds a frame (h, w, 3 count); times in units of the time base of the source."""
@@ -119,38 +132,25 @@ class Writer:
         with named(self._target, "cannot be written"):
             self._encode(frame)
 
-    def copy(self, packet: av.Packet) -> None:
-        """Adds a packet of sound or subtitles; those of other streams are left out."""
-        if packet.stream.index in self._copies and packet.dts is not None:
-            source, packet.stream = packet.stream, self._copies[packet.stream.index]
-            with named(self._target, "cannot be written"):
-                self._container.mux(packet)
-            packet.stream = source
-
     def _encode(self, frame: av.VideoFrame | None) -> None:
         for packet in self._video.encode(frame):
             packet.duration = self._durations.pop(packet.pts)
             self._container.mux(packet)
 
-    def _known(self, stream: av.stream.Stream) -> bool:
-        """False, with a note, for a stream of a kind that FFmpeg does not know and so cannot copy."""
-        if stream.codec_context is None:
-            self.note = "; ".join(filter(None, [self.note, f"a stream of {stream.type} of unknown kind is left out"]))
-        return stream.codec_context is not None
-
-    def _copy_of(self, stream: av.stream.Stream) -> av.stream.Stream:
-        try:
-            copy = self._container.add_stream_from_template(stream)
-        except ValueError as error:
-            raise VideoError(f"{self._target}: cannot hold the {stream.type} of the input ({error})") from error
-        copy.metadata.update(stream.metadata)
-        copy.disposition = stream.disposition
-        return copy
-
 
 def depth(picture: av.VideoFrame) -> int:
     """Bits of a channel of the picture."""
     return max(component.bits for component in picture.format.components)
+
+
+def _lost(picture: av.VideoFrame, source: av.VideoStream, encoder: Encoder) -> list[str]:
+    """What the pictures say that the new ones will not."""
+    found = [f"{what} left out" for what in hdr.lost(picture, static=encoder is H264)]
+    if any(part.is_alpha for part in picture.format.components) or source.metadata.get("alpha_mode") == "1":
+        found.append("its transparency (alpha) is left out")
+    if picture.interlaced_frame:
+        found.append("interlaced: its frames were taken as they lie and are no longer marked so; deinterlace it first")
+    return found
 
 
 def _pixel_format(encoder: Encoder, picture: av.VideoFrame, canvas: panels.Canvas) -> tuple[str, str]:

@@ -1,9 +1,15 @@
-"""Writes photos with the known blur, as the translator's discriminator sees them, for inspection and for other tools.
+"""Writes photos of a run for other tools: with the known blur, or pairs of the camera that the run has learnt.
 
     python -m b2b_jax.synthesize --config configs/camera.py --workdir runs/mine --output known_blur/ --count 200
+    python -m b2b_jax.synthesize --config configs/camera.py --workdir runs/mine --output pairs/ --what camera
 
-The set K of a run: what `known_blur.source` makes, crop by crop, before colour jitter. DIR/blurry holds the photos and,
-unless they come from a folder, DIR/sharp their sharp twins under the same names: pairs that train any deblurrer.
+--what known_blur: the set K of a run, what `known_blur.source` makes, crop by crop, before colour jitter. DIR/blurry
+holds the photos and, unless they come from a folder, DIR/sharp their sharp twins under the same names.
+
+--what camera: the paired dataset that the camera never had, whole photos of unknown_sharp and what the learnt camera
+makes of them, in GoPro's layout, DIR/{train,test}/camera/{blur,sharp}: --config.data.known=gopro
+--config.data.known_path=DIR reads it, and b2b_jax.prepare makes ArrayRecord of it. DIR/camera.json holds the seed, the
+camera and what it did to each photo, DIR/kernels.npy its kernels.
 """
 
 if __name__ == "__main__":  # before the imports below, which would be done twice
@@ -14,7 +20,7 @@ if __name__ == "__main__":  # before the imports below, which would be done twic
 
 import dataclasses
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 import jax
@@ -26,19 +32,22 @@ from b2b_jax import commandline, images, settings
 from b2b_jax.compilation import enable_compilation_cache
 from b2b_jax.data import pipeline
 from b2b_jax.errors import UserError
+from b2b_jax.files import write_json
 from b2b_jax.method.known_blur import Supply
-from b2b_jax.stages import common, known_blur, translator
+from b2b_jax.stages import camera_dataset, common, known_blur, translator
+from b2b_jax.stages.camera_dataset import Pair
 from b2b_jax.stages.known_blur import KnownBlur
 from b2b_jax.stages.run import Run
 
 OUTPUT = flags.DEFINE_string("output", None, "Folder to write: new, or empty.")
+WHAT = flags.DEFINE_enum("what", "known_blur", ("known_blur", "camera"), "Which photos to write.")
 COUNT = flags.DEFINE_integer("count", 100, "How many photos to write.", lower_bound=1)
 
 
 def command() -> int:
     """Runs the command line; returns its exit code."""
     if {"-h", "--help"} & set(sys.argv):
-        print(__doc__, commandline.described(OUTPUT, COUNT), sep="\n")
+        print(__doc__, commandline.described(OUTPUT, WHAT, COUNT), sep="\n")
         return 0
     return commandline.outcome(make_photos)
 
@@ -47,10 +56,22 @@ def make_photos() -> None:
     """Writes the photos that the flags ask for."""
     run = commandline.parse()
     folder = output_folder()
+    if WHAT.value == "camera":
+        return make_pairs(run, folder)
     check(run)
     enable_compilation_cache()
     known = known_blur.open_set(run, run.config.known_blur.source)
     write(folder, synthesize(run, known, COUNT.value), COUNT.value)
+
+
+def make_pairs(run: Run, folder: Path) -> None:
+    """Writes pairs of the run's learnt camera."""
+    settings.check_values(run.config)
+    if not run.trained("camera"):
+        raise UserError(f"{run.workdir} has no learnt camera; train it first: --config.stages=camera")
+    enable_compilation_cache()
+    pairs = tqdm(camera_dataset.photograph(run, COUNT.value), total=COUNT.value, unit="pair", dynamic_ncols=True)
+    write_pairs(folder, pairs, {"seed": run.config.seed, "camera": str(run.weights_path("camera"))})
 
 
 def output_folder() -> Path:
@@ -101,6 +122,21 @@ def write(folder: Path, photos: Iterator[tuple[np.ndarray, np.ndarray | None]], 
         if sharp is not None:
             images.write(folder / "sharp" / f"{index:06d}.png", sharp)
     print(f"{count} photos with the known blur in {folder}")
+
+
+def write_pairs(folder: Path, pairs: Iterable[Pair], origin: Mapping[str, object]) -> None:
+    """Writes pairs in GoPro's layout, and beside them how they were made; `origin` says by what."""
+    shots, kernels = {}, []
+    for index, pair in enumerate(pairs):
+        name = f"{index:06d}.png"
+        for kind, image in (("blur", pair.blurry), ("sharp", pair.sharp)):
+            images.write(folder / pair.part / "camera" / kind / name, image)
+        shots[f"{pair.part}/{name}"] = pair.shot
+        kernels += [] if pair.kernel is None else [pair.kernel]
+    write_json(folder / "camera.json", {**origin, "shots": shots})
+    if kernels:
+        np.save(folder / "kernels.npy", np.stack(kernels))
+    print(f"{len(shots)} pairs of the camera in {folder}")
 
 
 if __name__ == "__main__":

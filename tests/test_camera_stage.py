@@ -11,17 +11,20 @@ import optax
 import pytest
 from helpers import jit
 from ml_collections import ConfigDict
+from scipy import ndimage
 
-from b2b_jax import models
+from b2b_jax import images, models, synthesize
+from b2b_jax.data import finding
 from b2b_jax.data.skipping import BadPhotos, Skipping, apart
 from b2b_jax.data.sources import ArraySource
 from b2b_jax.errors import UserError
 from b2b_jax.evaluation import rows, summary
+from b2b_jax.files import write_json
 from b2b_jax.method import adaptation, blur2blur, paired_translation
 from b2b_jax.method.blur2blur import Blur2Blur, Photos
 from b2b_jax.method.paired_translation import Lesson
 from b2b_jax.models.camera import Shot
-from b2b_jax.stages import camera, camera_figures
+from b2b_jax.stages import camera, camera_dataset, camera_figures, common
 from b2b_jax.stages.run import Run
 from b2b_jax.training import state as states
 from configs import demo
@@ -179,9 +182,6 @@ def test_the_best_system_is_the_runs_method():
 
 
 def test_the_report_shows_the_camera(tmp_path):
-    from b2b_jax import images
-    from b2b_jax.files import write_json
-
     found = {"held_out_auc": 0.53, "spread": [2.1, 0.2], "noise": [0.001, 0.0], "usable": True, "reasons": []}
     write_json(tmp_path / "camera" / "scores.json", found)
     images.write(tmp_path / "camera" / "kernels.png", np.zeros((8, 8, 3), np.uint8))
@@ -262,3 +262,33 @@ def a_method() -> tuple[Blur2Blur, Photos]:
     return Blur2Blur(networks, descent, blur2blur.make_content("pooled", None), config), Photos(
         *photos, jnp.ones((2, 1, 1, 1)) / 2
     )
+
+
+# ----------------------------------------------------------------------------------------------------- pairs for anyone
+
+
+def test_the_dataset_has_whole_aligned_pairs_in_gopros_layout(tmp_path):
+    module = models.create("camera", size=5)
+    common.export(tmp_path / "camera", ConfigDict({"name": "camera", "size": 5}), module.init(KEY, jnp.zeros((1, 8))))
+    sharp = np.random.default_rng(0).integers(0, 256, (10, 40, 52, 3)).astype(np.uint8)
+    run = tiny_run(tmp_path, sharp=ArraySource("sharp", image=sharp))
+    pairs = list(camera_dataset.photograph(run, 11))
+    assert [pair.part for pair in pairs] == [*["train"] * 9, "test", "train"]
+    np.testing.assert_array_equal(pairs[10].sharp, sharp[0])
+    assert np.any(pairs[10].blurry != pairs[0].blurry)  # the same photo, another shot
+    synthesize.write_pairs(tmp_path / "pairs", pairs, {"seed": 0})
+    record = json.loads((tmp_path / "pairs" / "camera.json").read_text())
+    assert record["seed"] == 0 and record["shots"]["test/000009.png"]["photo"] == "sharp/00009"
+    assert set(record["shots"]["train/000000.png"]) == {"photo", "amount", "sigma", "noise"}
+    assert np.load(tmp_path / "pairs" / "kernels.npy").shape == (11, 5, 5)
+    found = finding.find("gopro", tmp_path / "pairs", "train", "--config.data.known_path")
+    assert len(found) == 10 and images.read(found[3].blurry).shape == (40, 52, 3)
+    np.testing.assert_array_equal(images.read(found[3].blurry), pairs[3].blurry)
+
+
+def test_a_photo_of_the_dataset_is_its_slow_convolution():
+    module = models.create("camera", size=5, sharpening=False, noise=False)
+    variables, photo = module.init(KEY, jnp.zeros((1, 8))), np.random.default_rng(0).random((20, 24, 3))
+    blurry, shot = camera_dataset.shooter(module, 0.0)(variables, photo, KEY)
+    kernel = np.asarray(shot.kernel)[:, :, None]
+    np.testing.assert_allclose(blurry, ndimage.convolve(photo, kernel, mode="mirror"), atol=1e-5)

@@ -1,0 +1,67 @@
+"""The paired dataset that the camera never had: its sharp photos, whole, and what the learnt camera makes of them.
+
+Laid out as GoPro is, so that any trainer of deblurring networks reads it: {train,test}/camera/{blur,sharp}/NNNNNN.png.
+Photos of the test part are no photos of the training part.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from b2b_jax import images
+from b2b_jax.method import camera_model
+from b2b_jax.models.camera import Camera, Shot, render
+from b2b_jax.stages import camera
+from b2b_jax.stages.run import Run
+
+TEST = 1 / 10  # share of the sharp photos, the last ones, that the test part is made of
+
+
+class Pair(NamedTuple):
+    """One pair of the dataset and how it was made."""
+
+    part: str  # "train" or "test"
+    blurry: np.ndarray  # uint8 (h, w, 3)
+    sharp: np.ndarray  # uint8 (h, w, 3)
+    shot: dict  # the sharp photo's name and what the camera did to it, for JSON
+    kernel: np.ndarray | None  # (k, k)
+
+
+def photograph(run: Run, count: int) -> Iterator[Pair]:
+    """Yields `count` pairs, of the sharp photos in turn; the i-th depends on the run's seed, its camera and i alone."""
+    learnt, key, photos = camera.load(run), jax.random.key(run.config.seed), run.unknown.sharp
+    shoot, held_out = shooter(learnt.module, run.config.camera.threshold), max(1, round(TEST * len(photos)))
+    for index in range(count):
+        record = photos[index % len(photos)]
+        blurry, shot = jax.device_get(
+            shoot(learnt.variables, images.to_float(record["image"]), jax.random.fold_in(key, index))
+        )
+        part = "test" if index % len(photos) >= len(photos) - held_out else "train"
+        yield Pair(
+            part, images.to_uint8(blurry), record["image"], {"photo": record["name"]} | figures(shot), shot.kernel
+        )
+
+
+def shooter(module: Camera, threshold: float) -> Callable:
+    """A function of the camera's weights, a photo (h, w, 3) in [0, 1] and a key: its photo of that size, and the shot.
+
+    The borders are mirrored for what the blur brings in from outside.
+    """
+
+    @jax.jit
+    def shoot(variables, photo, key):
+        key_shot, key_noise = jax.random.split(key)
+        shot = camera_model.draw(module, variables, 1, key_shot, threshold)
+        padded = jnp.pad(photo, [(module.reach, module.reach)] * 2 + [(0, 0)], "reflect")
+        blurry = render(padded[None], shot, key_noise)[0]
+        return jnp.clip(blurry, 0, 1), jax.tree.map(lambda x: x[0] if x.ndim else x, shot)
+
+    return shoot
+
+
+def figures(shot: Shot) -> dict[str, float]:
+    """What the camera did to one photo, but for the kernel."""
+    return {name: float(value) for name, value in shot._asdict().items() if value is not None and name != "kernel"}

@@ -3,9 +3,11 @@
 The command lines print a UserError as it is and exit with code 2.
 """
 
+import difflib
 import errno
 import re
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 
 # What a terminal obeys instead of showing it, what turns the direction of text, and bytes of names that are no UTF-8.
@@ -45,3 +47,9 @@ def disk_fault(error: OSError) -> tuple[str, int]:
     else:
         line = f"{where} cannot be used: {error.strerror}; mend that, or choose another place, and start again"
     return shown(line), 1 if error.errno in BROKEN else 2
+
+
+def suggestion(name: str, known: Iterable[str]) -> str:
+    """ "; did you mean 'NEAREST'?" for a mistyped name; empty when none of the known ones is near."""
+    nearest = difflib.get_close_matches(name, list(known), n=1)
+    return f"; did you mean {nearest[0]!r}?" if nearest else ""

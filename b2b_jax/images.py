@@ -8,7 +8,7 @@ import contextlib
 import io
 import os
 import stat
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -316,30 +316,3 @@ def resize_shorter(image: np.ndarray, side: int) -> np.ndarray:
     h, w = image.shape[:2]
     size = (side, int(side * h / w)) if w <= h else (int(side * w / h), side)
     return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BICUBIC))
-
-
-def pad_to_multiple(x: np.ndarray, multiple: int, mode: str = "reflect") -> tuple[np.ndarray, tuple[int, int]]:
-    """Pads (..., h, w, c) at the bottom and the right until both sides are multiples.
-
-    Args:
-      x: (..., h, w, c); a side may be shorter than its padding.
-      multiple: in pixels, at least 1.
-      mode: "reflect" (without repeating the border) or "edge".
-
-    Returns:
-      The padded array and the size (h, w) that `unpad` wants.
-
-    Raises:
-      ValueError: another mode, or a multiple below 1.
-    """
-    if mode not in ("reflect", "edge") or multiple < 1:
-        raise ValueError(f"got mode {mode!r} and multiple {multiple}, wanted 'reflect' or 'edge', and at least 1")
-    h, w = x.shape[-3:-1]
-    pads = [(0, 0)] * (x.ndim - 3) + [(0, -h % multiple), (0, -w % multiple), (0, 0)]
-    return np.pad(x, pads, mode=mode), (h, w)
-
-
-def unpad(x: Any, size: Sequence[int]) -> Any:
-    """Cuts (..., h', w', c) back to the (h, w) that `pad_to_multiple` returned."""
-    h, w = size
-    return x[..., :h, :w, :]

@@ -10,7 +10,6 @@ if __name__ == "__main__":  # before the imports below, which would be done twic
     huge_pages.restart()
 
 import contextlib
-import difflib
 import logging as standard_logging
 import sys
 import traceback
@@ -23,7 +22,7 @@ from ml_collections import ConfigDict
 
 from b2b_jax import commandline, record, settings, sharding, terminal
 from b2b_jax.compilation import enable_compilation_cache
-from b2b_jax.errors import UserError, disk_fault, shown
+from b2b_jax.errors import UserError, disk_fault, shown, suggestion
 from b2b_jax.evaluation import evaluate, summary
 from b2b_jax.files import lock, remove_drafts
 from b2b_jax.images import ImageError
@@ -177,8 +176,7 @@ def stage_names(config: ConfigDict) -> list[str]:
     names = [name.strip() for item in config.stages for name in item.split(",")]
     for name in names:
         if name not in NAMES:
-            near = difflib.get_close_matches(name, NAMES, 1)
-            hint = f"; did you mean {near[0]}?" if near else ""
+            hint = suggestion(name, NAMES)
             raise UserError(f"config.stages names {name!r}; stages are {', '.join(NAMES)}{hint}")
     return [name for name in NAMES if name in names]
 

@@ -5,7 +5,6 @@ IEEE TIP 2004. Never compare one variant with another:
 
     ssim            11x11 Gaussian, per channel, valid part: BasicSR, MATLAB, Restormer's tables
     ssim_y          the same on luma
-    ssim_y_edges    on luma, with replicated borders: NAFNet's copy of BasicSR
     ssim_3d         11x11x11 Gaussian that mixes the colour channels, much higher: scripts of NAFNet and Blur2Blur
     ssim_uniform    uniform 7x7 window and sample covariance: scikit-image's default
 
@@ -87,14 +86,6 @@ def ssim(x: jax.Array, y: jax.Array, crop_border: int = 0) -> jax.Array:
 def ssim_y(x: jax.Array, y: jax.Array, crop_border: int = 0) -> jax.Array:
     """`ssim` of the luma of RGB images (n, h, w, 3)."""
     return ssim(luma(x)[..., None], luma(y)[..., None], crop_border)
-
-
-@partial(jax.jit, static_argnames="crop_border")
-def ssim_y_edges(x: jax.Array, y: jax.Array, crop_border: int = 0) -> jax.Array:
-    """`ssim_y` over the whole map, the borders of the (cropped) luma replicated under the window."""
-    x, y = _pair(luma(x)[..., None], luma(y)[..., None], crop_border)
-    pads = [(0, 0), (5, 5), (5, 5), (0, 0)]
-    return ssim(jnp.pad(x, pads, mode="edge"), jnp.pad(y, pads, mode="edge"))
 
 
 @partial(jax.jit, static_argnames="crop_border")

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers.labelled import labelled
 from helpers.trees import SCENES, write_tree
 from scipy import signal
 
@@ -105,13 +106,6 @@ def test_check_sizes_names_a_photo_smaller_than_the_crop(tmp_path):
 
 
 # ------------------------------------------------------------------------------------------------------------- pipeline
-
-
-def labelled(count, side=12):
-    """Photos whose channels hold the photo's number, the row and the column."""
-    grid = np.stack(np.meshgrid(*[np.arange(side)] * 2, indexing="ij"), -1)
-    photos = [np.concatenate([np.full((side, side, 1), number), grid], -1) for number in range(count)]
-    return ArraySource("labelled", image=np.array(photos, np.uint8))
 
 
 def label(image):

@@ -5,7 +5,7 @@ import re
 
 import numpy as np
 import pytest
-import test_scoring as scoring_tests
+from helpers.scored import noisy_source, scored
 from scipy import ndimage
 
 from b2b_jax import images, record, weights
@@ -194,9 +194,9 @@ def test_examples_are_spread_and_extreme():
 
 
 def test_an_example_is_of_the_photo_that_was_scored(tmp_path):
-    source = scoring_tests.noisy_source(5)
+    source = noisy_source(5)
     methods = {row: lambda p: p["blurry"] for row in ("input", "deblurrer", "blur2blur")}
-    scores = scoring_tests.scored(tmp_path, source, methods)
+    scores = scored(tmp_path, source, methods)
     examples.write(tmp_path / "examples", "set", source, methods, lambda x: 1 - x, scores, {3: "largest gain"})
     folder = tmp_path / "examples" / "set-3"
     np.testing.assert_array_equal(images.read(folder / "input.png"), source[3]["blurry"])

@@ -8,7 +8,7 @@ import types
 
 import numpy as np
 import pytest
-from test_video import make, pictures
+from helpers.videos import make, pictures
 
 from tools import hands
 

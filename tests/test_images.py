@@ -210,23 +210,6 @@ def test_luma():
         np.testing.assert_allclose(got, wanted, rtol=1e-6)
 
 
-@pytest.mark.parametrize("mode", ["reflect", "edge"])
-@pytest.mark.parametrize("shape", [(1, 1, 3), (2, 9, 3), (4, 8, 8, 1), (5, 5, 3)])
-def test_padding_comes_off(mode, shape):
-    x = np.random.default_rng(0).random(shape, np.float32)
-    padded, size = images.pad_to_multiple(x, 8, mode)
-    assert all(side % 8 == 0 and side - was < 8 for side, was in zip(padded.shape[-3:-1], size, strict=True))
-    np.testing.assert_array_equal(images.unpad(padded, size), x)
-
-
-def test_padding_mirrors_or_repeats():
-    x = np.arange(3, dtype=np.float32).reshape(1, 3, 1)
-    assert images.pad_to_multiple(x, 5)[0][0, :, 0].tolist() == [0, 1, 2, 1, 0]
-    assert images.pad_to_multiple(x, 5, "edge")[0][0, :, 0].tolist() == [0, 1, 2, 2, 2]
-    with pytest.raises(ValueError, match="'wrap'"):
-        images.pad_to_multiple(x, 5, "wrap")
-
-
 def test_the_size_of_a_photo_is_read_from_its_header_alone(tmp_path, monkeypatch):
     path = tmp_path / "a.png"
     images.write(path, np.zeros((5, 7, 3), np.uint8))

@@ -22,7 +22,6 @@ SCORES = {
         "nafnet_ssim_rgb_ssim3d_false_crop{}": 1e-5,
     },
     metrics.ssim_y: {"basicsr_upstream_ssim_y_crop{}": 1e-5},
-    metrics.ssim_y_edges: {"nafnet_ssim_y_crop{}": 1e-5},
     metrics.ssim_3d: {"nafnet_ssim3d_rgb_crop{}": 1e-5, "nafnet_ssim3d_rgb_crop{}_float32": 1e-4},
 }
 

@@ -4,9 +4,9 @@ import hashlib
 
 import numpy as np
 import pytest
+from helpers.labelled import labelled
 from helpers.trees import write_tree
 from PIL import Image
-from test_data import labelled
 
 from b2b_jax import images
 from b2b_jax.data import pipeline

@@ -14,24 +14,14 @@ import jax
 import numpy as np
 import pytest
 from helpers import reference
+from helpers.scored import MEASURE, METHODS, Killed, noisy_source, scored, setup
 
 from b2b_jax import images, metrics, niqe
-from b2b_jax.data.sources import ArraySource
 from b2b_jax.errors import UserError
 from b2b_jax.evaluation import protocols, scoring
-from b2b_jax.evaluation.scoring import Batch, Clock, Scores, Setup, Sheet
+from b2b_jax.evaluation.scoring import Batch, Scores, Sheet
 
 ROOT = Path(__file__).parents[1]
-MEASURE = protocols.make_measure(protocols.PROTOCOLS["standard"], {})
-METHODS = {"input": lambda p: p["blurry"], "half": lambda p: (p["blurry"] + p["sharp"]) / 2}
-
-
-def noisy_source(count: int) -> ArraySource:
-    rng = np.random.default_rng(1)
-    sharp = rng.integers(60, 190, (count, 16, 16, 3)).astype(np.uint8)
-    # Every photo is off by its own constant, so that its PSNR tells which photo it is.
-    blurry = sharp + 4 * np.arange(1, count + 1, dtype=np.uint8)[:, None, None, None]
-    return ArraySource("photo", blurry=blurry, sharp=sharp)
 
 
 class Mixed:
@@ -49,14 +39,6 @@ class Mixed:
 
     def size(self, index):
         return f"folder/{index}.jpg", 24 if index % 3 == 2 else 16, 16
-
-
-def setup(folder, **changes) -> Setup:
-    return Setup(Sheet(folder / "images.csv", ["psnr", "ssim"]), Clock(), **({"batch": 2} | changes))
-
-
-def scored(folder, source, methods=METHODS, **changes) -> Scores:
-    return scoring.score("set", source, methods, MEASURE, setup(folder, **changes))
 
 
 # -------------------------------------------------------------------------------------------------------------- batches
@@ -166,10 +148,6 @@ def test_pictures_of_any_names_have_a_folder_in_common(names):
 
 
 # --------------------------------------------------------------------------------------------------------------- resume
-
-
-class Killed(Exception):
-    """Stands for the end of the process."""
 
 
 def test_a_killed_evaluation_goes_on_behind_its_last_whole_batch(tmp_path):

@@ -3,8 +3,8 @@
 import av
 import numpy as np
 import pytest
-from test_deblur import RGB8, RGB16, _quick_compilation, call, listing, networks, write  # noqa: F401
-from test_video import ALL, UNEVEN, assert_same_pictures, make, pictures, read, rgb, same, seconds
+from helpers.deblurring import RGB8, RGB16, _quick_compilation, call, listing, networks, write  # noqa: F401
+from helpers.videos import ALL, UNEVEN, assert_same_pictures, make, pictures, read, rgb, same, seconds
 
 from b2b_jax import images
 from b2b_jax.inference import panels, photos, video
@@ -128,7 +128,7 @@ def test_every_frame_stands_beside_its_own_result_whatever_is_read_ahead():
 # ----------------------------------------------------------------------------------------------------- the command line
 
 
-def test_photos_and_videos_from_the_command_line(call, networks, tmp_path):  # noqa: F811
+def test_photos_and_videos_from_the_command_line(call, networks, tmp_path):
     folder = tmp_path / "in"
     photo = write(folder / "a.png", np.concatenate([RGB8, RGB8[..., :1]], -1))
     clip = make(folder / "clip.mp4", [np.full((16, 32, 3), 90, np.uint8)] * 3, UNEVEN[:3])
@@ -151,7 +151,7 @@ def images_with_alpha(path) -> np.ndarray:
     return np.concatenate([photo.pixels, photo.alpha[..., None]], -1)
 
 
-def test_it_is_added_to_results_that_exist_and_then_left_alone(call, tmp_path):  # noqa: F811
+def test_it_is_added_to_results_that_exist_and_then_left_alone(call, tmp_path):
     clip = make(tmp_path / "clip.mp4", [np.full((16, 32, 3), 90, np.uint8)] * 3, UNEVEN[:3])
     photo, out = write(tmp_path / "a.png", RGB8), tmp_path / "out"
     assert call(clip, photo)[0] == 0

@@ -5,9 +5,9 @@ import re
 
 import numpy as np
 import pytest
+from helpers.scored import METHODS, Killed
 from scipy import ndimage
 from skimage import data
-from test_scoring import METHODS, Killed
 
 from b2b_jax import images
 from b2b_jax.data.photo import Photo

@@ -36,15 +36,6 @@ def test_constant_then_linear_is_the_papers_schedule():
     assert schedule(want["total"] + 1) == 0
 
 
-@pytest.mark.parametrize("run", SCHEDULE["official"], ids=lambda run: f"{run['n_epochs']}-from-{run['epoch_count']}")
-def test_released_epochs_have_the_released_rates(run):
-    for epoch, rate in run["lr_used_in_epoch"]:
-        got = schedules.released_epochs(
-            run["base_lr"], epoch, run["epoch_count"], run["n_epochs"], run["n_epochs_decay"]
-        )
-        np.testing.assert_allclose(got, rate, rtol=1e-12, atol=1e-20)
-
-
 def test_cosine_goes_from_the_first_rate_to_the_final_one():
     schedule = schedules.cosine(1e-3, 1e-5, 200)
     rates = [float(schedule(step)) for step in range(0, 301, 50)]

@@ -4,7 +4,6 @@ Images are float (h, w, c) or (n, h, w, c). Kernels are those of `kernels`. Ever
 the `Generator` that is given.
 """
 
-import difflib
 import inspect
 from typing import Any
 
@@ -13,6 +12,7 @@ from scipy import fft
 
 from b2b_jax.data import kernels
 from b2b_jax.data.kernels import box_kernel, check_size, copies_kernel, line, splat
+from b2b_jax.errors import suggestion
 
 KERNELS = {
     "box": box_kernel,
@@ -141,5 +141,4 @@ def _check_shapes(image: np.ndarray, kernel: np.ndarray) -> None:
 
 def _check_name(what: str, name: Any, known: Any) -> None:
     if name not in known:
-        nearest = difflib.get_close_matches(str(name), known, n=1, cutoff=0.0)[0]
-        raise ValueError(f"Unknown {what} {name!r}; did you mean {nearest!r}? Known: {', '.join(known)}.")
+        raise ValueError(f"unknown {what} {name!r}{suggestion(str(name), known)}; known are {', '.join(known)}")

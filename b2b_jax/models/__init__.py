@@ -6,12 +6,12 @@ parameter, joined by dots, is the name of the tensor there.
 """
 
 import dataclasses
-import difflib
 from collections.abc import Iterable
 from typing import Any
 
 import flax.linen as nn
 
+from b2b_jax.errors import suggestion
 from b2b_jax.models.camera import Camera
 from b2b_jax.models.classifier import ResNet18
 from b2b_jax.models.kernel_wizard import KernelWizard
@@ -77,6 +77,4 @@ def _check_value(key: str, value: Any, default: Any) -> None:
 def _check(name: str, known: Iterable[str], what: str) -> None:
     if name in known:
         return
-    nearest = difflib.get_close_matches(name, known, n=1)
-    suggestion = f"; did you mean {nearest[0]!r}?" if nearest else ""
-    raise ValueError(f"{name!r} is no {what}{suggestion} (known: {', '.join(known)})")
+    raise ValueError(f"{name!r} is no {what}{suggestion(name, known)} (known: {', '.join(known)})")

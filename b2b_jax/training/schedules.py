@@ -39,11 +39,3 @@ def halving(rate: float, steps: int, periods: int, warmup: int = 0) -> optax.Sch
 def ramp(step, warmup: int):
     """1/warmup at step 0, growing to 1; 1 throughout without warm-up."""
     return jnp.minimum(1.0, (step + 1.0) / max(warmup, 1))
-
-
-def released_epochs(rate: float, epoch: int, first_epoch: int = 1, constant: int = 100, decay: int = 200) -> float:
-    """The released code's learning rate in `epoch` (from 1) of `constant` + `decay` epochs; 0 in the last one.
-
-    A run that starts again at `first_epoch` goes on with the value it would have had.
-    """
-    return rate * (1.0 - max(0, (epoch - first_epoch + 1) + first_epoch - constant) / (decay + 1))

@@ -13,10 +13,11 @@ Exit codes: 0 done; 2 the input is wrong (one line on stderr); 130 stopped by Ct
 import argparse
 import sys
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from b2b_jax import terminal
-from b2b_jax.data import finding, folder, prepared
+from b2b_jax.data import finding, folder, photo, prepared
 from b2b_jax.data.layouts import LAYOUTS
 from b2b_jax.data.photo import Photo
 from b2b_jax.errors import UserError, shown
@@ -36,7 +37,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("prepare: stopped; the same command goes on from here", file=sys.stderr)
         return 130
-    print("\n".join(_row(args.dataset, part, len(photos)) for part, photos in parts.items()))
+    for part, photos in parts.items():
+        print(_row(args.dataset, part, len(photos), finding.other_kinds(args.dataset, part, photos)))
     return 0
 
 
@@ -47,16 +49,33 @@ def find(args: argparse.Namespace) -> Mapping[str, Sequence[Photo]]:
     if not args.source.is_dir():
         raise UserError(f"--source is {args.source}: no such folder")
     photos, faults = folder.photos(args.source, args.output / "frames", args.every, args.limit, args.thin)
-    print("".join(f"skipped: {shown(fault)}\n" for fault in faults), end="", file=sys.stderr)
+    photos, unusable = sifted(photos)
+    print("".join(f"skipped: {shown(fault)}\n" for fault in (*faults, *unusable)), end="", file=sys.stderr)
     if not photos:
         raise UserError(f"no photos in {args.source} (found: {finding.listing(args.source)})")
     return {"photos": photos}
 
 
-def _row(dataset: str, part: str, count: int) -> str:
-    """A part's count beside the published one."""
+def sifted(found: Sequence[Photo]) -> tuple[list[Photo], list[str]]:
+    """The photos whose first bytes are those of photos, and a line for each of the others."""
+
+    def fault(one: Photo) -> str:
+        try:
+            photo.size(one.blurry)
+        except ImageError as error:
+            return str(error)
+        return ""
+
+    with ThreadPoolExecutor() as pool:
+        lines = list(pool.map(fault, found))
+    return [one for one, line in zip(found, lines, strict=True) if not line], list(filter(None, lines))
+
+
+def _row(dataset: str, part: str, count: int, others: str = "") -> str:
+    """A part's count beside the published one; `others` are the kinds of photos that are not as published."""
     published = LAYOUTS[dataset].parts[part].photos
     verdict = "as published" if count == published else f"{published:,} published: the download differs"
+    verdict += f"; photos are {others}, not as published" if others else ""
     return f"{part:<14} {count:>7,} photos" + (f"   {verdict}" if published else "")
 
 

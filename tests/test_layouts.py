@@ -2,9 +2,13 @@
 
 import itertools
 import json
+import shlex
+import shutil
+from pathlib import Path
 
 import pytest
 from helpers.trees import TREES, VARIANTS, write, write_tree
+from PIL import Image
 
 from b2b_jax.data import finding
 from b2b_jax.data.layouts import LAYOUTS
@@ -213,3 +217,64 @@ def test_listing_is_short_and_passes_over_hidden_files(tmp_path):
     for name in ("b", "a", ".hidden"):
         (tmp_path / name).touch()
     assert finding.listing(tmp_path) == "a, b" and finding.listing(tmp_path, most=1) == "a, …"
+
+
+# ------------------------------------------------------------------------------------------ downloads as they are found
+
+
+@pytest.mark.parametrize("suffix", [".PNG", ".jpg", ".JPEG"])
+@pytest.mark.parametrize("name", ["gopro", "rb2v_street", "realblur_j"])
+def test_photos_of_another_kind_than_the_published_are_taken_and_that_is_said(tmp_path, name, suffix):
+    write_tree(tmp_path, name)
+    for path in [path for path in tmp_path.rglob("*.png") if path.read_bytes().startswith(b"\x89PNG")]:
+        Image.open(path).convert("RGB").save(path.with_suffix(suffix))
+        path.unlink()
+    photos = find(name, tmp_path, "train")
+    assert len(photos) == 4 and all(photo.sharp.is_file() for photo in photos)
+    assert finding.other_kinds(name, "train", photos) == ("" if suffix == ".PNG" else suffix.lower())
+
+
+def test_photos_of_the_published_kind_come_before_copies_of_others(tmp_path):
+    write_tree(tmp_path, "gopro")
+    wanted = find("gopro", tmp_path, "train")
+    for photo in wanted:
+        photo.blurry.with_suffix(".jpg").write_bytes(b"a preview")
+    assert find("gopro", tmp_path, "train") == wanted
+
+
+@pytest.mark.parametrize("place", [".ipynb_checkpoints", "@eaDir", "$RECYCLE.BIN/x", "System Volume Information"])
+def test_what_machines_leave_in_a_layout_is_passed_over(tmp_path, place):
+    for folder in ("trainA", "trainC", "trainD"):
+        write(tmp_path / folder / "day" / "1.png", 3)
+    for folder in ("trainA", "trainC/day"):
+        write(tmp_path / folder / place / "1-checkpoint.png", 4)
+    for part in ("unknown_blur", "train"):
+        assert [photo.blurry.name for photo in find("original", tmp_path, part)] == ["1.png"]
+
+
+def test_a_variant_that_is_there_alone_is_named_with_its_option(tmp_path):
+    write_tree(tmp_path, "gopro")
+    for folder in list(tmp_path.glob("*/*/blur")):
+        shutil.rmtree(folder.with_name("blur_gamma"), ignore_errors=True)
+        folder.rename(folder.with_name("blur_gamma"))
+    with pytest.raises(UserError, match=r"There is blur_gamma: --config.data.known_variant=blur_gamma$"):
+        find("gopro", tmp_path, "train")
+    assert len(finding.find("gopro", tmp_path, "train", OPTION, "blur_gamma")) == 4
+
+
+@pytest.mark.parametrize("name", ["train_blur", "unpacked blur"])
+def test_archives_that_were_unpacked_into_folders_of_their_own_belong_together(tmp_path, name):
+    write_tree(tmp_path / "all", "reds")
+    wanted = levels(find("reds", tmp_path / "all", "train"))
+    for kind, place in (("train_blur", name), ("train_sharp", "train_sharp")):
+        (tmp_path / "apart" / place / "train").mkdir(parents=True)
+        (tmp_path / "all" / "train" / kind).rename(tmp_path / "apart" / place / "train" / kind)
+    assert levels(find("reds", tmp_path / "apart", "train")) == wanted
+
+
+def test_the_line_that_is_proposed_works_when_it_is_pasted(tmp_path):
+    write_tree(tmp_path / "my photos" / "REDS", "reds")
+    with pytest.raises(UserError) as caught:
+        find("reds", tmp_path / "my photos", "train")
+    (word,) = [word for word in shlex.split(str(caught.value)) if word.startswith(OPTION)]
+    assert len(find("reds", Path(word.removeprefix(f"{OPTION}=")), "train")) == 4

@@ -1,13 +1,14 @@
 """Prepared datasets: the files of a download, byte for byte, out of ArrayRecord; building them again and going on."""
 
 import importlib.util
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers.trees import VARIANTS, write_tree
+from helpers.trees import VARIANTS, write, write_tree
 
 from b2b_jax import images, prepare
 from b2b_jax.data import builders, domains, finding, pipeline, prepared
@@ -246,3 +247,35 @@ def test_nothing_imports_tensorflow_or_starts_an_accelerator(tmp_path):
         arguments, cwd=ROOT, env={"PYTHONPATH": str(ROOT), "HOME": str(tmp_path)}, capture_output=True
     )
     assert done.returncode == 0, done.stderr.decode()
+
+
+NAMES = [b"caf\xe9.png", b"\x83e\x83X\n.jpg"]
+
+
+def test_names_that_are_no_text_are_packed_and_found_again(tmp_path, command, capsys):
+    folder = tmp_path / "folder"
+    for level, name in enumerate(NAMES):
+        write(folder / "x.png", level)
+        (folder / "x.png").rename(os.fsdecode(os.fsencode(folder) + b"/" + name))
+    (folder / "no.png").write_text("no photo")
+    (folder / "gone.png").symlink_to("nowhere.png")
+    (folder / "notes.docx").touch()
+    for _ in range(2):
+        assert command("folder", tree=False) == 0
+        output, errors = capsys.readouterr()
+        assert "2 photos" in output and "1 file of other kinds passed over (.docx)" in output + errors
+        assert "no.png: not" in errors and "gone.png: a broken link" in errors and "\n.jpg" not in errors
+    found = prepared.find("folder", tmp_path / "out", "photos")
+    assert {os.fsencode(photo.blurry.name) for photo in found} == {b"photos/" + name for name in NAMES}
+
+
+def test_what_killed_calls_left_is_removed_by_the_next(tmp_path, command):
+    draft = f".{'1b' * 16}.part"
+    for place in (".photos-0123456789abcdef", "frames/video-012"):
+        (tmp_path / "out" / place).mkdir(parents=True)
+        (tmp_path / "out" / place / draft).touch()
+    write(tmp_path / "folder" / "1.png", 1)
+    assert command("folder", tree=False) == 0
+    assert not [path for path in (tmp_path / "out").rglob("*") if path.name == draft]
+    (kept,) = (tmp_path / "out").glob(".photos-*")
+    assert kept.name == ".photos-0123456789abcdef"  # its shards may be another dataset's

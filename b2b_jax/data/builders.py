@@ -27,8 +27,8 @@ from b2b_jax import images
 from b2b_jax.budget import BYTES_PER_PIXEL, READERS
 from b2b_jax.data.layouts import LAYOUTS
 from b2b_jax.data.sharpness import laplacian_variance
-from b2b_jax.errors import UserError
-from b2b_jax.files import draft, read_json, write_json
+from b2b_jax.errors import UserError, shown
+from b2b_jax.files import draft, read_json, tidy, write_json
 
 FILES_PER_SHARD = 256  # what a killed preparation loses at most; about 300 MB of 720p PNG
 Splits = dict[str, list[tuple[Path, str]]]  # split -> file and scene of every record
@@ -83,6 +83,8 @@ class Photos(tfds.core.ShardBasedBuilder):
         with _alone(self.kept), quiet(), tqdm(total=total, desc=name, unit="photo") as self._bar:
             for stale in self.data_path.parent.glob("incomplete.*"):
                 shutil.rmtree(stale)
+            for unfinished in self.kept.parent.glob(".photos-*"):  # of other files or datasets, too
+                tidy(unfinished)
             self.download_and_prepare(file_format="array_record", download_dir=self.kept)
         shutil.rmtree(self.kept)
 
@@ -114,15 +116,16 @@ class Photos(tfds.core.ShardBasedBuilder):
         chosen = files[index * FILES_PER_SHARD : (index + 1) * FILES_PER_SHARD]
         if self._shard_path(split, files, index).exists():
             self._bar.update(len(chosen))
-            yield from ((str(path), {}) for path, _ in chosen)
+            yield from ((shown(row["name"]), {}) for row in read_json(self._rows_path(split, index)))
             return
         rows = []
         with ThreadPoolExecutor() as pool:
             measured = pool.map(lambda item: self._measured(*item), chosen)
-            for (path, _), row in zip(chosen, measured, strict=True):
+            for (path, scene), row in zip(chosen, measured, strict=True):
                 self._bar.update()
                 rows.append(row)
-                yield row["name"], row | {"file": path}
+                name = shown(row["name"])  # records hold UTF-8
+                yield name, row | {"file": path, "name": name, "scene": shown(scene)}
         write_json(self._rows_path(split, index), rows)
 
     def _measured(self, path: Path, scene: str) -> dict:
@@ -197,7 +200,7 @@ def _relative(path: Path, root: Path) -> str:
 def _fingerprint(root: Path | None, splits: Splits) -> str:
     """Changes when a file is added, lost, renamed or of another size."""
     files = ((split, _relative(path, root), path.stat().st_size) for split in splits for path, _ in splits[split])
-    return hashlib.sha256("\n".join(map(str, files)).encode()).hexdigest()
+    return hashlib.sha256("\n".join(map(str, files)).encode(errors="surrogateescape")).hexdigest()
 
 
 def _shards(files: Sequence) -> int:

@@ -170,6 +170,8 @@ def _layout_photos(data: ConfigDict, side: str, part: str) -> list[Photo]:
     photos, published = finding.find(name, root, part, option, variant), LAYOUTS[name].parts[part].photos
     if published and len(photos) != published:
         print(f"{name}, {part}: {len(photos):,} photos are there, {published:,} were published")
+    if others := finding.other_kinds(name, part, photos):
+        print(f"{name}, {part}: photos are {others}, not as published")
     return photos
 
 

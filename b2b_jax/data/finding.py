@@ -1,14 +1,15 @@
 """Finds the photos of a dataset in its download, or says what is there instead of them."""
 
-import fnmatch
 import json
+import os
 import re
-from collections.abc import Callable
+import shlex
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from b2b_jax import images
-from b2b_jax.data.layouts import LAYOUTS, Layout, Part
+from b2b_jax import folders, images
+from b2b_jax.data.layouts import LAYOUTS, Part
 from b2b_jax.data.photo import Photo
 from b2b_jax.errors import UserError
 
@@ -28,9 +29,9 @@ def find(name: str, root: Path, part: str, option: str, variant: str = "") -> li
             f"The {name} dataset is missing: no folder {root}. Get {layout.source}, or say where: {option}=DIR"
         )
     entry = _filled(layout.parts[part], choose_variant(name, root, option, variant))
-    photos = _listed(entry, part, root) or _globbed(entry, root)
+    photos = _listed(entry, part, root) or _globbed(entry, root) or _spread(entry, root)
     if not photos:
-        raise UserError(_nothing_found(name, layout, entry, root, option))
+        raise UserError(_nothing_found(name, part, entry, root, option))
     files = [file for photo in photos for file in (photo.blurry, photo.sharp) if file]
     missing = [path for path in files if not path.is_file()]
     if missing:
@@ -48,7 +49,7 @@ def find_all(name: str, root: Path, option: str, variant: str = "") -> dict[str,
 def choose_variant(name: str, root: Path, option: str, variant: str) -> str:
     """The variant asked for, or the layout's default; UserError when it has no such one."""
     layout = LAYOUTS[name]
-    option = option.replace("_path", "_variant").replace("--source", "--variant")
+    option = variant_option(option)
     if layout.variants:
         if variant and variant not in layout.variants:
             known = " or ".join(filter(None, layout.variants)) or "no variants"
@@ -57,6 +58,11 @@ def choose_variant(name: str, root: Path, option: str, variant: str) -> str:
     if not variant or not (root / variant).is_dir():
         raise UserError(f"{option} is {variant!r}; it must name a folder in {root}, which has {listing(root)}")
     return variant
+
+
+def variant_option(option: str) -> str:
+    """The option of the command line for the variant of the layout whose root `option` sets."""
+    return option.replace("_path", "_variant").replace("--source", "--variant")
 
 
 def _filled(part: Part, variant: str) -> Part:
@@ -69,16 +75,50 @@ def _filled(part: Part, variant: str) -> Part:
 
 
 def _globbed(part: Part, root: Path) -> list[Photo]:
-    paths = (path for path in root.glob(part.blur) if path.suffix.lower() in images.EXTENSIONS)
-    visible = (path for path in paths if not path.name.startswith("."))
-    return [_photo(part, root, path) for path in sorted(visible)]
+    return [_photo(part, root, path) for path in _blurry(part, root)]
+
+
+def _blurry(part: Part, root: Path) -> list[Path]:
+    """The blurry photos in order, of the published kind or, where none is of it, of another kind of photo."""
+    stem, published = os.path.splitext(part.blur)
+    published = "" if "*" in published else published.lower()  # every kind
+    paths = [path for path in root.glob(stem + ".*" if published else part.blur) if _is_photo(path, root)]
+    return sorted([path for path in paths if path.suffix.lower() == published] or paths)
+
+
+def _is_photo(path: Path, root: Path) -> bool:
+    """True for a photo's suffix, in any case, unless the path leads through what no person put there."""
+    kind = path.suffix.lower() in images.EXTENSIONS
+    return kind and not any(map(folders.made_by_machine, path.relative_to(root).parts))
 
 
 def _photo(part: Part, root: Path, path: Path) -> Photo:
-    relative = twin = path.relative_to(root).as_posix()
+    relative = path.relative_to(root).as_posix()
+    return Photo(path, root / _twin(part, relative) if part.twin else None, _scene(part, relative))
+
+
+def _twin(part: Part, relative: str) -> str:
+    """The path of the sharp twin; of the blurry photo's kind, not always the published one."""
+    suffix = os.path.splitext(relative)[1]
     for old, new in part.twin:
-        twin = twin.replace(old, new)
-    return Photo(path, root / twin if part.twin else None, _scene(part, relative))
+        relative = relative.replace(old.replace(".png", suffix), new.replace(".png", suffix))
+    return relative
+
+
+def _spread(part: Part, root: Path) -> list[Photo]:
+    """The pairs of a download of which each archive was unpacked into a folder of its own; none if it is not so."""
+    places = _folders(root, "*")
+    photos = []
+    for place in places if part.twin else []:
+        for path in _blurry(part, place):
+            relative = path.relative_to(place).as_posix()
+            twin = next(
+                (other / _twin(part, relative) for other in places if (other / _twin(part, relative)).is_file()), None
+            )
+            if twin is None or twin.is_relative_to(place):  # all of it lies there: that folder is the root
+                return []
+            photos.append(Photo(path, twin, _scene(part, relative)))
+    return photos
 
 
 def _scene(part: Part, relative: str) -> str:
@@ -100,7 +140,7 @@ def _listed(part: Part, name: str, root: Path) -> list[Photo]:
 
 def _read_list(path: Path) -> list[tuple[str, str]]:
     """Blurry and sharp paths of a text file with a line "sharp blurry" for each pair."""
-    lines = [line.split() for line in path.read_text().splitlines() if line.strip()]
+    lines = [line.split() for line in path.read_text(errors="surrogateescape").splitlines() if line.strip()]
     wrong = [number for number, words in enumerate(lines, 1) if len(words) != 2]
     if wrong or not lines:
         what = f"line {wrong[0]} has not" if wrong else "it is empty, without a line of"
@@ -111,7 +151,7 @@ def _read_list(path: Path) -> list[tuple[str, str]]:
 def _read_json_list(path: Path, part: str) -> list[tuple[str, str]]:
     """Blurry and middle sharp paths of RB2V's metadata.json."""
     try:
-        content = json.loads(path.read_text())
+        content = json.loads(path.read_text(errors="surrogateescape"))
         middle = f"frame{(content['frame_per_seq'] + 1) // 2:03d}_path"
         return [(row["blur_path"], row[middle]) for row in content["data"] if row["partition"] == part]
     except (ValueError, KeyError, TypeError) as error:
@@ -131,12 +171,16 @@ def _base(example: str, root: Path) -> Callable[[str], Path]:
 # --------------------------------------------------------------------------------------------------------------- errors
 
 
-def _nothing_found(name: str, layout: Layout, part: Part, root: Path, option: str) -> str:
+def _nothing_found(name: str, part_name: str, part: Part, root: Path, option: str) -> str:
+    layout = LAYOUTS[name]
     wanted = f"{root}/{part.blur}" + (f" and no {part.listing} in {root} or beside it" if part.listing else "")
     message = f"No photos of {name} at {wanted}; found there: {listing(root)}."
+    for variant in layout.variants:
+        if _blurry(_filled(layout.parts[part_name], variant), root):
+            return f"{message} There is {variant}: {variant_option(option)}={variant}"
     meant, inner = _elsewhere(root, part)
     if meant:
-        return f"{message} Did you mean {meant}? Then {option}={meant}"
+        return f"{message} Did you mean {meant}? Then {option}={shlex.quote(str(meant))}"
     if inner:
         return f"{message} {root}/{inner} would fit in {root}/{part.blur.removesuffix(inner)}: move it there"
     return f"{message} Get {layout.source}, or give the folder that holds {part.blur.split('/')[0]}/: {option}=DIR"
@@ -156,10 +200,19 @@ def _folders(root: Path, pattern: str) -> list[Path]:
 
 
 def _fits(folder: Path, part: Part) -> bool:
-    return any(folder.glob(part.blur)) or bool(part.listing and (folder / part.listing).is_file())
+    first = next(iter(_globbed(part, folder)), None)
+    whole = first is not None and (first.sharp is None or first.sharp.is_file())
+    return whole or bool(part.listing and (folder / part.listing).is_file())
+
+
+def other_kinds(name: str, part: str, photos: Sequence[Photo]) -> str:
+    """The kinds of photos that are not the published one, ".jpg", as lossy ones cannot be compared with it; else ""."""
+    published = os.path.splitext(LAYOUTS[name].parts[part].blur)[1].lower()
+    kinds = {os.path.splitext(str(photo.blurry))[1].lower() for photo in photos}
+    return "" if "*" in published or not published else ", ".join(sorted(kinds - {published}))
 
 
 def listing(folder: Path, most: int = 5) -> str:
     """The first few names in `folder`, for an error's "found there"."""
-    names = sorted(p.name for p in folder.iterdir() if not fnmatch.fnmatch(p.name, ".*"))
+    names = sorted(p.name for p in folder.iterdir() if not folders.made_by_machine(p.name))
     return "nothing" if not names else ", ".join(names[:most]) + (", …" if len(names) > most else "")

@@ -3,12 +3,13 @@
 from pathlib import Path
 
 from ml_collections import ConfigDict
+from tqdm import tqdm
 
-from b2b_jax import images
+from b2b_jax import files, folders, images
 from b2b_jax.data import finding, frames, prepared
 from b2b_jax.data.photo import Photo
 from b2b_jax.data.skipping import BadPhotos
-from b2b_jax.errors import UserError
+from b2b_jax.errors import UserError, shown
 
 
 def piles(data: ConfigDict, bad: BadPhotos) -> dict[str, list[Photo]]:
@@ -49,13 +50,18 @@ def photos(folder: Path, cache: Path, every: int, limit: int, thin: float) -> tu
         every, limit, thin: as for `frames.extract`.
 
     Returns:
-        The photos, and a line for every video that broke off or cannot be read.
+        The photos, and a line for every video that broke off or cannot be read, and every folder.
     """
-    found = [Photo(path, None, _scene(path, folder)) for path in images.find(folder)]
-    faults = []
-    for video in images.find(folder, images.VIDEO_EXTENSIONS):
-        files, fault = frames.extract(video, cache, every, limit, thin)
-        found += [Photo(path, None, video.relative_to(folder).as_posix()) for path in files]
+    listed = folders.walk(folder, images.EXTENSIONS | images.VIDEO_EXTENSIONS)
+    videos = {path: None for path in listed.files if path.suffix.lower() in images.VIDEO_EXTENSIONS}
+    found = [Photo(path, None, _scene(path, folder)) for path in listed.files if path not in videos]
+    faults = list(map(shown, listed.unreadable))
+    if listed.others:
+        tqdm.write(shown(f"{folder}: {folders.passed_over(listed.others)}"))
+    files.tidy(cache, nested=True)
+    for video in videos:
+        pictures, fault = frames.extract(video, cache, every, limit, thin)
+        found += [Photo(path, None, video.relative_to(folder).as_posix()) for path in pictures]
         faults += [fault] if fault else []
     return found, faults
 

@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from b2b_jax import clips, images
 from b2b_jax.errors import UserError, shown
-from b2b_jax.files import read_json, write_json
+from b2b_jax.files import read_object, write_json
 
 SHORT = 100  # bytes of a video's name that its folder begins with
 THUMBNAIL = (32, 32)  # pixels; noise averages out in it, motion does not
@@ -44,8 +44,8 @@ def extract(video: Path, cache: Path, every: int, limit: int, thin: float) -> tu
     except (images.ImageError, OSError) as error:
         return [], shown(error)
     target = cache / f"{_short(video.stem)}-{hashlib.sha256(repr(state).encode()).hexdigest()[:12]}"
-    done = read_json(target / "done.json")
-    if done is None:
+    done = read_object(target / "done.json")
+    if "fault" not in done:
         fault = _write_frames(video, target, every, limit, thin)
         count = len(list(target.glob("[0-9]*.png")))
         done = {"video": str(video), "frames": count, "fault": fault if fault or count else f"{video}: holds no frame"}

@@ -1,6 +1,7 @@
 """Prepares datasets with the one builder, and lists what is prepared as `finding.find` lists a download."""
 
 import importlib.util
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -35,8 +36,10 @@ def prepare(name: str, root: Path, parts: Mapping[str, Sequence[Photo]], output:
     builder = _open(name, output, variant, root=root, splits=splits)
     if not exists(name, output, variant):
         builder.build()
-    elif builder.info.metadata["fingerprint"] != builder.fingerprint:
+        return
+    if builder.info.metadata["fingerprint"] != builder.fingerprint:
         raise UserError(f"{builder.data_dir} was prepared from other files than those in {root}; remove it first")
+    shutil.rmtree(builder.kept, ignore_errors=True)  # left by a kill between the last two acts of building
 
 
 def find(name: str, output: Path, part: str, variant: str = "") -> list[Photo]:

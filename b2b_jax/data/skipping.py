@@ -1,5 +1,6 @@
 """Bad photos among the training photos: named once, counted, and each replaced by the next good one."""
 
+import contextlib
 import threading
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -7,8 +8,8 @@ from pathlib import Path
 from tqdm import tqdm
 
 from b2b_jax.data.sources import Part, Record, Source, check_extent
-from b2b_jax.errors import UserError
-from b2b_jax.files import read_json, write_json
+from b2b_jax.errors import UserError, shown
+from b2b_jax.files import read_object, write_json
 from b2b_jax.images import ImageError
 
 
@@ -26,7 +27,7 @@ class BadPhotos:
         with self._lock:
             if line not in self.lines:
                 self.lines.append(line)
-                tqdm.write(f"skipped: {line}")
+                tqdm.write(shown(f"skipped: {line}"))
                 self._write()
 
     def keep_in(self, path: Path) -> None:
@@ -37,9 +38,11 @@ class BadPhotos:
 
     def _write(self) -> None:
         if self.path and self.lines:
-            before = read_json(self.path) or {"photos": []}
-            lines = sorted({*before["photos"], *self.lines})
-            write_json(self.path, {"count": len(lines), "photos": lines})
+            before = read_object(self.path).get("photos")
+            known = map(str, before) if isinstance(before, list) else []
+            lines = sorted({*known, *self.lines})
+            with contextlib.suppress(OSError):  # a list of what was said already ends no training
+                write_json(self.path, {"count": len(lines), "photos": lines})
 
 
 @dataclass(frozen=True)

@@ -72,6 +72,8 @@ def check_values(config: ConfigDict) -> None:
     check_choice("data.bad_photos", config.data.bad_photos, ("skip", "stop"))
     if not 0 < config.data.split_ratio < 1:
         raise UserError(f"data.split_ratio is {config.data.split_ratio}; it must be between 0 and 1")
+    if not 0 < config.data.share <= 1:
+        raise UserError(f"data.share is {config.data.share}; it must be above 0 and at most 1")
     if config.data.crops_per_image < 1:
         raise UserError(f"data.crops_per_image is {config.data.crops_per_image}; it must be at least 1")
     if config.data.degradation.frames < 1:

@@ -5,8 +5,9 @@
     python -m b2b_jax.main --config configs/ablations.py:size,0.5,demo         half of the demo's photos
 
 ratio: the share of the camera's photos that becomes unknown_blur, 0 to 1; the rest is unknown_sharp.
-generator: mimo_unet (8 residual blocks a stage) or mimo_unet_plus (20).
-size: the share of both piles that is used, 0 to 1; generated scenes only (demo).
+generator: mimo_unet (8 residual blocks a stage), mimo_unet_plus (20), unet (the U-Net of pix2pix with an output for
+each of the three scales) or nafnet (in its original form, of one scale, which is reduced for the other two).
+size: the share of both piles that is used, 0 to 1: whole scenes are left out until it is met.
 
 The third word is the dataset: reds (default), gopro, rsblur, rb2v, demo, or quick: demo.py:quick, which proves the
 plumbing and whose scores mean nothing. b2b_jax.sweep runs a list of such commands, b2b_jax.tables prints the
@@ -14,6 +15,8 @@ tables. No cell changes the deblurrer: train it once and give it to the others w
 hardware and expected scores: as in the dataset's own file. The demo's ratio cells take five minutes each on two busy
 cores, the deblurrer given; of the other datasets none has been run to its end here.
 """
+
+from collections.abc import Callable
 
 from ml_collections import ConfigDict
 
@@ -27,7 +30,6 @@ BASES = {
     "demo": demo.get_config,
     "quick": lambda: demo.get_config("quick"),
 }
-GENERATORS = {"mimo_unet": 8, "mimo_unet_plus": 20}  # residual blocks a stage
 
 
 def get_config(variant: str = "") -> ConfigDict:
@@ -55,17 +57,35 @@ def generator(config: ConfigDict, value: str) -> None:
     """Table 4: the translator's network."""
     if value not in GENERATORS:
         raise ValueError(f"configs/ablations.py has no generator {value!r}; it has {', '.join(GENERATORS)}")
-    config.translator.generator.update(name="mimo_unet", num_res=GENERATORS[value])
+    GENERATORS[value](config)
+
+
+def mimo_unet(blocks: int) -> Callable[[ConfigDict], None]:
+    """MIMO-UNet with `blocks` residual blocks a stage."""
+    return lambda config: config.translator.generator.update(num_res=blocks)
+
+
+def unet(config: ConfigDict) -> None:
+    """Batch norm would mix photos: instance norm, as the discriminator's."""
+    size = {"num_downs": 4, "ngf": 8} if config.data.unknown == "scenes" else {"num_downs": 8, "ngf": 64}
+    hyper = {"norm": "instance", "scales": 3, "signed": True}
+    config.translator.generator = ConfigDict({"name": "unet", **size, **hyper})
+
+
+def nafnet(config: ConfigDict) -> None:
+    """Width 32, as the smaller of its published sizes; on generated scenes the demo's."""
+    size = {"width": 32, "encoders": (1, 1, 1, 28), "middle": 1, "decoders": (1, 1, 1, 1)}
+    if config.data.unknown == "scenes":
+        size = {"width": 8, "encoders": (1, 1), "middle": 1, "decoders": (1, 1)}
+    config.translator.generator = ConfigDict({"name": "nafnet", **size, "local": False})
+
+
+GENERATORS = {"unet": unet, "mimo_unet": mimo_unet(8), "mimo_unet_plus": mimo_unet(20), "nafnet": nafnet}
 
 
 def size(config: ConfigDict, value: str) -> None:
     """Table 5: how many photos of the camera there are."""
-    share = between_0_and_1(value)
-    if config.data.unknown != "scenes":
-        raise ValueError("configs/ablations.py can size generated scenes only: size,0.5,demo")
-    config.data.scenes.update(
-        blur=round(share * config.data.scenes.blur), sharp=round(share * config.data.scenes.sharp)
-    )
+    config.data.share = between_0_and_1(value)
 
 
 def between_0_and_1(value: str) -> float:

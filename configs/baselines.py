@@ -1,51 +1,101 @@
-"""The rivals of the paper's table 2, each trained and scored by one command, on one of the datasets.
+"""The rows of the paper's table 2, each trained and scored by one command, on one of the datasets.
 
-    python -m b2b_jax.main --config configs/baselines.py:cyclegan              REDS
-    python -m b2b_jax.main --config configs/baselines.py:dualgan,rsblur
+    python -m b2b_jax.main --config configs/baselines.py:cyclegan                      REDS
+    python -m b2b_jax.main --config configs/baselines.py:imgaug,rsblur,restormer
 
-cyclegan, dualgan: unpaired deblurrers, which see the camera's two piles and nothing else. Of CycleGAN the settings are
-the published ones; DualGAN's paper gives ranges. How the rivals of the table were trained the paper does not say.
+blur2blur: the deblurrer alone, and Blur2Blur with it. paired: the same deblurrer on the camera's own pairs, the upper
+bound. imgaug, bsrgan, rsblur: the same deblurrer on the camera's sharp photos under imgaug's motion blur, under the
+degradation of BSRGAN with motion blur, under RSBlur's synthesis. cyclegan, dualgan: unpaired deblurrers, which see the
+camera's two piles and nothing else. CycleGAN's settings are the published ones; DualGAN's paper gives ranges. How the
+rivals in the table were trained the paper does not say.
 
-The second word is the dataset: reds (default), gopro, rsblur, rb2v, demo, or quick: demo.py:quick, which proves the
-plumbing and whose scores mean nothing. b2b_jax.tables prints the table. Published scores: there, in brackets. On the
-datasets none has been run to its end here; on generated scenes all have: docs/results.md.
+The second word is the dataset: reds (default), gopro, rsblur, rb2v, demo, quick (demo.py:quick, which proves the
+plumbing and whose scores mean nothing), or scenes: the demo with equally many, few steps for every network. The third
+is the deblurrer: nafnet (default) or restormer. b2b_jax.tables prints the table with the published scores. On the
+datasets none has been run to its end here; on generated scenes all have: configs/table2.txt, docs/results.md.
 """
+
+from collections.abc import Callable
 
 from ml_collections import ConfigDict
 
-from configs import ablations
+from configs import ablations, deblurrers, demo
+
+
+def scenes() -> ConfigDict:
+    """The demo with 300 steps for every network that restores or translates: table 2 in small."""
+    config = demo.get_config()
+    for section in (config.deblurrer, config.translator):
+        section.steps = 300
+    config.translator.optimizer.constant_steps = 150
+    config.adaptation.enabled = config.evaluation.photographs = False
+    return config
+
+
+BASES = ablations.BASES | {"scenes": scenes}
 
 
 def get_config(variant: str = "") -> ConfigDict:
-    """Returns the rival NAME or NAME,DATASET."""
-    name, _, base = variant.partition(",")
-    base = base or "reds"
-    if name not in RIVALS or base not in ablations.BASES:
-        wanted = f"NAME[,DATASET] with NAME one of {', '.join(RIVALS)}, DATASET one of {', '.join(ablations.BASES)}"
-        raise ValueError(f"configs/baselines.py has no rival {variant!r}; wanted {wanted}")
-    config = ablations.BASES[base]()
-    RIVALS[name](config)
-    config.evaluation.ablation = f"rival,{name}"
+    """Returns the row NAME, NAME,DATASET or NAME,DATASET,NETWORK."""
+    name, base, network = (*variant.split(","), *("", "reds", "nafnet")[variant.count(",") + 1 :])[:3]
+    if name not in ROWS or base not in BASES or network not in NETWORKS or variant.count(",") > 2:
+        choices = {"NAME": ROWS, "DATASET": BASES, "NETWORK": NETWORKS}
+        wanted = ", ".join(f"{word} one of {' '.join(known)}" for word, known in choices.items())
+        raise ValueError(f"configs/baselines.py has no row {variant!r}; wanted NAME[,DATASET[,NETWORK]], {wanted}")
+    config = BASES[base]()
+    NETWORKS[network](config)
+    ROWS[name](config)
     return config
+
+
+def rival(config: ConfigDict, name: str, *stages: str) -> None:
+    """A run of these stages, without what only Blur2Blur's own rows need."""
+    config.stages = (*stages, "evaluation", "report")
+    config.evaluation.update(ablation=f"rival,{name}", fixed_filter=False, oracle=False)
+    config.adaptation.enabled = False
+
+
+# ----------------------------------------------------------------------------------------------------------------- rows
+
+
+def blur2blur(config: ConfigDict) -> None:
+    """The dataset's own configuration."""
+
+
+def paired(config: ConfigDict) -> None:
+    """The upper bound, alone; its stage serves the evaluation."""
+    rival(config, "paired")
+    config.evaluation.paired = True
+
+
+def degraded(kind: str, name: str) -> Callable[[ConfigDict], None]:
+    """A row whose deblurrer knows the degradation `kind` of the camera's sharp photos."""
+
+    def change(config: ConfigDict) -> None:
+        rival(config, name, "deblurrer")
+        config.data.known = "degraded"
+        config.data.degradation.kind = kind
+
+    return change
 
 
 def cyclegan(config: ConfigDict) -> None:
     """Zhu et al. 2017: the settings of configs/default.py."""
-    config.stages = ("cycle", "evaluation", "report")
+    rival(config, "cyclegan", "cycle")
     config.cycle.enabled = True
     if config.data.unknown == "scenes":
         config.cycle.generator.update(ngf=16, n_blocks=3)
-        small(config)
+        small_cycle(config)
 
 
 def dualgan(config: ConfigDict) -> None:
     """Yi et al. 2017."""
-    config.stages = ("cycle", "evaluation", "report")
+    rival(config, "dualgan", "cycle")
     config.cycle.enabled = True
     published_dualgan(config.cycle)
     if config.data.unknown == "scenes":
         config.cycle.generator.update(num_downs=4, ngf=16)
-        small(config)
+        small_cycle(config)
 
 
 def published_dualgan(config: ConfigDict) -> None:
@@ -57,7 +107,7 @@ def published_dualgan(config: ConfigDict) -> None:
     config.optimizer.update(name="rmsprop", schedule="constant", learning_rate=5e-5, rho=0.9)
 
 
-def small(config: ConfigDict) -> None:
+def small_cycle(config: ConfigDict) -> None:
     """Batches, crops and steps of the demo's translator, and a discriminator of its size that sees colours."""
     size = {key: config.translator[key] for key in ("steps", "batch", "crop")}
     config.cycle.update(augment=False, **size)
@@ -65,4 +115,31 @@ def small(config: ConfigDict) -> None:
     config.cycle.optimizer.update(constant_steps=size["steps"] // 2)
 
 
-RIVALS = {"cyclegan": cyclegan, "dualgan": dualgan}
+ROWS = {
+    "blur2blur": blur2blur,
+    "paired": paired,
+    "imgaug": degraded("imgaug", "imgaug"),
+    "bsrgan": degraded("bsrgan", "bsrgan"),
+    "rsblur": degraded("realistic", "rsblur"),
+    "cyclegan": cyclegan,
+    "dualgan": dualgan,
+}
+
+
+# ------------------------------------------------------------------------------------------------------------- networks
+
+
+def nafnet(config: ConfigDict) -> None:
+    """The dataset's own deblurrer."""
+
+
+def restormer(config: ConfigDict) -> None:
+    """Restormer by its published recipe; of generated scenes a small one, by the demo's."""
+    if config.data.unknown == "scenes":
+        small = {"dim": 12, "num_blocks": (1, 1, 1, 1), "num_refinement_blocks": 1, "heads": (1, 2, 2, 4)}
+        config.deblurrer.network = ConfigDict({"name": "restormer", **small})
+    else:
+        deblurrers.restormer(config.deblurrer)
+
+
+NETWORKS = {"nafnet": nafnet, "restormer": restormer}

@@ -38,8 +38,10 @@ def data() -> ConfigDict:
             "unknown": "reds",  # layout of the camera's dataset; "" when unknown_blur and unknown_sharp are given
             "name": "",  # curated: which of the datasets below root, as known or as the camera
             "root": "data",  # folder that holds the official downloads, each under its layout's folder name
-            "degradation": degradation(),  # of known="degraded": pairs made of sharp photos and videos in known_path
-            "known_path": "",  # folder of the known download; "" = root/<its folder name>
+            "degradation": degradation(),  # of known="degraded": pairs made of sharp photos and videos
+            # Folder of the known download; "" = root/<its folder name>. With known="degraded" that of sharp photos
+            # and videos; "" = the camera's own, unknown_sharp.
+            "known_path": "",
             "unknown_path": "",  # the same for the camera's
             "known_variant": "",  # gopro: blur ("", linear response) | blur_gamma
             "unknown_variant": "",  # the same for the camera's
@@ -51,6 +53,7 @@ def data() -> ConfigDict:
             "test_blur": "",  # optional blurry photos to score on, with
             "test_sharp": "",  # … their sharp twins under the same names
             "split_ratio": 0.6,  # share of the camera's photos that becomes unknown_blur; the rest: unknown_sharp
+            "share": 1.0,  # of both piles that is used, by whole scenes: how much a camera's photos are worth (table 5)
             # A training photo that is broken or smaller than the crop: skip (name it, take the next one) | stop. A bad
             # photo to score on always stops the run: a table is about all its photos.
             "bad_photos": "skip",
@@ -65,11 +68,11 @@ def data() -> ConfigDict:
 
 
 def degradation() -> ConfigDict:
-    """How sharp photos are made blurry when `data.known` is "degraded": baselines that know no camera."""
+    """How sharp photos are made blurry when `data.known` is "degraded": baselines that know no camera's blur."""
     return ConfigDict(
         {
-            # Of photos, afresh at every draw: realistic (RSBlur's synthesis) | bsrgan. Of neighbouring frames, once:
-            # frames (their average as light) | realistic_frames (RSBlur's synthesis)
+            # Of photos, afresh at every draw: realistic (RSBlur's synthesis) | bsrgan | imgaug (motion along a line).
+            # Of neighbouring frames, once: frames (their average as light) | realistic_frames (RSBlur's synthesis)
             "kind": "realistic",
             "frames": 7,  # neighbours that are averaged; for videos set videos.every=1 and videos.thin=0
             "response": "gamma",  # of the camera, for kind=frames: gamma (2.2) | srgb | linear

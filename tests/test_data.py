@@ -445,3 +445,12 @@ def test_a_layout_without_pairs_is_no_known_dataset(tmp_path):
     config.data.known = "folder"
     with pytest.raises(UserError, match=r"data\.known is 'folder', which has no train photos"):
         domains.open_known(config)
+
+
+def test_a_share_of_the_piles_leaves_whole_scenes_out():
+    photos = [Photo(Path(f"{scene}/{i}.png"), None, f"{scene}") for scene in range(8) for i in range(4)]
+    kept = split.thinned(photos, 0.25, seed=3)
+    assert len(kept) == 8 and len({photo.scene for photo in kept}) == 2
+    assert split.thinned(photos, 1.0, seed=3) == photos
+    with pytest.raises(UserError, match="at least two scenes"):
+        split.thinned(photos[:4], 0.5, seed=3)

@@ -359,3 +359,32 @@ def test_large_photos_are_degraded_in_their_centre(tmp_path):
     source = Degraded(Photos([tmp_path / "a.png"]), "realistic", 0)
     assert source.size(0)[1:] == source[0]["sharp"].shape[:2] == source[0]["blurry"].shape[:2] == (1024, 30)
     assert source[0]["sharp"][0, 0, 0] == 38
+
+
+def test_the_cameras_own_sharp_photos_serve_where_no_folder_is_given(tmp_path):
+    config = default.get_config()
+    config.data.update(root=str(tmp_path), known="degraded", unknown="scenes")
+    config.data.scenes.update(size=48, blur=2, sharp=20, validation=2, test=2)
+    config.data.degradation.kind = "imgaug"
+    known, sharp = domains.open_known(config), domains.open_unknown(config).sharp
+    assert (len(known.train), len(known.validation)) == (19, 1)
+    assert (known.train[3]["image"] == sharp[3]["image"]).all()
+    assert (known.validation[0]["sharp"] == sharp[19]["image"]).all()
+    assert (known.validation[0]["blurry"] != sharp[19]["image"]).any()
+    config.data.degradation.kind = "frames"
+    with pytest.raises(UserError, match=r"kind=frames averages the frames of data\.known_path"):
+        domains.open_known(config)
+
+
+def test_imgaugs_blur_is_a_line_of_any_angle():
+    point = np.zeros((41, 41, 3), np.float32)
+    point[20, 20] = 1
+    ratios = []
+    for seed in range(30):
+        line = degradation.imgaug(np.random.default_rng(seed), point)[..., 0]
+        y, x = np.indices(line.shape) - 20
+        assert abs(line.sum() - 1) < 1e-3 and abs((line * x).sum()) < 0.01 and abs((line * y).sum()) < 0.01
+        moments = np.linalg.eigvalsh([[(line * a * b).sum() for a in (x, y)] for b in (x, y)])
+        ratios.append(moments[0] / moments[1])
+        assert moments[1] < 15**2 / 11
+    assert np.median(ratios) < 0.05

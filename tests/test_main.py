@@ -17,7 +17,10 @@ from configs import default
 ROOT = Path(__file__).parents[1]
 VARIANTS = {
     "ablations": ["ratio,0.7", "generator,mimo_unet_plus,rsblur", "size,0.5,demo"],
-    "baselines": ["cyclegan", "dualgan,rsblur", "cyclegan,demo", "dualgan,quick"],
+    "baselines": [
+        *("blur2blur,rb2v,restormer", "paired", "imgaug,rsblur,restormer", "bsrgan,gopro", "rsblur,quick"),
+        *("cyclegan", "dualgan,rsblur", "cyclegan,demo", "dualgan,quick", "bsrgan,demo,restormer"),
+    ],
     "camera": [""],
     "default": [""],
     "deblurrers": [

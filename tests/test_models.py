@@ -355,6 +355,25 @@ def test_generators_drop_features_in_training_only(name, hyper):
     np.testing.assert_array_equal(apply(variables, x), apply(variables, x, rngs={"dropout": jax.random.key(1)}))
 
 
+def test_a_unet_of_three_scales_is_the_one_of_one_scale_with_two_more_outputs():
+    hyper, x = {"ngf": 2, "num_downs": 3, "norm": "none"}, images(1, 16, 24, 3)
+    module = models.create("unet", scales=3, **hyper)
+    variables = random_variables(module, x)
+    quarter, half, full = module.apply(variables, x)
+    assert (quarter.shape, half.shape) == ((1, 4, 6, 3), (1, 8, 12, 3))
+    alone = {"params": {name: v for name, v in variables["params"].items() if not name.startswith("heads")}}
+    assert len(variables["params"]) == len(alone["params"]) + 2
+    np.testing.assert_array_equal(full, models.create("unet", **hyper).apply(alone, x))
+
+
+@pytest.mark.parametrize("name, hyper", [("resnet", {"ngf": 2, "n_blocks": 1}), ("unet", {"ngf": 2, "num_downs": 2})])
+def test_signed_generators_compute_from_minus_one_to_one(name, hyper):
+    module, x = models.create(name, norm="none", **hyper), images(1, 8, 8, 3)
+    variables = random_variables(module, x)
+    signed = module.clone(signed=True).apply(variables, x)
+    assert_close(signed, (module.apply(variables, 2 * x - 1) + 1) / 2, tol=1e-6)
+
+
 def test_attention_to_black_pixels_has_finite_gradients():
     module, x = restormer.Attention(2), jnp.zeros((1, 4, 4, 8))
     gradient = jax.grad(lambda p: module.apply(p, x).sum())(random_variables(module, x))
@@ -366,6 +385,7 @@ def test_attention_to_black_pixels_has_finite_gradients():
     [
         ("restormer", {"heads": (1, 2)}, "four levels"),
         ("restormer", {"layer_norm": "None"}, "choose one of WithBias, BiasFree"),
+        ("unet", {"num_downs": 2, "scales": 3}, "1 to 2 scales, got 3"),
         ("unet", {"num_downs": 1}, "at least 2"),
         ("unet", {"up": "nearest"}, "choose one of transposed, bilinear"),
         ("resnet", {"norm": "layer"}, "choose one of instance, batch, none"),

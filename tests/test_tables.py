@@ -8,11 +8,15 @@ import sys
 import time
 from pathlib import Path
 
+import jax
+import jax.numpy as jnp
 import pytest
 
+from b2b_jax import models
 from b2b_jax.errors import UserError
 from b2b_jax.evaluation import tables
-from configs import ablations, demo, reds
+from b2b_jax.stages import translator
+from configs import ablations, baselines, reds
 
 ROOT = Path(__file__).parents[1]
 SWEEP = ROOT / "b2b_jax" / "sweep.py"
@@ -53,16 +57,19 @@ def line(text, start):
 
 def test_every_cell_has_our_value_and_the_papers(folders):
     grids = tables.make(tables.read(folders))
-    assert [grid.title[:7] for grid in grids] == [f"Table {i}" for i in range(2, 7)]
-    methods, ratio = tables.markdown(grids[0]), tables.markdown(grids[1])
+    assert [grid.title[:7] for grid in grids] == [f"Table {i}" for i in range(1, 7)]
+    methods, ratio = tables.markdown(grids[1]), tables.markdown(grids[2])
     assert line(methods, "|  |") == "|  | RB2V_Street | REDS | RSBlur | GoPro | 64 scenes of 160 px |"
     cells = line(methods, "| Blur2Blur + NAFNet |").split(" | ")
-    assert cells[1:3] == ["[26.98 / 0.812]", "27.50 / 0.688 (2 runs) [28.11 / 0.893]"] and cells[4:] == ["", " |"]
+    assert cells[1:3] == ["[26.98 / 0.812]", "27.50 / 0.688 ± 0.50 / 0.012 (2 runs) [28.11 / 0.893]"] and cells[4:] == [
+        "",
+        " |",
+    ]
     assert line(methods, "| Blur2Blur + Restormer |").endswith("[28.89 / 0.850] |  | 22.00 / 0.550 |")
-    assert line(ratio, "| 0.7 |").split(" | ")[2] == "24.00 / 0.600"
+    assert line(ratio, "| 0.7 |").split(" | ")[2] == "24.00 / 0.600 [28.10]"
     assert line(ratio, "| 0.65 |").split(" | ")[2] == "23.00 / 0.575"
-    assert line(ratio, "| 0.6 |").split(" | ")[2] == "[28.11 / 0.893]"
-    assert line(tables.markdown(grids[4]), "| converted |").split(" | ")[2] == "90.0 / 85.0"
+    assert line(ratio, "| 0.6 |").split(" | ")[2] == "[28.11]"
+    assert line(tables.markdown(grids[5]), "| converted |").split(" | ")[1:3] == ["[86.67 / 96.53]", "90.00 / 85.00"]
 
 
 def test_runs_of_different_recipes_are_not_averaged(folders):
@@ -78,25 +85,26 @@ def test_runs_of_different_recipes_are_not_averaged(folders):
 def test_scenes_of_another_size_have_a_column_of_their_own(folders):
     path = folders[2] / "config.json"
     path.write_text(path.read_text().replace('"size": 160', '"size": 80'))
-    grid = tables.make(tables.read(folders))[0]
+    grid = tables.make(tables.read(folders))[1]
     assert grid.columns[4:] == ["64 scenes of 80 px"]
 
 
 def test_nothing_run_leaves_the_papers_values_alone():
     grids = tables.make([])
     assert sum(bool(cell.ours) for grid in grids for row in grid.cells for cell in row) == 0
-    assert sum(bool(cell.paper) for grid in grids for row in grid.cells for cell in row) == 9 + 2
+    assert sum(bool(cell.paper) for grid in grids for row in grid.cells for cell in row) == 12 + 12 * 3 + 10 + 3 + 4 + 2
 
 
 def test_the_formats_hold_the_same_numbers(folders):
-    grid = tables.make(tables.read(folders))[0]
+    grid = tables.make(tables.read(folders))[1]
     rows = {(row["row"], row["column"]): row for row in csv.DictReader(tables.comma_separated(grid).splitlines())}
     found = rows["Blur2Blur + NAFNet", "REDS"]
     assert (found["PSNR"], found["SSIM"], found["runs"]) == ("27.5000", "0.6875", "2")
+    assert (found["error of PSNR"], found["error of SSIM"]) == ("0.5000", "0.0125")
     assert (found["paper PSNR"], found["paper SSIM"]) == ("28.1100", "0.8930")
     assert rows["NAFNet", "GoPro"]["PSNR"] == "" and len(rows) == len(grid.rows) * len(grid.columns)
     latex = tables.latex(grid)
-    assert r"RB2V\_Street" in latex and r"27.50 / 0.688 (2 runs) [28.11 / 0.893]" in latex
+    assert r"RB2V\_Street" in latex and r"27.50 / 0.688 ± 0.50 / 0.012 (2 runs) [28.11 / 0.893]" in latex
     assert latex.count(r"\\") == 1 + len(grid.rows) and r"\begin{tabular}{lrrrrr}" in latex
 
 
@@ -104,7 +112,7 @@ def test_the_command_line_prints_or_explains(folders, tmp_path):
     command = [sys.executable, "-m", "b2b_jax.tables"]
     env = {"PYTHONPATH": str(ROOT), "PATH": ""}
     done = subprocess.run([*command, *folders, "--format", "csv"], capture_output=True, text=True, env=env)
-    assert done.returncode == 0 and "Table 6: Acc1 / Acc2,converted,REDS,90.0000,85.0000,1,," in done.stdout
+    assert done.returncode == 0 and "Table 6: Acc1 / Acc2,converted,REDS,90.0000,85.0000,,,1,," in done.stdout
     unfinished = subprocess.run([*command, tmp_path, folders[0]], capture_output=True, text=True, env=env)
     assert unfinished.returncode == 0 and "Table 6" in unfinished.stdout
     assert unfinished.stderr == f"Left out, without a finished run: {tmp_path}\n"
@@ -112,6 +120,37 @@ def test_the_command_line_prints_or_explains(folders, tmp_path):
     assert wrong.returncode == 2 and wrong.stderr.count("\n") == 1 and "no finished run" in wrong.stderr
     with pytest.raises(UserError, match="no finished run"):
         tables.read([tmp_path])
+
+
+def test_rivals_have_rows_of_their_own(tmp_path):
+    folders = [
+        write_run(tmp_path / "a", "reds", {"deblurrer": 22.0}, ablation="rival,bsrgan"),
+        write_run(tmp_path / "b", "reds", {"cyclegan": 21.0}, ablation="rival,cyclegan"),
+        write_run(tmp_path / "c", "reds", {"paired": 29.0}, ablation="rival,paired"),
+        write_run(tmp_path / "d", "reds", {"deblurrer": 25.0, "paired": 31.0, "adapted": 27.0}),
+    ]
+    text = tables.markdown(tables.make(tables.read(folders))[1])
+    found = {name: line(text, f"| {name} |").split(" | ")[2] for name in ("NAFNet on BSRGAN's degradation", "NAFNet")}
+    assert found["NAFNet on BSRGAN's degradation"] == "22.00 / 0.550 [26.39 / 0.803]"
+    assert found["NAFNet"] == "25.00 / 0.625 [25.80 / 0.880]"
+    assert line(text, "| NAFNet on pairs |").split(" | ")[2].startswith("30.00 / 0.750 ± 1.00")
+    assert line(text, "| CycleGAN |").split(" | ")[2] == "21.00 / 0.525 [23.92 / 0.775]"
+    assert line(text, "| NAFNet adapted to the learnt camera |").split(" | ")[2] == "27.00 / 0.675"
+
+
+def test_every_row_of_the_baselines_is_in_the_table():
+    rivals = {name for row in (*tables.DEBLURRED.values(), *tables.UNPAIRED.values()) for name in row.rivals}
+    assert rivals == {"" if name == "blur2blur" else name for name in baselines.ROWS}
+
+
+def test_table_1_counts_a_runs_photos(folders):
+    piles = {name: {"photos": count} for name, count in (("unknown_blur", 14000), ("unknown_sharp", 10000))}
+    (folders[0] / "split.json").write_text(json.dumps(piles))
+    results = json.loads((folders[0] / "results.json").read_text())
+    (folders[0] / "results.json").write_text(json.dumps(results | {"images": 3000}))
+    text = tables.markdown(tables.make(tables.read(folders))[0])
+    assert line(text, "| blurry photos B |").split(" | ")[1:3] == ["[5,400]", "14,000 [14,400]"]
+    assert line(text, "| test pairs |").split(" | ")[2] == "3,000 [3,000]"
 
 
 # ------------------------------------------------------------------------------------------------------------ ablations
@@ -126,19 +165,30 @@ def test_an_ablation_changes_its_key_and_says_so():
     scenes = ablations.get_config("ratio,0.75,demo").data.scenes
     assert (scenes.blur, scenes.sharp) == (900, 300)
     assert ablations.get_config("ratio,0.75,quick").data.scenes.blur == 36
-    half, whole = ablations.get_config("size,0.5,demo").data.scenes, demo.get_config().data.scenes
-    assert (half.blur, half.sharp) == (whole.blur / 2, whole.sharp / 2)
+    assert [ablations.get_config(f"size,0.5,{base}").data.share for base in ("demo", "rsblur")] == [0.5, 0.5]
+    assert ablations.get_config("generator,unet").translator.generator.scales == 3
+
+
+@pytest.mark.parametrize("name", ablations.GENERATORS)
+def test_a_generator_can_be_trained_as_a_translator(name):
+    config = ablations.get_config(f"generator,{name},demo").translator
+    generator = models.create(**config.generator.to_dict())
+    translator.check_generator(generator, config.crop)
+    scales = jax.eval_shape(lambda x: generator.init_with_output(jax.random.key(0), x)[0], jnp.zeros((1, 48, 48, 3)))
+    shapes = [x.shape for x in scales] if isinstance(scales, list) else [scales.shape]
+    assert shapes == [(1, side, side, 3) for side in (12, 24, 48)][-len(shapes) :]
+    assert len(shapes) == (1 if name == "nafnet" else 3)
 
 
 def test_the_rows_of_the_tables_are_cells_of_the_ablations():
     assert set(tables.ABLATIONS) == set(ablations.CELLS)
-    for name, (_, values) in tables.ABLATIONS.items():
+    for name, (_, values, _) in tables.ABLATIONS.items():
         for value in values:
             assert ablations.get_config(f"{name},{value},demo").evaluation.ablation == f"{name},{value}"
 
 
 @pytest.mark.parametrize(
-    "variant", ["", "ratio", "ratio,2", "ratio,x", "depth,1", "ratio,0.5,moon", "size,0.5", "generator,gan"]
+    "variant", ["", "ratio", "ratio,2", "ratio,x", "depth,1", "ratio,0.5,moon", "size,0", "generator,gan"]
 )
 def test_a_cell_that_is_none_is_told(variant):
     with pytest.raises(ValueError, match=r"configs/ablations\.py"):

@@ -14,6 +14,7 @@ from b2b_jax.data import blur, sensor
 # Blurs of the BSRGAN pipeline; its two Gaussians are of other strengths than a camera's motion.
 GAUSSIANS = ({"kind": "gaussian", "sigma": (0.1, 2.8)}, {"kind": "gaussian", "sigma": (0.5, 6.0), "ratio": (0.1, 1.0)})
 MOTION = {"kind": "trajectory", "length": (5.0, 20.0)}
+IMGAUG = {"kind": "weighted_line", "width": (3.0, 15.0), "angle": (0.0, 360.0), "direction": (-1.0, 1.0)}
 NOISE = (1 / 255, 25 / 255)  # standard deviation
 QUALITY = (30, 95)  # of JPEG
 REACH = 10  # pixels, of every kernel here
@@ -53,6 +54,17 @@ def realistic(rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
     return sensor.photograph(rng, np.clip(light, 0, 1), camera)
 
 
+def imgaug(rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
+    """The motion blur of the library imgaug (`MotionBlur`): a line of any angle whose weights fall or rise along it.
+
+    The synthetic data of Blur2Blur's table 2, which does not say how long its lines are. Neither noise nor light.
+
+    Returns:
+        float32, the shape of `image`, in [0, 1].
+    """
+    return np.clip(blur.apply(image, blur.draw(rng, IMGAUG)), 0, 1)
+
+
 def gaussian_noise(rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
     """White noise, of each channel for itself, the same in all, or correlated between them; not clipped."""
     sigma, kind = rng.uniform(*NOISE), rng.integers(3)
@@ -78,4 +90,4 @@ def rephotograph(rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
     return sensor.photograph(rng, sensor.srgb_light(image), sensor.Sensor())
 
 
-DEGRADATIONS = {"bsrgan": bsrgan, "realistic": realistic}
+DEGRADATIONS = {"bsrgan": bsrgan, "imgaug": imgaug, "realistic": realistic}

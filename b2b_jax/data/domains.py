@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 from b2b_jax.data import blur, finding, folder, pipeline, prepared, scenes, split
 from b2b_jax.data.layouts import LAYOUTS
 from b2b_jax.data.photo import Photo
-from b2b_jax.data.skipping import BadPhotos, Skipping
+from b2b_jax.data.skipping import BadPhotos, Skipping, apart
 from b2b_jax.data.sources import ArraySource, Pairs, Photos, Source, check_sizes
 from b2b_jax.data.synthetic import FRAME_KINDS, Degraded, averages
 from b2b_jax.errors import UserError
@@ -68,13 +68,14 @@ def open_unknown(config: ConfigDict) -> Unknown:
     """Opens the camera: your two folders if given, else the dataset `data.unknown`: a layout's name, or "scenes"."""
     data = config.data
     if data.unknown_blur or data.unknown_sharp or data.unknown in ("", "folder"):
-        return _own_folders(data)
+        return _own_folders(config)
     if data.unknown == "scenes":
         return _unknown_scenes(data)
     if data.unknown == "original":
         return _original(config)
     train, test = (_layout_photos(data, "unknown", part) for part in ("train", "test"))
-    blurry, sharp, record = split.divide(train, data.split_ratio, config.seed)
+    blurry, sharp, _ = split.divide(train, data.split_ratio, config.seed)
+    blurry, sharp = (split.thinned(pile, data.share, config.seed) for pile in (blurry, sharp))
     part = _validation_part(data.unknown)
     test_pairs = _scored_pairs(test)
     return Unknown(
@@ -83,7 +84,7 @@ def open_unknown(config: ConfigDict) -> Unknown:
         validation=test_pairs if part == "test" else _scored_pairs(_layout_photos(data, "unknown", part)),
         test=test_pairs,
         pairs=training(data, Pairs(blurry)),
-        split=record,
+        split=split.record(blurry, sharp, data.split_ratio, config.seed),
     )
 
 
@@ -116,11 +117,12 @@ def _known_scenes(data: ConfigDict) -> Known:
 
 def _unknown_scenes(data: ConfigDict) -> Unknown:
     seed, known, unknown = data.scenes.seed, data.scenes.known_kernel.to_dict(), data.scenes.unknown_kernel.to_dict()
-    source, validation, test = (_scenes(data, part) for part in ("blur", "validation", "test"))
+    source, sharp, validation, test = (_scenes(data, part) for part in ("blur", "sharp", "validation", "test"))
+    source, sharp = (pile[: round(data.share * len(pile))] for pile in (source, sharp))
     blurry = blurred(source, unknown, seed)
     return Unknown(
         blur=ArraySource("unknown_blur", image=blurry),
-        sharp=ArraySource("unknown_sharp", image=_scenes(data, "sharp")),
+        sharp=ArraySource("unknown_sharp", image=sharp),
         validation=ArraySource("validation", blurry=blurred(validation, unknown, seed + 1), sharp=validation),
         test=scored("test", test, unknown, known, seed + 2),
         pairs=ArraySource("unknown_blur", blurry=blurry, sharp=source),
@@ -196,6 +198,7 @@ def _original(config: ConfigDict) -> Unknown:
     data = config.data
     piles = [_layout_photos(data, "unknown", part) for part in ("unknown_blur", "unknown_sharp")]
     blurry, sharp = split.apart(*piles, data.split_ratio, config.seed)
+    blurry, sharp = (split.thinned(pile, data.share, config.seed) for pile in (blurry, sharp))
     pairs = _own_test_pairs(data)
     return Unknown(
         blur=training(data, Photos([p.blurry for p in blurry])),
@@ -208,7 +211,22 @@ def _original(config: ConfigDict) -> Unknown:
 
 
 def _known_degraded(config: ConfigDict) -> Known:
-    """Pairs made of the sharp photos and videos in `data.known_path` as `data.degradation` says."""
+    """Pairs made of sharp photos as `data.degradation` says: those of `data.known_path`, or the camera's own."""
+    return _degraded_folder(config) if config.data.known_path else _degraded_camera(config)
+
+
+def _degraded_camera(config: ConfigDict) -> Known:
+    """Pairs made of the camera's `unknown_sharp`, the last of which are held out."""
+    kind = config.data.degradation.kind
+    if kind in FRAME_KINDS:
+        raise UserError(f"data.degradation.kind={kind} averages the frames of data.known_path, which is not given")
+    pile = open_unknown(config).sharp
+    train, held_out = apart(pile, max(1, round((1 - VALIDATION_SHARE) * len(pile))))
+    return Known(train, partial(pipeline.DegradedCrop, kind=kind), Degraded(held_out, kind, config.seed))
+
+
+def _degraded_folder(config: ConfigDict) -> Known:
+    """Pairs made of the photos and videos in `data.known_path`, some scenes of which are held out."""
     data, settings, bad = config.data, config.data.degradation, BadPhotos()
     piles = split.divide(folder.pile(data, "known_path", bad), VALIDATION_SHARE, config.seed)[:2]
     if settings.kind in FRAME_KINDS:
@@ -222,10 +240,11 @@ def _known_degraded(config: ConfigDict) -> Known:
     return Known(training(data, train, bad), crop, Degraded(held_out, settings.kind, config.seed))
 
 
-def _own_folders(data: ConfigDict) -> Unknown:
+def _own_folders(config: ConfigDict) -> Unknown:
     """Two folders of photos and videos, and test pairs if there are any."""
-    bad = BadPhotos()
+    data, bad = config.data, BadPhotos()
     piles, pairs = folder.piles(data, bad), _own_test_pairs(data)
+    piles = {name: split.thinned(pile, data.share, config.seed) for name, pile in piles.items()}
     sources = [training(data, Photos([photo.blurry for photo in pile]), bad) for pile in piles.values()]
     return Unknown(*sources, validation=pairs, test=pairs, pairs=None, piles=piles)
 

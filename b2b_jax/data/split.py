@@ -46,6 +46,11 @@ def divide(photos: list[Photo], ratio: float, seed: int) -> tuple[list[Photo], l
     return blurry, sharp, record(blurry, sharp, ratio, seed)
 
 
+def thinned(photos: list[Photo], share: float, seed: int) -> list[Photo]:
+    """As many whole scenes as come nearest to `share` of the photos; all for 1. UserError for fewer than two scenes."""
+    return photos if share == 1 else divide(photos, share, seed)[0]
+
+
 def _chosen(photos: list[Photo], ratio: float, seed: int) -> set[str]:
     try:
         return by_scene([p.scene for p in photos], ratio, seed)

@@ -6,7 +6,7 @@ import numpy as np
 
 from b2b_jax.data import blur, degradation, photo, sensor
 from b2b_jax.data.photo import File
-from b2b_jax.data.sources import Photos, Record
+from b2b_jax.data.sources import Record, Source
 from b2b_jax.errors import UserError
 
 FRAME_KINDS = ("frames", "realistic_frames")
@@ -54,7 +54,7 @@ def averages(windows: Sequence[Sequence[File]], kind: str, response: str, seed: 
 class Degraded:
     """Pairs made of sharp photos, cut to their centre: each under a degradation of its own, always the same."""
 
-    def __init__(self, photos: Photos, kind: str, seed: int):
+    def __init__(self, photos: Source, kind: str, seed: int):
         self.photos, self.kind, self.seed = photos, kind, seed
 
     def __len__(self) -> int:

@@ -1,8 +1,9 @@
-"""The paper's tables from finished runs: 2 (methods x datasets), 3 (ratio), 4 (generators), 5 (size), 6 (converter).
+"""The paper's tables from finished runs: 1 (photos), 2 (methods), 3 (ratio), 4 (generators), 5 (size), 6 (converter).
 
-The paper's own value (Blur2Blur, CVPR 2024, arXiv 2403.16205, as far as it is known here) stands beside each cell; what
-was not run is left empty. Several runs of one cell, of other seeds, are averaged. The rows of tables 3 to 5 are those
-of configs/ablations.py, and those that were run. Generated scenes have a column for each number and size of them.
+The paper's own value (Blur2Blur, CVPR 2024, arXiv 2403.16205) stands beside each cell that it has; what was not run is
+left empty. Several runs of one cell, of other seeds, are averaged. Table 2 has the rows of configs/baselines.py and
+what a run of Blur2Blur adds; tables 3 to 5 have the cells of configs/ablations.py and those that were run beside them.
+Generated scenes have a column for each number and size of them.
 """
 
 import csv
@@ -10,62 +11,81 @@ import io
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from flax.traverse_util import flatten_dict
 
 from b2b_jax.errors import UserError
+from b2b_jax.evaluation.published import CONVERTER, GENERATOR, METHODS, PHOTOS, RATIO, SIZE, Values
 from b2b_jax.files import read_object
 from b2b_jax.settings import identity
 from b2b_jax.stages import SECTIONS
 
-Pair = tuple[float, float]  # PSNR in dB, SSIM; or two accuracies
 DATASETS = {"rb2v": "RB2V_Street", "reds": "REDS", "rsblur": "RSBlur", "gopro": "GoPro"}  # the paper's columns
 NETWORKS = {"nafnet": "NAFNet", "restormer": "Restormer"}
-METHODS = {
-    "deblurrer": "{}",
-    "fixed_filter": "best fixed filter + {}",
-    "blur2blur": "Blur2Blur + {}",
-    "paired": "{} on pairs",
+
+
+class Line(NamedTuple):
+    """A row of table 2: its label, where {} is the deblurrer; the row of configs/baselines.py; that of results.json."""
+
+    label: str
+    rivals: tuple[str, ...]  # "": a run of Blur2Blur itself
+    row: str
+
+
+DEBLURRED = {
+    "deblurrer": Line("{}", ("",), "deblurrer"),
+    "imgaug": Line("{} on imgaug's motion blur", ("imgaug",), "deblurrer"),
+    "bsrgan": Line("{} on BSRGAN's degradation", ("bsrgan",), "deblurrer"),
+    "rsblur": Line("{} on RSBlur's synthesis", ("rsblur",), "deblurrer"),
+    "fixed_filter": Line("best fixed filter + {}", ("",), "fixed_filter"),
+    "blur2blur": Line("Blur2Blur + {}", ("",), "blur2blur"),
+    "adapted": Line("{} adapted to the learnt camera", ("",), "adapted"),
+    "paired": Line("{} on pairs", ("", "paired"), "paired"),
+}
+UNPAIRED = {
+    "cyclegan": Line("CycleGAN", ("cyclegan",), "cyclegan"),
+    "dualgan": Line("DualGAN", ("dualgan",), "dualgan"),
 }
 ABLATIONS = {
-    "ratio": ("Table 3: share of blurry photos, Blur2Blur", ("0.4", "0.5", "0.6", "0.7", "0.8", "0.9")),
-    "generator": ("Table 4: generators, Blur2Blur", ("mimo_unet", "mimo_unet_plus")),
-    "size": ("Table 5: share of the camera's photos, Blur2Blur", ("0.25", "0.5", "0.75", "1")),
+    "ratio": ("Table 3: share of blurry photos, Blur2Blur", ("0.4", "0.5", "0.6", "0.7", "0.8", "0.9"), RATIO),
+    "generator": (
+        "Table 4: generators, Blur2Blur",
+        ("unet", "mimo_unet", "mimo_unet_plus", "nafnet"),
+        GENERATOR,
+    ),
+    "size": ("Table 5: share of the camera's photos, Blur2Blur", ("0.25", "0.5", "0.75", "1"), SIZE),
 }
-PUBLISHED: dict[tuple[str, str], dict[str, Pair]] = {  # table 2
-    ("nafnet", "deblurrer"): {"rb2v": (24.78, 0.714), "reds": (25.80, 0.880), "rsblur": (26.33, 0.790)},
-    ("nafnet", "blur2blur"): {"rb2v": (26.98, 0.812), "reds": (28.11, 0.893), "rsblur": (29.00, 0.857)},
-    # Read in a summary of the paper, not in the paper; what that gives for NAFNet are the values above.
-    ("restormer", "blur2blur"): {"rb2v": (25.97, 0.750), "reds": (27.55, 0.885), "rsblur": (28.89, 0.850)},
-}
-# Table 3 is of two datasets. Its best row, 0.6 : 0.4, has the PSNR of table 2; the SSIM is from there. Of its other
-# rows one is known, 0.9 : 0.1, without its values; the values of tables 4 to 6 are not known here at all.
-PUBLISHED_RATIO: dict[str, dict[str, Pair]] = {"0.6": {"rb2v": (26.98, 0.812), "reds": (28.11, 0.893)}}
 
 
 @dataclass(frozen=True)
 class Cell:
     """Our values, of as many runs, and the paper's; either may be missing."""
 
-    ours: tuple[Pair, ...] = ()
-    paper: Pair | None = None
+    ours: tuple[Values, ...] = ()
+    paper: Values | None = None
 
-    def mean(self) -> Pair | None:
+    def mean(self) -> Values | None:
         """The mean over the runs."""
         return tuple(float(x) for x in np.mean(self.ours, axis=0)) if self.ours else None
+
+    def error(self) -> Values | None:
+        """The standard error of the mean; None of fewer than two runs."""
+        count = len(self.ours)
+        return tuple((np.std(self.ours, axis=0, ddof=1) / count**0.5).tolist()) if count > 1 else None
 
 
 @dataclass(frozen=True)
 class Grid:
-    """A table: `cells[i][j]` of row i and column j; `digits` of a cell's two numbers."""
+    """A table: `cells[i][j]` of row i and column j; `digits` of a cell's numbers, one or two."""
 
     title: str
     note: str
     columns: list[str]
     rows: list[str]
     cells: list[list[Cell]]
-    digits: tuple[int, int] = (2, 3)
+    digits: tuple[int, ...] = (2, 3)
 
 
 @dataclass(frozen=True)
@@ -81,6 +101,12 @@ class Result:
         """Name and value of its cell; two empty texts for a run of table 2."""
         name, _, value = self.config["evaluation"].get("ablation", "").partition(",")
         return name, value
+
+    @property
+    def rival(self) -> str | None:
+        """Its row of configs/baselines.py; "" for a run of Blur2Blur itself, None for another ablation."""
+        name, value = self.ablation
+        return value if name in ("", "rival") else None
 
     @property
     def network(self) -> str:
@@ -99,7 +125,7 @@ class Result:
         shared = flatten_dict(identity(self.config, SECTIONS), sep=".")
         return {key: value for key, value in shared.items() if key != "seed" and not key.endswith("weights")}
 
-    def score(self, row: str) -> Pair | None:
+    def score(self, row: str) -> Values | None:
         """PSNR and SSIM of a row of the run's first test set."""
         values = self.results["rows"].get(row)
         return values and (values["psnr"], values["ssim"])
@@ -123,52 +149,74 @@ def make(runs: Sequence[Result]) -> list[Grid]:
     """The paper's tables, as far as runs fill them."""
     others = sorted({run.column for run in runs} - set(DATASETS))
     columns = DATASETS | {name: name for name in others}
-    grids = [methods(runs, columns)]
+    grids = [photos(runs, columns), methods(runs, columns)]
     return [*grids, *(ablation(runs, columns, name) for name in ABLATIONS), converter(runs, columns)]
+
+
+def photos(runs: Sequence[Result], columns: dict[str, str]) -> Grid:
+    """Table 1: photos of either pile and of the test set, by a run's split.json."""
+    found = {}
+    for run in runs:
+        record = read_object(run.folder / "split.json") if run.ablation == ("", "") else None
+        if record:
+            counts = [record[pile]["photos"] for pile in ("unknown_blur", "unknown_sharp")]
+            found.setdefault(run.column, [*counts, run.results["images"]])
+    labels, cells = {"blur": "blurry photos B", "sharp": "sharp photos S", "test": "test pairs"}, []
+    for i, row in enumerate(labels):
+        ours = {column: ((float(counts[i]),),) for column, counts in found.items()}
+        cells.append([Cell(ours.get(column, ()), PHOTOS[row].get(column)) for column in columns])
+    note = "A split by scene only comes near the paper's counts; RSBlur's match no public list."
+    return Grid("Table 1: photos", note, list(columns.values()), [*labels.values()], cells, (0,))
 
 
 def methods(runs: Sequence[Result], columns: dict[str, str]) -> Grid:
     """Table 2, from the runs that are no ablation."""
-    runs = [run for run in runs if run.ablation == ("", "")]
+    runs = [run for run in runs if run.rival is not None]
     labels, cells = [], []
+
+    def add(line: Line, mine: Sequence[Result], paper: dict[str, Values], network: str = "") -> None:
+        labels.append(line.label.format(network))
+        mine = [run for run in mine if run.rival in line.rivals]
+        cells.append(_line(mine, columns, lambda run: run.score(line.row), paper))
+
     for network in dict.fromkeys([*NETWORKS, *sorted(run.network for run in runs)]):
-        for row, label in METHODS.items():
-            mine = [run for run in runs if run.network == network]
-            labels.append(label.format(NETWORKS.get(network, network)))
-            paper = PUBLISHED.get((network, row), {})
-            cells.append(_line(mine, columns, lambda run, row=row: run.score(row), paper))
+        mine = [run for run in runs if run.network == network]
+        for name, line in DEBLURRED.items():
+            add(line, mine, METHODS.get((network, name), {}), NETWORKS.get(network, network))
+    for name, line in UNPAIRED.items():
+        add(line, runs, METHODS[("", name)])
     return Grid("Table 2: PSNR / SSIM", _protocols(runs), list(columns.values()), labels, cells)
 
 
 def ablation(runs: Sequence[Result], columns: dict[str, str], name: str) -> Grid:
     """Table 3, 4 or 5."""
-    title, values = ABLATIONS[name]
+    title, values, paper = ABLATIONS[name]
     runs = [run for run in runs if run.ablation[0] == name]
     values = [*values, *sorted({run.ablation[1] for run in runs} - set(values))]
     cells = []
     for value in values:
         mine = [run for run in runs if run.ablation[1] == value]
-        paper = PUBLISHED_RATIO.get(value, {}) if name == "ratio" else {}
-        cells.append(_line(mine, columns, lambda run: run.score("blur2blur"), paper))
+        cells.append(_line(mine, columns, lambda run: run.score("blur2blur"), paper.get(value, {})))
     return Grid(f"{title}: PSNR / SSIM", _protocols(runs), list(columns.values()), values, cells)
 
 
 def converter(runs: Sequence[Result], columns: dict[str, str]) -> Grid:
     """Table 6: share taken for the known blur by the discriminator (Acc1) and by a separate classifier (Acc2)."""
     runs = [run for run in runs if run.results.get("converter")]
-    rows = ("input", "converted")
-    cells = [_line(runs, columns, lambda run, row=row: _accuracies(run, row), {}) for row in rows]
+    cells = [
+        _line(runs, columns, lambda run, row=row: _accuracies(run, row), paper) for row, paper in CONVERTER.items()
+    ]
     note = "Per cent of photos taken for the known blur."
-    return Grid("Table 6: Acc1 / Acc2", note, list(columns.values()), [*rows], cells, (1, 1))
+    return Grid("Table 6: Acc1 / Acc2", note, list(columns.values()), [*CONVERTER], cells, (2, 2))
 
 
-def _accuracies(run: Result, row: str) -> Pair:
+def _accuracies(run: Result, row: str) -> Values:
     found = run.results["converter"][row]
     return 100 * found["acc1"], 100 * found["acc2"]
 
 
 def _line(
-    runs: Sequence[Result], columns: Iterable[str], value: Callable[[Result], Pair | None], paper: dict[str, Pair]
+    runs: Sequence[Result], columns: Iterable[str], value: Callable[[Result], Values | None], paper: dict[str, Values]
 ) -> list[Cell]:
     """A row of cells: the runs' values by their column; UserError when runs of one cell are no repetitions."""
     cells = []
@@ -220,16 +268,22 @@ def latex(grid: Grid) -> str:
 
 
 def comma_separated(grid: Grid) -> str:
-    """A line per cell: table, row, column, our two numbers, the number of runs, the paper's two numbers."""
+    """A line per cell: table, row, column, our numbers and their standard errors, the number of runs, the paper's."""
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
-    first, second = (name.strip().split()[-1] for name in grid.title.rpartition(": ")[2].split("/"))
-    writer.writerow(["table", "row", "column", first, second, "runs", f"paper {first}", f"paper {second}"])
+    names = [name.strip().split()[-1] for name in grid.title.rpartition(": ")[2].split("/")]
+    errors, papers = ([f"{text}{name}" for name in names] for text in ("error of ", "paper "))
+    writer.writerow(["table", "row", "column", *names, *errors, "runs", *papers])
     for row, line in _rows(grid):
         for column, cell in zip(grid.columns, line, strict=True):
-            ours, paper = ([f"{x:.4f}" for x in pair] if pair else ["", ""] for pair in (cell.mean(), cell.paper))
-            writer.writerow([grid.title, row, column, *ours, len(cell.ours), *paper])
+            ours, error, paper = (_numbers(x, len(names)) for x in (cell.mean(), cell.error(), cell.paper))
+            writer.writerow([grid.title, row, column, *ours, *error, len(cell.ours), *paper])
     return stream.getvalue().rstrip("\n")
+
+
+def _numbers(values: Values | None, count: int) -> list[str]:
+    """As many texts as `count`, empty where there is no number."""
+    return ["" if x is None else f"{x:.4f}" for x in (*(values or ()), *[None] * count)[:count]]
 
 
 FORMATS = {"markdown": markdown, "csv": comma_separated, "latex": latex}
@@ -239,11 +293,12 @@ def _rows(grid: Grid) -> Iterable[tuple[str, list[Cell]]]:
     return zip(grid.rows, grid.cells, strict=True)
 
 
-def _text(cell: Cell, digits: tuple[int, int]) -> str:
-    def text(pair: Pair | None) -> str:
-        return " / ".join(f"{x:.{d}f}" for x, d in zip(pair, digits, strict=True)) if pair else ""
+def _text(cell: Cell, digits: tuple[int, ...]) -> str:
+    def text(values: Values | None) -> str:
+        return " / ".join(f"{x:,.{d}f}" for x, d in zip(values or (), digits, strict=False))
 
-    runs = f" ({len(cell.ours)} runs)" if len(cell.ours) > 1 else ""
+    spread = f" ± {text(cell.error())}" if cell.error() else ""
+    runs = f"{spread} ({len(cell.ours)} runs)" if len(cell.ours) > 1 else ""
     return " ".join(filter(None, [text(cell.mean()) + runs, f"[{text(cell.paper)}]" if cell.paper else ""]))
 
 

@@ -101,6 +101,8 @@ def size(path: str | os.PathLike) -> tuple[int, int]:
     """Height and width in pixels of the photo that `read` would give, from its header alone; ImageError as there."""
     with opened(path) as image:
         width, height = image.size
+        if image.format == "TIFF":  # newer Pillows turn the size of a TIFF, and only that
+            width, height = _tag(image, TiffTags.IMAGEWIDTH, width), _tag(image, TiffTags.IMAGELENGTH, height)
         return (width, height) if decoding.orientation(image) >= 5 else (height, width)
 
 
@@ -168,13 +170,19 @@ def _check_size(path: Path, image: Image.Image) -> None:
 
 
 def _turn_to_whole_page(image: Image.Image) -> None:
-    """Of a TIFF whose first picture is a reduced copy, the first that is none. ImageError without one."""
-    for page in range(image.n_frames if image.format == "TIFF" else 0):
+    """Of a TIFF whose first picture is a reduced copy, the first that is none. RefusedError without a whole one."""
+    if image.format != "TIFF":
+        return
+    for page in range(image.n_frames):
         image.seek(page)
         if not _tag(image, NEW_SUBFILE_TYPE, 0) & 1:
-            return
-    if image.format == "TIFF":
+            break
+    else:
         raise decoding.RefusedError("a TIFF that shows only a reduced copy of its picture; save it again, whole")
+    rows = max((tile[1][3] for tile in image.tile), default=0)
+    height = _tag(image, TiffTags.IMAGELENGTH, 0)
+    if rows < height:  # Pillow would leave the others black
+        raise decoding.RefusedError(f"truncated or broken: it has pixels for {rows} of its {height} rows")
 
 
 def _pixels(path: Path, image: Image.Image) -> np.ndarray:

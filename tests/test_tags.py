@@ -165,6 +165,25 @@ def test_a_tiff_that_begins_with_a_reduced_copy(tmp_path, deep):
         images.read(tmp_path / "b.tif")
 
 
+@pytest.mark.parametrize("orientation", [1, 3, 6, 8])
+@pytest.mark.parametrize("deep", [False, True])
+def test_the_size_of_a_turned_tiff_is_that_of_its_pixels(tmp_path, orientation, deep):
+    tag = [(274, "H", 1, orientation, True)]
+    tifffile.imwrite(tmp_path / "a.tif", RGB.astype(np.uint16) if deep else RGB, photometric="rgb", extratags=tag)
+    assert images.size(tmp_path / "a.tif") == images.read(tmp_path / "a.tif").shape[:2]
+    assert images.size(tmp_path / "a.tif") == photos.read(tmp_path / "a.tif").pixels.shape[:2]
+
+
+@pytest.mark.parametrize("deep", [False, True])
+def test_a_tiff_without_pixels_for_all_rows(tmp_path, deep):
+    tifffile.imwrite(tmp_path / "a.tif", RGB.astype(np.uint16) if deep else RGB, photometric="rgb", metadata=None)
+    with tifffile.TiffFile(tmp_path / "a.tif", mode="r+") as file:
+        file.pages[0].tags[257].overwrite(60_000)
+    for read in (images.read, photos.read):
+        with pytest.raises(images.ImageError, match="pixels for 24 of its 60000 rows"):
+            read(tmp_path / "a.tif")
+
+
 # ----------------------------------------------------------------------------------------------------- white is zero
 
 

@@ -177,9 +177,9 @@ def _photo(array: np.ndarray, profile: bytes, exif: bytes, kept: Tags, note: str
 
 
 def _array(photo: Photo) -> np.ndarray:
-    """The inverse of `_photo`; grey is the mean of the colours."""
+    """The inverse of `_photo`; grey is the mean of the colours, rounded."""
     colours = photo.pixels
     if photo.grey:
-        colours = np.rint(colours.mean(axis=-1, keepdims=True)).astype(colours.dtype)
+        colours = ((colours.sum(axis=-1, keepdims=True, dtype=np.uint32) + 1) // 3).astype(colours.dtype)
     array = colours if photo.alpha is None else np.concatenate([colours, photo.alpha[..., None]], axis=-1)
     return np.ascontiguousarray(array[..., 0] if array.shape[-1] == 1 else array)

@@ -34,6 +34,7 @@ PLAIN |= {
     "creation_time",
 }
 PLAIN |= {"location"}
+QUICKTIME = {".mp4", ".m4v", ".mov"}
 HOLDS_FONTS = {".mkv"}
 BY_MUXER = "bin_data"  # the codec of a track of chapter names, which .mp4 and .mov have: the muxer makes it anew
 
@@ -51,7 +52,7 @@ def stream_tags(metadata: Mapping[str, str], encoded: bool) -> dict[str, str]:
 
 def muxer_options(metadata: Mapping[str, str], suffix: str) -> dict[str, str]:
     """What the muxer is told so that it writes all tags."""
-    rare = suffix in (".mp4", ".m4v", ".mov") and set(tags(metadata)) - PLAIN
+    rare = suffix in QUICKTIME and set(tags(metadata)) - PLAIN
     return {"movflags": "use_metadata_tags"} if rare else {}
 
 
@@ -91,12 +92,17 @@ class Others:
         if stream.type == "attachment":
             self._attach(stream)
         elif stream.type not in ("audio", "subtitle"):
-            if not (chapters and stream.type == "data" and _codec(stream) in ("", BY_MUXER)):
+            if not self._is_remade(stream, chapters):
                 self.notes.append(f"{_described(stream)} is left out")
         elif stream.codec_context is None:
             self.notes.append(f"a stream of {stream.type} of unknown kind is left out")
         else:
             self._add(stream)
+
+    def _is_remade(self, stream: av.stream.Stream, chapters: bool) -> bool:
+        """True for tracks that the muxer makes from what it is told besides: of chapters, of the time code."""
+        of_time = "timecode" in stream.metadata and self._target.suffix.lower() in QUICKTIME
+        return stream.type == "data" and (of_time or (chapters and _codec(stream) in ("", BY_MUXER)))
 
     def _attach(self, stream: av.stream.Stream) -> None:
         if self._target.suffix.lower() in HOLDS_FONTS:

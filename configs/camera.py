@@ -11,25 +11,52 @@ The known blur is GoPro's (data/GOPRO_Large), moved onto your sharp photos by th
 --config.deblurrer.weights=weights/nafnet_gopro64.safetensors to load a converted NAFNet instead of training one, and
 --config.blur_extractor.weights=FILE for a converted KernelWizard. The content loss needs no downloaded weights here.
 With pairs to score on (--config.data.test_blur=DIR --config.data.test_sharp=DIR, equal names) the run is evaluated too;
-without, it ends with the translator. 200K steps of batch 16 at 256 pixels: less than the paper's million, for a camera
-of few scenes.
+without, it ends with the report. 200K steps of batch 16 at 256 pixels: less than the paper's million, for a camera of
+few scenes.
+
+Beyond the paper, the camera's own blur is learnt from the two folders and the deblurrer adapted to it; the report shows
+what was found, and b2b_jax.deblur then uses the adapted deblurrer unless pairs to score on say otherwise. These sizes
+have not been run to the end; those of `camera.py:small` are the demo's.
+
+`camera.py:small` needs nothing but the two folders, and minutes on a CPU instead of days on a GPU: small networks,
+and a deblurrer that is trained on generated scenes under the paths of a hand-held camera.
 """
 
 from ml_collections import ConfigDict
 
-from configs import default
+from configs import default, demo
 
 
 def get_config(variant: str = "") -> ConfigDict:
-    """Returns the paper's settings, shortened, for two folders of photos."""
-    if variant:
-        raise ValueError(f"configs/camera.py has no variants, got {variant!r}")
+    """Returns the paper's settings, shortened, for two folders of photos, or those of a CPU ("small")."""
+    variants = {"": full, "small": small}
+    if variant not in variants:
+        raise ValueError(f"configs/camera.py has no variant {variant!r}; it has small")
     config = default.get_config()
     config.data.unknown = ""
+    config.adaptation.enabled = True
+    variants[variant](config)
+    return config
+
+
+def full(config: ConfigDict) -> None:
+    """The networks of the paper."""
     config.deblurrer.network.update(width=64)
     config.translator.content.update(kind="pooled", weight=2.0)
     config.blur_extractor.steps = 200_000
     config.translator.steps = 200_000
     config.translator.optimizer.constant_steps = 100_000
     config.translator.curriculum.update(grow_from=40_000, full_at=100_000)
-    return config
+
+
+def small(config: ConfigDict) -> None:
+    """The demo's networks; the known blur is generated, too."""
+    config.data.known = "scenes"
+    config.data.scenes.known_kernel = ConfigDict({"kind": "trajectory", "length": (5.0, 20.0), "size": 21})
+    config.known_blur.source = "synthetic"
+    demo.small_deblurrer(config.deblurrer)
+    demo.small_translator(config.translator)
+    demo.small_camera(config)
+    config.deblurrer.update(augment=True, steps=3_000)  # this blur has every direction
+    config.loop.update(log_every=20, evaluate_every=150, checkpoint_every=150)
+    config.evaluation.update(validation_images=16, validation_crop=96)

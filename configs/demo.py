@@ -58,7 +58,9 @@ def small_translator(config: ConfigDict) -> None:
 
 
 def small_camera(config: ConfigDict) -> None:
-    """The camera model as it is by default, and the deblurrer's own recipe on the pairs that it makes."""
+    """A camera model of short blur, and the deblurrer's own recipe on the pairs that it makes."""
+    config.camera.network.size = 21
+    config.camera.update(steps=1000, crop=48)
     config.adaptation.update(enabled=True, known=0.1, steps=2000, batch=8, crop=48, augment=False)
     config.adaptation.optimizer.update(learning_rate=1e-3)
     config.translator.pairs.update(steps=800, augment=False)

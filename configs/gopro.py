@@ -4,6 +4,8 @@
 
 Needs data/GOPRO_Large, data/REDS and weights/vgg19.safetensors; --config.deblurrer.weights=… loads a NAFNet that was
 trained on REDS instead of training one. 1M steps of batch 16: 3 days on 2 A100 in the paper. Not run to the end here.
+
+Beyond the paper, --config.adaptation.enabled=True learns the camera and adds the row `adapted`; not run on this data.
 """
 
 from ml_collections import ConfigDict

@@ -12,6 +12,8 @@ This implementation has not been run to the end on REDS.
 `reds.py:release` follows the released code where it differs from the paper: hinge loss, VGG16 features, penalty 1e-4,
 batch 1, no curriculum, photos reduced to 512 pixels before the crop, mirrored left to right only, no colour jitter,
 100 + 200 epochs of REDS' 14,400 blurry photos.
+
+Beyond the paper, --config.adaptation.enabled=True learns the camera and adds the row `adapted`; not run on this data.
 """
 
 from ml_collections import ConfigDict

@@ -5,6 +5,8 @@
 Needs data/GOPRO_Large, data/RSBlur and weights/vgg19.safetensors. Expected (published, NAFNet): PSNR 26.33 → 29.00 dB,
 SSIM 0.790 → 0.857, 1M steps of batch 16, 3 days on 2 A100. The paper's counts match no public list: the official 3,360
 test images are used. Not run to the end here.
+
+Beyond the paper, --config.adaptation.enabled=True learns the camera and adds the row `adapted`; not run on this data.
 """
 
 from ml_collections import ConfigDict

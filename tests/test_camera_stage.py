@@ -27,6 +27,7 @@ from b2b_jax.models.camera import Shot
 from b2b_jax.stages import camera, camera_dataset, camera_figures, common
 from b2b_jax.stages.run import Run
 from b2b_jax.training import state as states
+from configs import camera as camera_config
 from configs import demo
 
 KEY = jax.random.key(0)
@@ -292,3 +293,10 @@ def test_a_photo_of_the_dataset_is_its_slow_convolution():
     blurry, shot = camera_dataset.shooter(module, 0.0)(variables, photo, KEY)
     kernel = np.asarray(shot.kernel)[:, :, None]
     np.testing.assert_allclose(blurry, ndimage.convolve(photo, kernel, mode="mirror"), atol=1e-5)
+
+
+@pytest.mark.parametrize("variant", ["", "small"])
+def test_the_cameras_config_has_its_stages(variant):
+    config = camera_config.get_config(variant)
+    assert config.adaptation.enabled and camera.needed(Run(config, None))
+    assert config.camera.network.size == (31 if not variant else 21)

@@ -124,7 +124,7 @@ def check(run: Run) -> None:
     deblurrer, network = run.config.deblurrer, run.config.deblurrer.network
     module = run.network("deblurrer").module if deblurrer.weights else common.create(network, run.dtype)
     common.check_traces("adaptation", module, config.crop)
-    for supply in pairs.supplies(run, pairs.untrained(run), config):
+    for supply in pairs.wanted(run, config):
         check_sizes(supply.source, supply.crop(config.crop).extent, "adaptation.crop")
 
 

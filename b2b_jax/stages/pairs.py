@@ -39,6 +39,10 @@ def supplies(run: Run, learnt: Network, config: ConfigDict) -> list[Supply]:
     return found
 
 
-def untrained(run: Run) -> Network:
-    """The camera that the run will learn or was given, for checks: without weights if it is not learnt yet."""
-    return camera.load(run) if run.config.camera.weights else Network(camera.create(run).networks["camera"], None)
+def wanted(run: Run, config: ConfigDict) -> list[Supply]:
+    """The photos that `open_pairs` will want once the camera is learnt; none if there are too few to learn it."""
+    given = run.config.camera.weights
+    if not given and camera.too_few(run):
+        return []
+    learnt = camera.load(run) if given else Network(camera.create(run).networks["camera"], None)
+    return supplies(run, learnt, config)

@@ -53,5 +53,5 @@ def check(run: Run) -> None:
     """UserError when the photos or the settings cannot give pairs; nothing is compiled."""
     config = run.config.translator
     common.check_optimizer("translator.pairs", config.pairs.optimizer)
-    for supply in pairs.supplies(run, pairs.untrained(run), config.pairs):
+    for supply in pairs.wanted(run, config.pairs):
         check_sizes(supply.source, supply.crop(config.crop).extent, "translator.crop")

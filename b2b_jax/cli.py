@@ -9,6 +9,7 @@ deblur       deblurs photos, folders and videos
 convert      reads published weights, without PyTorch or TensorFlow
 synthesize   writes photos with the known blur, or pairs of your camera
 prepare      packs a dataset into a few large files
+export       writes a deblurrer as ONNX or StableHLO
 tables       prints the paper's tables from finished runs
 sweep        runs a list of commands, resumed when it is started again
 """
@@ -24,6 +25,7 @@ COMMANDS = {
     "convert": "convert",
     "synthesize": "synthesize",
     "prepare": "prepare",
+    "export": "export",
     "tables": "tables",
     "sweep": "sweep",
 }

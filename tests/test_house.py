@@ -31,7 +31,7 @@ FLOORS = [
     {"evaluation"},
     {"commandline", "record"},
     {"system"},
-    {"cli", "convert", "deblur", "main", "prepare", "sweep", "synthesize", "tables"},
+    {"cli", "convert", "deblur", "export", "main", "prepare", "sweep", "synthesize", "tables"},
 ]
 FLOOR = {name: number for number, names in enumerate(FLOORS) for name in names}
 

@@ -1,0 +1,134 @@
+"""Exports: ONNX in onnxruntime and StableHLO in XLA give what JAX gives; upstream names load in spandrel."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+from helpers import jit
+from helpers.networks import images, random_variables
+
+from b2b_jax import convert, export, models, networks, weights
+from b2b_jax.formats import onnx_files, portable
+
+NAFNET = {"width": 4, "encoders": [1], "middle": 1, "decoders": [1]}
+MIMO = {"base_channels": 4, "num_res": 1}
+MAXIM = {"features": 8, "depth": 1, "num_stages": 1, "num_groups": 1, "num_bottleneck_blocks": 1}
+MAXIM |= {"num_supervision_scales": 1, "high_res_stages": 1, "block_size_hr": (2, 2), "grid_size_hr": (4, 4)}
+MAXIM |= {"block_size_lr": (2, 2), "channels_reduction": 1}
+
+
+def save(path, name, hyper, size=32):
+    variables = random_variables(models.create(name, **hyper), images(1, size, size, 3))
+    weights.save(path, name, hyper, variables)
+    return path
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A finished run's folder: a translator and a deblurrer with local means of 1.5 times 16 pixels."""
+    folder = tmp_path_factory.mktemp("run")
+    network = {"name": "nafnet", "local": True, "train_size": 16}
+    config = {"deblurrer": {"network": network, "weights": ""}, "translator": {"weights": ""}}
+    (folder / "config.json").write_text(json.dumps(config))
+    save(folder / "deblurrer/weights.safetensors", "nafnet", NAFNET)
+    save(folder / "translator/weights.safetensors", "mimo_unet", MIMO)
+    return folder
+
+
+def in_jax(chain, photo):
+    """What the package's own application of the networks makes of a photo (1, 3, h, w)."""
+    image = np.moveaxis(photo, 1, -1)
+    for module, variables in chain:
+        image = jit(lambda v, x, module=module: networks.apply(module, v, x))(variables, image)
+    return np.moveaxis(np.asarray(image), -1, 1)
+
+
+def test_the_chain_in_onnxruntime_is_that_of_jax(run, tmp_path, capsys):
+    onnxruntime = pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnx")
+    file = tmp_path / "new/chain.onnx"
+    assert export.main([str(run), str(file), "--size", "37x45", "--method", "blur2blur"]) == 0
+    said = capsys.readouterr().out
+    assert "fixed size" in said and "(1, 3, 37, 45)" in said and said.count("\n") == 1
+    session = onnxruntime.InferenceSession(file)
+    photo = np.random.default_rng(1).random((1, 3, 37, 45), np.float32)
+    chain = export.system.open_networks(export.system.from_run(run, "blur2blur"), "float32")
+    assert len(chain) == 2 and chain[1].module.local
+    (sharp,) = session.run(["sharp"], {"photo": photo})
+    np.testing.assert_allclose(sharp, in_jax(chain, photo), atol=export.TOLERANCE)
+    assert sharp.std() > 0.05
+
+
+@pytest.mark.parametrize("name, hyper", [("maxim", MAXIM), ("resunet", {})])
+def test_other_networks_go_to_onnx(tmp_path, name, hyper):
+    onnxruntime = pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnx")
+    module = models.create(name, **hyper)
+    network = networks.Network(module, random_variables(module, images(1, 32, 32, 3)))
+    content = onnx_files.model(export.channels_first([network]), (1, 3, 32, 32), export.NAMES)
+    photo = np.random.default_rng(1).random((1, 3, 32, 32), np.float32)
+    (sharp,) = onnxruntime.InferenceSession(content).run(None, {"photo": photo})
+    np.testing.assert_allclose(sharp, in_jax([network], photo), atol=export.TOLERANCE)
+
+
+def test_a_file_that_disagrees_is_not_written(run, tmp_path, monkeypatch, capsys):
+    pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnx")
+    monkeypatch.setattr(export, "TOLERANCE", -1.0)
+    assert export.main([str(run), str(tmp_path / "x.onnx"), "--size", "8x8", "--method", "deblurrer"]) == 2
+    assert "nothing written" in capsys.readouterr().err and not list(tmp_path.iterdir())
+
+
+def test_stablehlo_runs_in_xla_without_our_code(run, tmp_path):
+    file = tmp_path / "chain.mlir"
+    arguments = [str(run), str(file), "--to", "stablehlo", "--size", "16x24", "--method", "deblurrer"]
+    assert export.main(arguments) == 0
+    content = file.read_bytes()
+    assert content.startswith(b"ML\xefR") and b"StableHLO" in content[:40]  # bytecode of MLIR
+    chain = export.system.open_networks(export.system.from_run(run, "deblurrer"), "float32")
+    photo = np.random.default_rng(1).random((1, 3, 16, 24), np.float32)
+    program = portable.program(export.channels_first(chain), jax.ShapeDtypeStruct(photo.shape, np.float32))
+    names = {equation.primitive.name for equation in program.jaxpr.eqns}
+    assert not names & {"jit", "pjit", "cond", "platform_index", "custom_vjp_call", "custom_jvp_call"}
+    (sharp,) = jit(jax.extend.core.jaxpr_as_fun(program))(photo)
+    np.testing.assert_allclose(sharp, in_jax(chain, photo), atol=export.TOLERANCE)
+
+
+def test_mistakes_are_one_line(run, tmp_path, capsys):
+    wrong = {
+        "No weights at": [str(tmp_path / "no.safetensors"), "x.onnx", "--size", "8x8"],
+        "is no run's folder": [str(tmp_path), "x.onnx", "--size", "8x8"],
+        "is a folder": [str(run), str(tmp_path), "--size", "8x8"],
+        "has no adapted deblurrer": [str(run), "x.onnx", "--size", "8x8", "--method", "adapted"],
+    }
+    for message, arguments in wrong.items():
+        assert export.main(arguments) == 2
+        error = capsys.readouterr().err
+        assert message in error and error.count("\n") == 1
+    for text in ("8", "0x8", "8x99999", "-1x8"):
+        with pytest.raises(SystemExit):
+            export.main([str(run), "x.onnx", f"--size={text}"])
+        assert "HEIGHTxWIDTH" in capsys.readouterr().err
+
+
+def test_a_primitive_without_a_translation_is_named():
+    pytest.importorskip("onnx")
+    with pytest.raises(export.UserError, match="sin, which has no translation"):
+        onnx_files.model(jax.numpy.sin, (2, 2), ("x", "y"))
+
+
+def test_upstream_names_load_in_spandrel(tmp_path):
+    torch = pytest.importorskip("torch")
+    spandrel = pytest.importorskip("spandrel")
+    hyper = {"width": 4, "encoders": [1, 1, 1, 1], "middle": 1, "decoders": [1, 1, 1, 1]}
+    ours = save(tmp_path / "nafnet.safetensors", "nafnet", hyper)
+    theirs = tmp_path / "nafnet_torch.safetensors"
+    convert.to_torch(ours, theirs)
+    found = spandrel.ModelLoader().load_from_file(theirs)
+    assert found.architecture.name == "NAFNet"
+    photo = np.random.default_rng(1).random((1, 3, 32, 48), np.float32)
+    with torch.no_grad():
+        sharp = found.model(torch.from_numpy(photo)).numpy()
+    network = networks.with_local_means(networks.load(ours, np.dtype("float32")), False, 0)
+    np.testing.assert_allclose(sharp.clip(0, 1), in_jax([network], photo), atol=1e-4)

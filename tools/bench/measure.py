@@ -29,8 +29,8 @@ class Program:
     call: Callable
     cold: float  # seconds to compile with an empty cache
     warm: float  # … with the cache that this left
-    flop: float  # of one call, see `cost`
-    traffic: float  # bytes, see `cost`
+    flop: float | None  # of one call, see `cost`
+    traffic: float | None  # bytes, see `cost`
     memory: float  # bytes: arguments, results that take no argument's place, temporaries
 
 
@@ -82,14 +82,16 @@ def _use_cache(settings: Mapping[str, object]) -> None:
     compilation_cache.reset_cache()
 
 
-def cost(function: Callable, *arguments: object) -> dict[str, float]:
+def cost(function: Callable, *arguments: object) -> dict[str, float | None]:
     """XLA's count for one call, of the program as it is handed to a GPU, wherever this runs; nothing is compiled.
 
     Returns:
         `flop`, of a condition's branches that of the dearest, and `traffic`, the bytes that the operations would read
-        and write if none were fused with another: an upper bound.
+        and write if none were fused with another: an upper bound. None where JAX cannot tell.
     """
     counted = function.trace(*arguments).lower(lowering_platforms=("cuda",)).cost_analysis()
+    if counted is None:  # where JAX runs on a GPU it does not count; the command `cost` does, on a CPU
+        return {"flop": None, "traffic": None}
     return {"flop": float(counted["flops"]), "traffic": float(counted["bytes accessed"])}
 
 

@@ -7,7 +7,7 @@ import zlib
 import numpy as np
 import pytest
 import tifffile
-from PIL import Image, PngImagePlugin
+from PIL import Image, ImageCms, PngImagePlugin
 
 from b2b_jax import images
 from b2b_jax.inference import photos, tags
@@ -108,6 +108,38 @@ def test_colour_chunks_of_a_png(tmp_path, name, deep):
     assert chunk in target.read_bytes().split(b"IDAT")[0] and note == ""
     Image.fromarray(RGB).save(tmp_path / "b.jpg")
     assert "no PNG colour data" in photos.write(tmp_path / "b.jpg", photo)
+
+
+@pytest.mark.parametrize(("suffix", "coded"), [(".avif", (9, 16)), (".avif", (12, 18)), (".heic", (9, 18))])
+def test_the_coding_of_an_hdr_photo(tmp_path, suffix, coded):
+    if suffix == ".heic":
+        pytest.importorskip("pillow_heif").register_heif_opener()
+    Image.fromarray(RGB).save(tmp_path / f"a{suffix}")
+    data = (tmp_path / f"a{suffix}").read_bytes()
+    place = data.index(b"colrnclx") + 8
+    (tmp_path / f"a{suffix}").write_bytes(data[:place] + struct.pack(">HH", *coded) + data[place + 4 :])
+    target, photo, note = copy(tmp_path / f"a{suffix}", tmp_path / "b.png")
+    assert photo.tags.colours == ((b"cICP", bytes([*coded, 0, 1])),) and note == ""
+    assert b"cICP" + bytes([*coded, 0, 1]) in target.read_bytes()
+    (tmp_path / f"a{suffix}").write_bytes(data)
+    assert photos.read(tmp_path / f"a{suffix}").tags.colours == ()
+
+
+def test_the_profile_of_jpeg_2000(tmp_path):
+    srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    Image.fromarray(RGB).save(tmp_path / "a.jp2")
+    data = (tmp_path / "a.jp2").read_bytes()
+    place = data.index(b"colr") - 4
+    size = int.from_bytes(data[place : place + 4], "big")
+    box = struct.pack(">I", 11 + len(srgb)) + b"colr\2\0\0" + srgb
+    header = data.index(b"jp2h") - 4
+    longer = int.from_bytes(data[header : header + 4], "big") + len(box) - size
+    changed = data[:header] + struct.pack(">I", longer) + data[header + 4 : place] + box + data[place + size :]
+    (tmp_path / "a.jp2").write_bytes(changed)
+    target, _, _ = copy(tmp_path / "a.jp2", tmp_path / "b.png")
+    assert Image.open(target).info["icc_profile"] == srgb
+    (tmp_path / "a.jp2").write_bytes(data)
+    assert photos.read(tmp_path / "a.jp2").profile == b""
 
 
 def test_texts_of_a_png(tmp_path):

@@ -18,7 +18,6 @@ LEFT_OUT = {
     "SPHERICAL": "the 360 degree layout",
     "ICC_PROFILE": "the ICC profile",
     "S12M_TIMECODE": "the time code",
-    "GOP_TIMECODE": "the time code",
 }
 PRIMARY, LUMINANCE = 50_000, 10_000  # steps of ST 2086: of a chromaticity, of a candela per square metre
 

@@ -53,7 +53,7 @@ def read(path: str | os.PathLike) -> Photo:
     path = Path(path)
     with images.opened(path) as image:
         notes = _notes(path, image)
-        exif, profile = _exif(image, notes), image.info.get("icc_profile") or b""
+        exif, profile = _exif(image, notes), tags.profile(path, image)
         orientation = _orientation(image)
         if image.format == kinds.RAW:
             array = image.develop(16)

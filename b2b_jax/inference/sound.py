@@ -6,6 +6,7 @@ from b2b_jax.clips import VideoError, named
 
 # The sample formats of decoders, and PCM that holds every bit of them.
 PCM = {"u8": "pcm_u8", "s16": "pcm_s16le", "s32": "pcm_s32le", "flt": "pcm_f32le", "dbl": "pcm_f64le"}
+PCM |= {"s64": "pcm_s64le"}
 AT_MOST_24_BITS = {"pcm_bluray", "pcm_dvd", "pcm_s24be", "pcm_s24daud"}  # these decode to 32
 TAKES_PCM = {".mkv", ".mov"}
 
@@ -20,27 +21,27 @@ class Sound:
         kind = context.format.name.removesuffix("p")
         name = "pcm_s24le" if context.name in AT_MOST_24_BITS and kind == "s32" else PCM[kind]
         self._target, self._container = target, container
-        # A decoder of its own: the reader's may serve several writers.
-        self._decoder = av.CodecContext.create(context.name, "r")
-        self._decoder.extradata = context.extradata
-        self._decoder.sample_rate, self._decoder.layout = context.sample_rate, context.layout.name
         self.stream = container.add_stream(name, rate=context.sample_rate, layout=context.layout.name)
         self._resampler = av.AudioResampler(kind, context.layout.name, context.sample_rate)
 
-    def add(self, packet: av.Packet | None) -> None:
-        """Adds a packet's samples; None ends the stream. What cannot be decoded is passed over."""
-        try:
-            frames = self._decoder.decode(packet)
-        except av.InvalidDataError:
-            return
-        for frame in frames:
-            if frame.pts is not None and packet is not None:
-                frame.time_base = packet.time_base
+    def add(self, packet: av.Packet) -> None:
+        """Adds a packet's samples; the empty one at the end of the input ends the stream."""
+        for frame in _decoded(packet):
             self._encode(self._resampler.resample(frame))
-        if packet is None:
+        if not packet.size:
             self._encode([None])
 
     def _encode(self, frames: list[av.AudioFrame | None]) -> None:
         with named(self._target, "cannot be written"):
             for frame in frames:
                 self._container.mux(self.stream.encode(frame))
+
+
+def _decoded(packet: av.Packet) -> tuple[av.AudioFrame, ...]:
+    """The packet's sound, decoded by the first writer that asks; none of what is broken."""
+    if packet.opaque is None:
+        try:
+            packet.opaque = tuple(packet.decode())
+        except av.FFmpegError:
+            packet.opaque = ()
+    return packet.opaque

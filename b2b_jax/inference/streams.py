@@ -70,7 +70,6 @@ class Others:
     def __init__(self, target: Path, container: av.container.OutputContainer, reader: av.container.InputContainer):
         self._target, self._container, self.notes = target, container, []
         self._copies: dict[int, Callable[[av.Packet], None]] = {}
-        self._sounds: list[Sound] = []
         self._lasts: dict[int, Fraction] = {}  # seconds, of each stream of the new container
         container.set_chapters(reader.chapters())
         pictures = reader.streams.best("video")
@@ -80,13 +79,8 @@ class Others:
 
     def copy(self, packet: av.Packet) -> None:
         """Adds a packet of sound or subtitles; those of other streams are left out."""
-        if packet.stream.index in self._copies and packet.dts is not None:
+        if packet.stream.index in self._copies:
             self._copies[packet.stream.index](packet)
-
-    def close(self) -> None:
-        """Ends sound that is encoded anew."""
-        for sound in self._sounds:
-            sound.add(None)
 
     def _take(self, stream: av.stream.Stream, chapters: bool) -> None:
         if stream.type == "attachment":
@@ -120,12 +114,13 @@ class Others:
                 return
             sound = Sound(self._target, self._target.suffix.lower(), self._container, stream)
             self._copies[stream.index], copy = sound.add, sound.stream
-            self._sounds.append(sound)
             self.notes.append(f"its {_codec(stream)} sound became {_codec(copy)}")
         copy.metadata.update(stream_tags(stream.metadata, encoded=False))
         copy.disposition = stream.disposition
 
     def _mux(self, packet: av.Packet, copy: av.stream.Stream) -> None:
+        if packet.dts is None:  # an empty one, behind the last
+            return
         time, last = packet.dts * packet.time_base, self._lasts.get(copy.index)
         if last is not None and time < last:  # which no container can hold
             time, packet.dts = last, math.ceil(last / packet.time_base)

@@ -17,6 +17,9 @@ XMP_EXTENSION = b"http://ns.adobe.com/xmp/extension/\0"
 COLOUR_CHUNKS = (b"gAMA", b"cHRM", b"sRGB", b"cICP", b"mDCV", b"cLLI")
 TEXT_CHUNKS = (b"tEXt", b"zTXt", b"iTXt")
 ELSEWHERE = (b"exif\0", b"Raw profile type exif\0", b"xmp\0", b"XML:com.adobe.xmp\0")  # texts that are read as such
+SDR = {(1, 13), (1, 1), (1, 2), (1, 6), (2, 2), (2, 13), (6, 6), (5, 6), (2, 1), (2, 6)}
+"""Primaries and transfer (ITU-T H.273) that every viewer takes for granted, or that say nothing."""
+HEAD = 1 << 16  # bytes in which a HEIC or AVIF file says how its colours are coded
 LARGEST_CHUNK = 1 << 20  # bytes
 # What XMP data say of further pictures in the file, which stay behind: gain maps, depth, moving photos.
 PARTS = (b"hdrgm:", b"GContainer", b"Container:Directory", b"MicroVideo", b"GDepth:", b"HDRGainMap")
@@ -38,7 +41,7 @@ class Tags:
 def read(path: Path, image: Image.Image, orientation: int, notes: list[str]) -> Tags:
     """The tags of a photo that Pillow has opened, for the upright photo; what cannot be kept joins the notes."""
     with path.open("rb") as file:
-        chunks = png_chunks(file) if image.format == "PNG" else []
+        chunks = png_chunks(file) if image.format == "PNG" else coding(file, image)
     xmp, segments = _bytes(image.info.get("xmp")), [data for _, data in getattr(image, "applist", [])]
     extension = [data for data in segments if data.startswith(XMP_EXTENSION)]
     if any(part in xmp for part in PARTS):
@@ -72,6 +75,32 @@ def _dpi(image: Image.Image, orientation: int) -> tuple[float, float] | None:
 def upright(xmp: bytes) -> bytes:
     """XMP data of a photo whose pixels have been turned as they are meant to be seen."""
     return re.sub(rb"""(tiff:Orientation(?:\s*=\s*["']|>\s*))[1-8]""", rb"\g<1>1", xmp)
+
+
+def profile(path: Path, image: Image.Image) -> bytes:
+    """The ICC profile of a photo; that of JPEG 2000, which Pillow passes over, from its box colr (15444-1, I.5.3.3)."""
+    if image.format != "JPEG2000":
+        return image.info.get("icc_profile") or b""
+    with path.open("rb") as file:
+        head = file.read(HEAD)
+    place = head.find(b"colr\2")  # 2: a profile follows
+    size = int.from_bytes(head[place - 4 : place], "big") if place >= 4 else 0
+    found = head[place + 7 : place - 4 + size]
+    return found if found[36:40] == b"acsp" and len(found) == size - 11 else b""
+
+
+def coding(file: BinaryIO, image: Image.Image) -> list[tuple[bytes, bytes]]:
+    """How the colours of a HEIC or AVIF photo without an ICC profile are coded, as the chunk cICP of a PNG.
+
+    From the box colr of the type nclx (ISO/IEC 14496-12, 12.1.5): HDR photos are coded by PQ or HLG.
+    """
+    head = file.read(HEAD) if image.format in ("HEIF", "AVIF") and not image.info.get("icc_profile") else b""
+    place = head.find(b"colrnclx")
+    if place < 0 or place + 12 > len(head):
+        return []
+    primaries, transfer = struct.unpack_from(">HH", head, place + 8)
+    known = (primaries, transfer) in SDR or max(primaries, transfer) > 255
+    return [] if known else [(b"cICP", bytes([primaries, transfer, 0, 1]))]  # RGB, of the full range
 
 
 def png_chunks(file: BinaryIO) -> list[tuple[bytes, bytes]]:

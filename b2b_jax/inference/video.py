@@ -56,7 +56,7 @@ class Damage:
         """What the video's owner should know."""
         if not (self.packets or self.frames):
             return ""
-        return f"damaged: {self.packets} packets, of whose frames {self.frames} could not be decoded and are left out"
+        return f"damaged: {self.packets} packets; frames that could not be decoded and are left out: {self.frames}"
 
 
 def output_suffix(source: Path) -> str:

@@ -106,7 +106,6 @@ class Writer:
     def _complete(self) -> None:
         with named(self._target, "cannot be written"):
             self._encode(None)
-            self._others.close()
             self._container.close()
         if self._file:
             self._file.flush()

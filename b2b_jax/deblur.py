@@ -21,7 +21,7 @@ output between them with --keep-translated. What decoders could not play for its
 and that is said; a photo too wide for its format gets its pictures one upon the other.
 
 Outputs are DIR/NAME; what was found in a folder keeps its place below it. Outputs that exist are skipped, so the same
-command goes on after a stop. Files that cannot be done are listed at the end, after all the others are done.
+command resumes after a stop. Files that cannot be done are listed at the end, after all the others are done.
 
 Exit codes: 0 done; 2 something in the input is wrong, one line each; 1 a fault of ours; 129, 130 and 143 stopped by the
 end of the terminal, Ctrl-C or SIGTERM, with nothing half-written.
@@ -55,7 +55,7 @@ from b2b_jax.inference.tiles import Restorer
 from b2b_jax.system import METHODS, Choice, Deblurrer
 from b2b_jax.training import signals
 
-STOPPED = "Stopped; nothing is half-written, and the same command goes on from here."
+STOPPED = "Stopped; nothing is half-written, and the same command resumes from here."
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -205,7 +205,7 @@ def run(todo: list[Job], restorer: Restorer, on_error: str = "skip") -> list[str
 
 @contextlib.contextmanager
 def named(job: Job, bad: dict[Path, str]) -> Iterator[None]:
-    """Puts what is wrong with a job's file under its path into `bad`; a fault of ours goes on."""
+    """Puts what is wrong with a job's file under its path into `bad`; a fault of ours passes through."""
     try:
         yield
     except (ImageError, VideoError, UserError, OSError) as error:

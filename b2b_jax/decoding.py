@@ -17,7 +17,7 @@ from b2b_jax.kinds import Kind
 
 
 class RefusedError(ValueError):
-    """A file that no decoder gets to see; the message goes on from the file's path and a colon."""
+    """A file that no decoder gets to see; the message continues after the file's path and a colon."""
 
 
 def _raw(file: BinaryIO) -> Image.Image:

@@ -1,6 +1,6 @@
 """Trains, evaluates and reports a run, stage after stage: `python -m b2b_jax.main --config configs/demo.py`.
 
-Finished stages are skipped, unfinished ones go on where they stopped, given weights are loaded.
+Finished stages are skipped, unfinished ones resume where they stopped, given weights are loaded.
 """
 
 if __name__ == "__main__":  # before the imports below, which would be done twice
@@ -101,7 +101,7 @@ def main() -> int:
         print(line, file=sys.stderr)
         return code
     except loop.Stopped as stop:
-        print("Stopped; the same command goes on from here.", file=sys.stderr)
+        print("Stopped; the same command resumes from here.", file=sys.stderr)
         return stop.code
     except KeyboardInterrupt:  # before signals are watched
         return 130

@@ -4,7 +4,7 @@
     python -m b2b_jax.prepare folder --source shots/ --output packed/shots
 
 Training reads data/prepared instead of the downloads it holds (--config.data.prepared names another folder below
-data/), and packed/shots as --config.data.unknown_blur. Stopped at any moment, the same command goes on; where it has
+data/), and packed/shots as --config.data.unknown_blur. Stopped at any moment, the same command resumes; where it has
 finished, it only counts. The output takes as much disk as the photos.
 
 Exit codes: 0 done; 2 the input is wrong (one line on stderr); 130 stopped by Ctrl-C.
@@ -35,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"prepare: {shown(error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("prepare: stopped; the same command goes on from here", file=sys.stderr)
+        print("prepare: stopped; the same command resumes from here", file=sys.stderr)
         return 130
     for part, photos in parts.items():
         print(_row(args.dataset, part, len(photos), finding.other_kinds(args.dataset, part, photos)))

@@ -1,4 +1,4 @@
-"""Runs a list of commands one after another; started again, it goes on where it stopped.
+"""Runs a list of commands one after another; started again, it resumes where it stopped.
 
     python -m b2b_jax.sweep cells.txt
 

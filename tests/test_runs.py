@@ -151,7 +151,7 @@ def test_an_interrupted_run_ends_with_the_same_bits(demo, environment, data, tmp
     assert "<dt>deblurrer</dt>" in page.read_text() and f"{STEPS} of {STEPS} steps" in page.read_text()
     assert not (tmp_path / "run" / "translator" / "weights.safetensors").exists()
     if number == signal.SIGTERM:
-        assert "the same command goes on from here" in output and "Traceback" not in output
+        assert "the same command resumes from here" in output and "Traceback" not in output
         assert 'data-reload="0"' in page.read_text() and "Not running, and not finished: translator" in page.read_text()
         assert len(list((tmp_path / "run" / "translator" / "checkpoints").iterdir())) > 0
     ended, output = finish(start(environment, tmp_path / "run", data, *QUICK))

@@ -2,7 +2,7 @@
 
     python tools/grid_search.py --config configs/resunet.py --output runs/grid --steps 2000
 
-Every cell is a run of `b2b_jax.main` in a folder of its own, one after another; the same command goes on where it
+Every cell is a run of `b2b_jax.main` in a folder of its own, one after another; the same command resumes where it
 stopped. The table ranks all cells by their last validation PSNR: OUTPUT/grid.md, and OUTPUT/grid.png as a picture.
 Arguments after `--` are given to every run: `-- --config.data.root=DIR`.
 """

@@ -5,7 +5,7 @@ sizes, sharpness) is kept beside them. A part gives the split PART and, of pairs
 in the same order: PNG, JPEG, … exactly as they were. TensorFlow is neither needed nor imported.
 
     OUTPUT/photos/LAYOUT/VERSION/    the finished dataset (OUTPUT/VARIANT/photos/… for a variant)
-    OUTPUT/.photos-FINGERPRINT/      finished shards of an unfinished one, from which the same call goes on
+    OUTPUT/.photos-FINGERPRINT/      finished shards of an unfinished one, from which the same call resumes
 """
 
 import contextlib

@@ -13,7 +13,7 @@ from b2b_jax.errors import UserError
 
 
 def prepare(name: str, root: Path, parts: Mapping[str, Sequence[Photo]], output: Path, variant: str = "") -> None:
-    """Prepares a dataset; goes on where an earlier call was stopped, and does nothing where it is done.
+    """Prepares a dataset; resumes where an earlier call was stopped, and does nothing where it is done.
 
     Args:
         name: of its layout.

@@ -1,7 +1,7 @@
 """Scores methods on a test set of any size, as a stream: nothing but the batch at hand is kept in memory.
 
 Photos are read ahead by threads and go through the methods in batches of one size; every batch's scores are appended
-to images.csv before the next one starts, so that a run that was killed goes on behind its last whole batch.
+to images.csv before the next one starts, so that a run that was killed resumes behind its last whole batch.
 Images are NHWC float32 in [0, 1].
 """
 

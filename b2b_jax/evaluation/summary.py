@@ -1,6 +1,6 @@
 """The report: gathers what a run has left in its folder so far and writes report/index.html.
 
-It is renewed at every validation while the run goes on, by the code that writes it at the end.
+It is renewed at every validation while the run lasts, by the code that writes it at the end.
 """
 
 import json
@@ -76,7 +76,7 @@ SUBJECTS = {  # the first of these rows that a run has is what its page is about
     "paired": "The deblurrer trained on the camera's own pairs",
     "deblurrer": "The deblurrer",
 }
-RELOAD = 15  # seconds after which the page of a run that goes on looks for a newer one
+RELOAD = 15  # seconds after which the page of a running run looks for a newer one
 WINDOW = 720  # pixels: the most that the page shows of a photo's height and width, around its centre
 
 

@@ -1,4 +1,4 @@
-"""The adaptation stage: the deblurrer, trained here or given, goes on training on pairs of the learnt camera.
+"""The adaptation stage: the deblurrer, trained here or given is trained further on pairs of the learnt camera.
 
 What it could do before is kept by known pairs among them, and measured: adaptation/scores.json has the PSNR of both
 domains before and after.

@@ -2,7 +2,7 @@
 
 Some photos of either pile are held out: on their crops the discriminator's AUC says whether the camera is learnt, and
 needs no truth. What was found stands in camera/scores.json and camera/kernels.png. A camera that is not worth training
-with is said to be so in one line; the run goes on without it.
+with is said to be so in one line; the run continues without it.
 """
 
 from collections.abc import Callable
@@ -59,7 +59,7 @@ def record(run: Run, found: dict, reasons: list[str]) -> None:
     if sharding.is_first():
         write_json(run.workdir / "camera" / "scores.json", {**found, "usable": not reasons, "reasons": reasons})
         for reason in reasons:
-            print(f"camera: not used, {reason}. The run goes on with Blur2Blur alone")
+            print(f"camera: not used, {reason}. The run continues with Blur2Blur alone")
 
 
 def task(run: Run, method: CameraModel, evaluate: loop.Evaluate) -> loop.Task:

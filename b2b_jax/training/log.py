@@ -29,7 +29,7 @@ class Log:
     """Writes the reports of one stage into its folder."""
 
     def __init__(self, folder: Path, step: int, wandb_project: str = ""):
-        """Opens the log to go on after `step`: rows of later steps, left by an interrupted run, are dropped."""
+        """Opens the log to resume after `step`: rows of later steps, left by an interrupted run, are dropped."""
         folder.mkdir(parents=True, exist_ok=True)
         self._folder = folder
         rows = _shorten(folder / METRICS, step)
@@ -122,7 +122,7 @@ class NoLog:
     productive = rate = seconds = 0.0
 
     def __init__(self, folder: Path, step: int, process: int):
-        """Opens it to go on after `step`."""
+        """Opens it to resume after `step`."""
         self._images = folder / f"images.{process}.jsonl"
         _shorten(self._images, step)
 
@@ -192,7 +192,7 @@ def _shorten(path: Path, step: int) -> list[dict[str, Any]]:
 def _start_wandb(folder: Path, step: int, project: str):
     import wandb  # an optional extra: pip install -e '.[wandb]'
 
-    # A stage that goes on is one run there, too; one that starts afresh is another, as steps there never go back.
+    # A stage that resumes is one run there, too; one that starts afresh is another, as steps there never go back.
     identity = (step and read_object(folder / WANDB).get("id")) or secrets.token_hex(4)
     write_json(folder / WANDB, {"id": identity})
     return wandb.init(project=project, id=identity, dir=str(folder), name=str(folder), resume="allow")

@@ -251,6 +251,45 @@ def test_a_stopped_sweep_stops_its_command_and_goes_on_with_it(tmp_path):
     assert again.returncode == 0 and log.read_text() == "saved, resumed, next"
 
 
+WAITING = """
+import pathlib, signal, sys, time
+log = pathlib.Path(sys.argv[1])
+def end(number, frame):
+    log.write_text(f"{number}")
+    sys.exit(128 + number)
+for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+    signal.signal(number, end)
+log.write_text("started")
+time.sleep(60)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems do not tell a process of its parent's end")
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGHUP])
+def test_a_command_does_not_outlive_its_sweep(tmp_path, number):
+    file, log = tmp_path / "cells.txt", tmp_path / "log"
+    (tmp_path / "program.py").write_text(WAITING)
+    file.write_text(f"{sys.executable} {tmp_path / 'program.py'} {log}")
+    process = start(file)
+    while not log.exists() or log.read_text() != "started":
+        time.sleep(0.02)
+    process.send_signal(number)
+    process.wait(timeout=20)
+    deadline = time.monotonic() + 20
+    wanted = signal.SIGTERM if number == signal.SIGKILL else number
+    while log.read_text() != f"{int(wanted)}":
+        assert time.monotonic() < deadline, log.read_text()
+        time.sleep(0.02)
+    assert process.returncode == (129 if number == signal.SIGHUP else -number)
+
+
+def test_a_commands_name_cannot_command_the_terminal(tmp_path):
+    file = tmp_path / "cells.txt"
+    file.write_text("no-such-\x1b[2J-program\n")
+    output, errors = start(file).communicate(timeout=60)
+    assert "\x1b" not in output + errors and "no-such-\\x1b[2J-program" in output
+
+
 def test_a_list_that_is_not_there_is_told(tmp_path):
     process = start(tmp_path / "none.txt")
     _, errors = process.communicate(timeout=60)

@@ -24,7 +24,7 @@ from b2b_jax.data.sources import ArraySource
 from b2b_jax.errors import UserError
 from b2b_jax.evaluation import summary
 from b2b_jax.stages.run import Run
-from b2b_jax.training import checkpoint, loop
+from b2b_jax.training import checkpoint, loop, signals
 from b2b_jax.training import state as states
 from b2b_jax.training.checkpoint import CheckpointError
 from configs import default
@@ -166,15 +166,16 @@ def send_at(step, *numbers):
     ("numbers", "code"),
     [
         ([signal.SIGTERM, signal.SIGTERM], 143),
+        ([signal.SIGHUP, signal.SIGHUP], 129),
         ([signal.SIGINT, signal.SIGTERM], 130),
     ],
 )
 def test_a_signal_saves_the_running_step_and_the_rest_is_the_same(whole, tmp_path, capsys, numbers, code):
-    before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
+    before = [signal.getsignal(number) for number in signals.NUMBERS]
     with pytest.raises(loop.Stopped) as stop:
         train(tmp_path, at=send_at(3, *numbers))
     assert stop.value.code == code and "Saving, then stopping" in capsys.readouterr().err
-    assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)] == before
+    assert [signal.getsignal(number) for number in signals.NUMBERS] == before
     newest = checkpoint.steps(tmp_path / "checkpoints")[0]
     assert 3 < newest < STEPS and newest == rows(tmp_path, "images.jsonl")[-1]["step"]
     seconds = rows(tmp_path, "metrics.jsonl")[-1]["seconds"]

@@ -1,6 +1,7 @@
 """What all tortures share: the folder, the runs in it, and the rows of the table."""
 
 import shutil
+from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
@@ -41,8 +42,16 @@ class Bench:
         """A copy of the reference's translator, unfinished: its checkpoints are there, its weights are not."""
         run = self.one(name, "translator")
         shutil.copytree(self.reference.stage("translator"), run.stage("translator"))
+        shutil.copy(self.record, run.folder / "run")
         (run.stage("translator") / "weights.safetensors").unlink()
         return run
+
+    @cached_property
+    def record(self) -> Path:
+        """The config.json of a run as `one` makes it; without its own a folder with a network is refused."""
+        run = self.one("recorded", "translator")
+        run.complete("stages=report")
+        return run.folder / "run" / "config.json"
 
     def same(self, what: str, run: Run, stage: str = "translator") -> Row:
         """Whether a run ended with the bits of the reference."""

@@ -38,6 +38,8 @@ class RawPhoto(ImageFile.ImageFile):
 
     def develop(self, bits: int) -> np.ndarray:
         """The upright photo, (h, w, 3), uint8 or uint16 as `bits` is 8 or 16."""
-        return self._raw.postprocess(
-            output_bps=bits, use_camera_wb=True, no_auto_bright=True, gamma=SRGB_CURVE, user_flip=None
-        )
+        options = {"use_camera_wb": True, "no_auto_bright": True, "gamma": SRGB_CURVE}
+        try:
+            return self._raw.postprocess(output_bps=bits, **options)
+        except rawpy.LibRawError as error:
+            raise OSError(f"LibRaw: {error.args[0].decode(errors='replace')}") from error

@@ -86,7 +86,9 @@ def test_clips_that_cannot_be_used_are_named(fake, tmp_path, capsys):
     good = clip(tmp_path / "a.mp4", 204)
     assert failed(capsys, good, tmp_path / "none.mp4") == f"{tmp_path / 'none.mp4'}: no such file"
     (tmp_path / "text.mp4").write_text("text")
-    assert failed(capsys, good, tmp_path / "text.mp4").startswith(f"{tmp_path / 'text.mp4'}: no video, or broken (")
+    assert failed(capsys, good, tmp_path / "text.mp4").startswith(
+        f"{tmp_path / 'text.mp4'}: no video, truncated or broken ("
+    )
 
 
 def test_without_mediapipe(tmp_path, monkeypatch, capsys):

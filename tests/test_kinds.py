@@ -110,6 +110,17 @@ def test_a_raw_photo_is_developed(tmp_path):
     assert images.kind(tmp_path / "out.tif") == kinds.TIFF
 
 
+@pytest.mark.parametrize("share", [0.4, 0.9])
+def test_a_raw_photo_that_is_cut_off_is_refused(tmp_path, share):
+    pytest.importorskip("rawpy")
+    nef(tmp_path / "a.nef")
+    data = (tmp_path / "a.nef").read_bytes()
+    start = data.index(MOSAIC.tobytes()[:64])
+    (tmp_path / "a.nef").write_bytes(data[: start + int((len(data) - start) * share)])
+    with pytest.raises(ImageError, match=r"LibRaw: Input/output error|of a rare variety"):
+        photos.read(tmp_path / "a.nef")
+
+
 # ------------------------------------------------------------------------------------------------------ other decoders
 
 

@@ -21,10 +21,10 @@ from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 
-import av
 import numpy as np
 from tqdm import tqdm
 
+from b2b_jax import clips
 from b2b_jax.errors import UserError
 from b2b_jax.files import write_json
 
@@ -105,15 +105,12 @@ def report(rows: Sequence[Row], options: argparse.Namespace) -> dict:
 
 def frames(clip: Path) -> Iterator[np.ndarray]:
     """The frames of a clip as they are seen, uint8 (h, w, 3); UserError when it is no video or broken."""
-    if not clip.is_file():
-        raise UserError(f"{clip}: no such file")
     try:
-        with av.open(f"file:{clip}") as container:
-            container.streams.video[0].thread_type = "AUTO"
-            for frame in container.decode(video=0):
+        with clips.opened(clip) as container, clips.named(clip, "no video, or broken"):
+            for frame in container.decode(clips.pictures(clip, container)):
                 yield np.ascontiguousarray(np.rot90(frame.to_ndarray(format="rgb24"), frame.rotation // 90))
-    except (av.FFmpegError, IndexError) as error:
-        raise UserError(f"{clip}: no video, or broken ({getattr(error, 'strerror', 'no pictures in it')})") from error
+    except clips.VideoError as error:
+        raise UserError(error) from error
 
 
 # ----------------------------------------------------------------------------------------------------------- MediaPipe

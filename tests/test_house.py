@@ -115,6 +115,20 @@ def test_everything_public_says_what_it_is(path):
     assert not [node.name for node in public if not ast.get_docstring(node)]
 
 
+def functions(path: Path) -> list[ast.FunctionDef]:
+    return [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.FunctionDef)]
+
+
+@each(PACKAGE + TOOLS)
+def test_no_function_is_longer_than_a_page(path):
+    assert not [node.name for node in functions(path) if node.end_lineno - node.lineno >= 45]
+
+
+@each([path for path in PACKAGE if path.parent.name == "method"])
+def test_what_the_paper_says_takes_at_most_five_arguments(path):
+    assert not [node.name for node in functions(path) if len(node.args.args + node.args.kwonlyargs) > 5]
+
+
 COMMANDS = [path for path in PACKAGE + TOOLS if "\nif __name__" in path.read_text()]
 
 

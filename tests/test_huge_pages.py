@@ -75,5 +75,10 @@ def test_goes_on_beside_other_threads_as_in_a_notebook(tmp_path, monkeypatch):
     monkeypatch.delenv("GLIBC_TUNABLES")
 
 
-def test_goes_on_where_the_system_says_nothing(tmp_path):
+def test_nothing_is_started_where_the_system_says_nothing(tmp_path, monkeypatch):
+    monkeypatch.delenv("GLIBC_TUNABLES", raising=False)
+    started = []
+    monkeypatch.setattr(os, "execv", lambda *command: started.append(command))
+    monkeypatch.setattr(threading, "active_count", lambda: 1)
     huge_pages.restart(tmp_path / "absent")
+    assert not started and "GLIBC_TUNABLES" not in os.environ

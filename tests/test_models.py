@@ -13,7 +13,7 @@ from helpers import REFERENCE, assert_close, jit, torch_shapes
 from helpers.networks import KEY, images, random_variables, small_wizard
 
 from b2b_jax import models, weights
-from b2b_jax.models import convolution, convolution_cpu, layers, nafnet, patchgan, restormer, vgg
+from b2b_jax.models import convolution, layers, nafnet, patchgan, restormer, vgg
 
 
 @pytest.fixture(autouse=True)
@@ -144,21 +144,6 @@ def test_an_accelerator_gets_one_convolution_for_each_layer(layer, kernel, wante
     lowered = jax.jit(layer).trace(images(2, 8, 8, 6), images(*kernel)).lower(lowering_platforms=(platform,))
     (line,) = [line for line in lowered.as_text().splitlines() if "stablehlo.convolution" in line]
     assert wanted in line
-
-
-def test_what_a_cpu_runs_instead():
-    def chosen(*kernel: int, **geometry) -> list[str]:
-        g = convolution_cpu.Geometry(padding=(1, 1), **geometry)
-        forms = convolution_cpu.forward(kernel, g), convolution_cpu.over_kernel(kernel, g)
-        return [getattr(form, "func", form) for form in forms]
-
-    few, plain = convolution_cpu.neighbours, convolution_cpu._over_kernel_in_order
-    assert chosen(3, 3, 3, 8) == [few, plain]
-    assert chosen(3, 3, 16, 3) == [few, convolution_cpu.image_over_gradient]
-    assert chosen(3, 3, 32, 12) == [None, convolution_cpu.image_over_gradient]
-    assert chosen(3, 3, 32, 32) == chosen(3, 3, 3, 8, stride=2) == [None, plain]
-    assert chosen(2, 2, 8, 16) == [None, convolution_cpu.patch_product]
-    assert chosen(3, 3, 2, 8, groups=2) == [None, None]
 
 
 def test_a_blend_is_the_convolution_of_all_channels_at_one_size():

@@ -185,7 +185,7 @@ def test_a_photo_of_16_bits_stays_so():
     picture, _ = panels.photo(Photo(RGB16, alpha=RGB16[..., 0]), np.concatenate([RGB16, RGB16], -1), ".png")
     assert picture.pixels.dtype == picture.alpha.dtype == np.uint16
     assert picture.alpha.shape == picture.pixels.shape[:2] == (RGB16.shape[0], 2 * RGB16.shape[1])
-    assert panels.photo(Photo(RGB8), RGB8, ".jpg")[0].pixels is not None
+    np.testing.assert_array_equal(panels.photo(Photo(RGB8), RGB8, ".jpg")[0].pixels, RGB8)
 
 
 def test_a_failing_network_leaves_nothing(tmp_path):

@@ -10,10 +10,14 @@ from scipy.ndimage import center_of_mass
 from scipy.signal import convolve
 
 from b2b_jax import models, weights
+from b2b_jax.data import blur, pipeline, scenes
+from b2b_jax.data.sources import ArraySource
 from b2b_jax.method import camera_model
 from b2b_jax.method.camera_model import CameraModel
 from b2b_jax.models.camera import HALO, Shot, render
+from configs import demo
 
+PARTS = {"camera": "network", "discriminator": "discriminator"}  # of a method, and their sections
 KEY = jax.random.key(0)
 CONFIG = ConfigDict(
     {
@@ -175,3 +179,30 @@ def test_a_camera_is_saved_and_loaded(tmp_path):
     module, loaded = weights.load(tmp_path / "w.safetensors")
     assert module == camera
     jax.tree.map(np.testing.assert_array_equal, loaded, variables)
+
+
+@pytest.mark.slow
+def test_two_copies_are_recovered_from_unpaired_piles():
+    kernel = blur.copies_kernel(np.random.default_rng(0), extent=(5, 5), copies=2, angle=(0, 0))
+    piles = [scenes.generate(seed, 96, 128, workers=1, progress=False) for seed in (0, 1)]
+    blurry = blur.round8(blur.apply(piles[0] / np.float32(255), kernel))
+    config = demo.get_config().camera
+    networks = {part: models.create(**config[name].to_dict()) for part, name in PARTS.items()}
+    method = camera_model.CameraModel(networks, camera_model.optimizers(config, 600), config)
+    margin = 2 * networks["camera"].reach
+    streams = [
+        pipeline.rename(pipeline.stream(ArraySource("pile", image=pile), pipeline.Crop(size), seed), {"image": name})
+        for seed, (name, pile, size) in enumerate(
+            [("unknown_blur", blurry, config.crop), ("unknown_sharp", piles[1], config.crop + margin)]
+        )
+    ]
+    state = camera_model.init(method, config.crop, KEY)
+    step = jax.jit(camera_model.make_step(method), donate_argnums=0)
+    for batch in pipeline.iterate(pipeline.batches(streams, config.batch, 0, 1), 0, 600, 1, 2):
+        batch.pop("name")
+        state, _ = step(state, {}, batch, KEY)
+    learnt = camera_model.draw_kernels(networks["camera"], state.ema["camera"], 256, KEY, config.threshold)
+    assert camera_model.total_variation(learnt, kernel) < 0.25
+    start = camera_model.init(method, config.crop, KEY).ema["camera"]
+    untrained = camera_model.draw_kernels(networks["camera"], start, 256, KEY, config.threshold)
+    assert camera_model.total_variation(untrained, kernel) > 0.75

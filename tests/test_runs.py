@@ -95,7 +95,7 @@ def test_the_demo_scores_every_row_and_reports(demo):
     assert f"{results['rows']['blur2blur']['psnr']:.2f}" in page and "data:image" in page
 
 
-@pytest.mark.parametrize("stage", ["deblurrer", "translator"])
+@pytest.mark.parametrize("stage", ["deblurrer", "adaptation", "translator"])
 def test_a_stage_leaves_its_log_samples_checkpoints_and_weights(demo, stage):
     folder = demo / stage
     rows = logged(folder)
@@ -121,8 +121,8 @@ def test_the_same_command_again_trains_nothing(demo, environment, data):
     begin = time.monotonic()
     code, output = finish(start(environment, demo, data, *QUICK))
     assert code == 0 and time.monotonic() - begin < 20, output
-    assert len(before) == 5 and {path: path.stat().st_mtime_ns for path in kept} == before
-    for stage in ("deblurrer", "translator", "evaluation"):
+    assert len(before) == 9 and {path: path.stat().st_mtime_ns for path in kept} == before
+    for stage in ("deblurrer", "camera", "adaptation", "translator", "evaluation"):
         assert f"{stage}: done before, skipped" in output
 
 
@@ -161,6 +161,21 @@ def test_an_interrupted_run_ends_with_the_same_bits(demo, environment, data, tmp
     assert_equal_bits(arrays(tmp_path / "run" / "deblurrer"), arrays(demo / "deblurrer"))
     steps = [row["step"] for row in logged(tmp_path / "run" / "translator") if "loss_g" in row or "d_real" in row]
     assert steps == list(range(5, STEPS + 1, 5))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", ["camera", "adaptation"])
+def test_a_killed_camera_or_adaptation_ends_with_the_same_bits(demo, environment, data, tmp_path, stage):
+    arguments = (*QUICK, "--config.stages=deblurrer,camera,adaptation", "--config.loop.checkpoint_every=4")
+    process = start(environment, tmp_path, data, *arguments)
+    wait_for(process, tmp_path / stage, 5)
+    process.send_signal(signal.SIGKILL)
+    finish(process)
+    assert not (tmp_path / stage / "weights.safetensors").exists()
+    code, output = finish(start(environment, tmp_path, data, *arguments))
+    assert code == 0 and "deblurrer: done before, skipped" in output, output
+    for name in ("camera", "adaptation"):
+        assert_equal_bits(arrays(tmp_path / name), arrays(demo / name))
 
 
 # -------------------------------------------------------------------------------------------------- official downloads

@@ -1,6 +1,7 @@
 """The Python face: a run's folder or a file, photos of any kind in, sharp photos of the same kind out."""
 
 import inspect
+import json
 import subprocess
 import sys
 
@@ -85,3 +86,23 @@ def test_importing_the_package_starts_nothing():
     assert done.stdout.strip() == "[]"
     assert set(b2b_jax.__all__) <= set(dir(b2b_jax))
     assert inspect.signature(system.load).parameters.keys() >= {"path", "method", "tile", "overlap", "dtype"}
+
+
+@pytest.mark.parametrize(
+    ("measured", "adapted", "method", "files"),
+    [
+        ("", False, "", ("translator", "deblurrer")),
+        ("", True, "", (None, "adaptation")),
+        ("blur2blur", True, "", ("translator", "deblurrer")),
+        ("adapted", True, "deblurrer", (None, "deblurrer")),
+        ("deblurrer", True, "adapted", (None, "adaptation")),
+    ],
+)
+def test_a_run_is_used_as_it_was_measured_best_or_as_is_asked(tmp_path, measured, adapted, method, files):
+    (tmp_path / "config.json").write_text(json.dumps({"deblurrer": {"network": {}}, "translator": {}}))
+    (tmp_path / "results.json").write_text(json.dumps({"method": measured or None}))
+    if adapted:
+        (tmp_path / "adaptation").mkdir()
+        (tmp_path / "adaptation" / "weights.safetensors").touch()
+    chosen = system.from_run(tmp_path, method)
+    assert tuple(path and path.parent.name for path in chosen[:2]) == files

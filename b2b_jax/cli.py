@@ -10,6 +10,7 @@ convert      reads published weights, without PyTorch or TensorFlow
 synthesize   writes photos with the known blur, or pairs of your camera
 prepare      packs a dataset into a few large files
 export       writes a deblurrer as ONNX or StableHLO
+serve        opens a page on this computer to deblur photos
 tables       prints the paper's tables from finished runs
 sweep        runs a list of commands, resumed when it is started again
 """
@@ -26,6 +27,7 @@ COMMANDS = {
     "synthesize": "synthesize",
     "prepare": "prepare",
     "export": "export",
+    "serve": "serve",
     "tables": "tables",
     "sweep": "sweep",
 }

@@ -11,8 +11,8 @@ rivals in the table were trained the paper does not say.
 
 The second word is the dataset: reds (default), gopro, rsblur, rb2v, demo, quick (demo.py:quick, which proves the
 plumbing and whose scores mean nothing), or scenes: the demo with equally many, few steps for every network. The third
-is the deblurrer: nafnet (default) or restormer. b2b_jax.tables prints the table with the published scores. On the
-datasets none has been run to its end here; on generated scenes all have: configs/table2.txt, docs/results.md.
+is the deblurrer: nafnet (default) or restormer. b2b_jax.tables prints the table with the published scores. None has
+been run to its end here on a dataset; configs/table2.txt is the whole table on generated scenes.
 """
 
 from collections.abc import Callable

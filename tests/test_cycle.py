@@ -1,17 +1,25 @@
 """CycleGAN and DualGAN: their pool, the order of their updates, and a run that is killed and resumed.
 
-NHWC images in [0, 1].
+Run as a program, this file trains on four devices and on one, and prints how far they are apart. NHWC images in [0, 1].
 """
 
 import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import jit
+from helpers import FLAGS, jit
 from helpers.networks import KEY
+from jax.sharding import AxisType
+from safetensors.numpy import load_file
 
+from b2b_jax import sharding
 from b2b_jax.data import pipeline
 from b2b_jax.data.sources import ArraySource
 from b2b_jax.method import cycle
@@ -21,6 +29,7 @@ from b2b_jax.training import loop, optimizers
 from configs import baselines, default
 
 CROP = 16
+ROOT = Path(__file__).parents[1]
 
 
 def small(kind="cyclegan"):
@@ -117,6 +126,44 @@ def test_a_device_holds_a_share_of_every_round():
     assert [one.b.tolist() for one in cycle.parts(photos, 3)] == [[0, 3], [1, 4], [2, 5]]
 
 
+# ------------------------------------------------------------------------------------------------------------- devices
+
+
+def on_devices(devices, kind):
+    """The metrics of three steps, and the pools after them."""
+    method = small(kind)
+    method.config.batch = 4
+    mesh = jax.make_mesh((len(devices),), ("data",), axis_types=(AxisType.Auto,), devices=devices)
+    copies, parts = sharding.replicated(mesh), sharding.split(mesh)
+    body = cycle.make_step(method)
+    step = jax.jit(body, in_shardings=(copies, copies, parts, copies), out_shardings=(copies, copies))
+    state, found = jax.device_put(cycle.init(method, KEY), copies), []
+    for seed in range(3):
+        state, metrics = step(state, {}, sharding.to_devices(bytes_of(method, seed), mesh), jax.device_put(KEY, copies))
+        found.append({name: float(value) for name, value in metrics.items()})
+    return found, [np.asarray(pool["images"]) for pool in state.memory.values()]
+
+
+def main():
+    distances = []
+    for kind in ("cyclegan", "dualgan"):
+        many, one = (on_devices(devices, kind) for devices in (jax.devices(), jax.devices()[:1]))
+        for a, b in zip(many[0], one[0], strict=True):
+            distances += [abs(a[name] - b[name]) / max(1, abs(b[name])) for name in b if name != "d_auc"]
+        distances += [float(np.abs(a - b).max()) for a, b in zip(many[1], one[1], strict=True)]
+    print(json.dumps({"devices": jax.device_count(), "largest": max(distances), "count": len(distances)}))
+
+
+def test_four_devices_train_as_one():
+    devices = "--xla_force_host_platform_device_count=4"
+    paths = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
+    env = os.environ | {"XLA_FLAGS": f"{devices} {FLAGS}", "JAX_PLATFORMS": "cpu", "PYTHONPATH": paths}
+    run = subprocess.run([sys.executable, __file__], env=env, capture_output=True, text=True, timeout=500)
+    assert run.returncode == 0, run.stderr
+    found = json.loads(run.stdout)
+    assert found["devices"] == 4 and found["count"] > 30 and found["largest"] < 1e-5
+
+
 # -------------------------------------------------------------------------------------------------------------- resume
 
 
@@ -157,3 +204,36 @@ def test_a_killed_run_ends_with_the_same_bits_pool_included(tmp_path):
         for run in ("whole", "killed")
     ]
     assert hashes[0] == hashes[1] and "memory/d_sharp/images" in hashes[0]
+
+
+def start(workdir, data):
+    command = [sys.executable, "-m", "b2b_jax.main", "--config=configs/baselines.py:cyclegan,quick"]
+    command += [f"--workdir={workdir}", f"--config.data.root={data}", "--config.stages=cycle"]
+    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def logged(folder):
+    path = folder / "cycle" / "metrics.jsonl"
+    return [json.loads(line)["step"] for line in path.read_text().splitlines()] if path.is_file() else []
+
+
+@pytest.mark.slow
+def test_a_command_that_is_killed_ends_with_the_same_bits(tmp_path):
+    whole = start(tmp_path / "whole", tmp_path)
+    assert whole.wait(timeout=900) == 0, whole.stdout.read()
+    process = start(tmp_path / "killed", tmp_path)
+    while 15 not in logged(tmp_path / "killed"):
+        assert process.poll() is None, process.stdout.read()
+        time.sleep(0.05)
+    process.kill()
+    process.wait()
+    assert not (tmp_path / "killed" / "cycle" / "weights.safetensors").exists()
+    again = start(tmp_path / "killed", tmp_path)
+    assert again.wait(timeout=900) == 0, again.stdout.read()
+    for name in ("weights.safetensors", "to_blurry/weights.safetensors"):
+        first, second = (load_file(tmp_path / run / "cycle" / name) for run in ("whole", "killed"))
+        assert len(first) > 10 and all(first[key].tobytes() == second[key].tobytes() for key in first)
+
+
+if __name__ == "__main__":
+    main()

@@ -129,7 +129,7 @@ def run_stages(run: Run) -> None:
         check(run, pending)
     enable_compilation_cache()
     if set(pending) - {"report"} and sharding.is_first():
-        print(f"Follow the run in {run.workdir / 'report' / 'index.html'}")
+        print(f"Follow the run in {shown(run.workdir / 'report' / 'index.html')}")
     running = ""
     try:
         for running in named:

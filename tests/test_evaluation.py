@@ -340,3 +340,10 @@ def test_results_that_are_damaged_are_named_and_made_anew(run, capsys):
         (run.workdir / "results.json").write_text(json.dumps(results | harm))
         assert evaluate.read_results(run.workdir) == {}
         assert f"{run.workdir / 'results.json'} is damaged" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("title", ["0 " + "n" * 250, "0 caf\udce9\n", "0 a\0b", "0 .."])
+def test_an_example_of_any_name_has_a_folder(tmp_path, title):
+    examples.save(tmp_path, title, {"input": np.zeros((1, 8, 8, 3), np.float32)}, {})
+    (found,) = summary.examples(tmp_path, [])
+    assert found.title == title and len(list(tmp_path.iterdir())) == 1

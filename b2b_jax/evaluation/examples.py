@@ -13,7 +13,7 @@ import numpy as np
 
 from b2b_jax import images
 from b2b_jax.data.sources import Source
-from b2b_jax.evaluation.scoring import Batch, Method, Scores, read_ahead, to_devices
+from b2b_jax.evaluation.scoring import Batch, Method, Scores, fitting, read_ahead, to_devices
 from b2b_jax.files import write_json
 
 
@@ -77,7 +77,7 @@ def save(
     folder: Path, title: str, versions: Mapping[str, np.ndarray], captions: Mapping[str, str], kind: str = ""
 ) -> None:
     """One folder per example: a PNG per version (the first of n, h, w, 3), and example.json with title and captions."""
-    folder = folder / title.split(" (")[0].replace(" ", "-").replace("/", "-")
+    folder = folder / fitting(title.split(" (")[0].replace(" ", "-").replace("/", "-"))
     shutil.rmtree(folder, ignore_errors=True)
     for label, version in versions.items():
         images.write(folder / f"{label}.png", images.to_uint8(jax.device_get(version[0])))

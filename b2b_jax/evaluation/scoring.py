@@ -307,10 +307,11 @@ def _below(name: str, root: str) -> Path:
     """A photo's path below `root`, one that any disk takes and without steps upwards: a prepared dataset's names may be
     anybody's."""
     parts = [part for part in Path(os.path.relpath(name, root)).parts if part not in ("..", "/")]
-    return Path(*map(_fitting, parts or ["photo"]))
+    return Path(*map(fitting, parts or ["photo"]))
 
 
-def _fitting(part: str) -> str:
+def fitting(part: str) -> str:
+    """A name for a file or folder that any disk takes, of a part of a path that may be anything."""
     part = part.replace("\0", "_")
     if len(os.fsencode(part)) <= LONGEST_NAME:
         return part

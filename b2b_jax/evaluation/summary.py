@@ -82,7 +82,7 @@ WINDOW = 720  # pixels: the most that the page shows of a photo's height and wid
 
 def write_report(run: Run) -> None:
     """Writes the page of a run that is done."""
-    print(f"Report: {report.write(run.workdir / 'report', gather(run))}")
+    print(f"Report: {shown(report.write(run.workdir / 'report', gather(run)))}")
 
 
 def show(run: Run, stage: str) -> None:

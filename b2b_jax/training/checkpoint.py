@@ -29,6 +29,7 @@ from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, E
 from orbax.checkpoint.path import atomicity
 
 from b2b_jax import sharding
+from b2b_jax.errors import shown
 from b2b_jax.training.state import State
 
 FILES = "files.sha256"
@@ -112,12 +113,20 @@ class Checkpoints:
             raise CheckpointError(f"Step {self._saving} is not saved: {error}; earlier checkpoints stay") from error
         except Exception as error:  # whatever Orbax, its storage or the file system raise
             # TensorStore may add how it was called; before that, the end is what the system said.
-            free, reason = shutil.disk_usage(self._folder).free, " ".join(str(error).split()).split(" [tensorstore_")[0]
+            free, reason = free_bytes(self._folder), " ".join(str(error).split()).split(" [tensorstore_")[0]
             raise CheckpointError(
                 f"Could not save step {self._saving} in {self._folder}: … {reason[-200:]}. "
                 f"It takes {self._bytes:,} bytes; {free:,} are free there. Earlier checkpoints are as they were: "
                 "make room and give the same command again"
             ) from error
+
+
+def free_bytes(folder: Path) -> int:
+    """Room on the disk of a folder, which may be gone with its disk: 0."""
+    try:
+        return shutil.disk_usage(folder).free
+    except OSError:
+        return 0
 
 
 def preservation(config: ConfigDict) -> AnyPreservationPolicy:
@@ -204,7 +213,10 @@ def sift(folder: Path) -> None:
         shutil.rmtree(aside, ignore_errors=True)
         aside.parent.mkdir(exist_ok=True)
         (folder / str(step)).rename(aside)
-        print(f"Checkpoint {folder / str(step)} is damaged: {reason}. It is now {aside}, not used.", file=sys.stderr)
+        print(
+            shown(f"Checkpoint {folder / str(step)} is damaged: {reason}. It is now {aside}, not used."),
+            file=sys.stderr,
+        )
 
 
 def unusable(folder: Path, reasons: list[str]) -> CheckpointError:

@@ -82,3 +82,17 @@ def pictures(path: Path, container: av.container.InputContainer) -> av.VideoStre
         raise VideoError(f"{path}: holds no pictures but that of its cover")
     stream.thread_type = "AUTO"
     return stream
+
+
+def packets(container: av.container.InputContainer, *streams: av.stream.Stream, late: list | None = None) -> Iterator:
+    """The packets of the streams, or of all; what begins after the header is left out, and noted in `late`.
+
+    PyAV knows the streams that are there when a file is opened, and ends at a packet of another one. FFmpeg goes on.
+    """
+    while True:
+        try:
+            yield from container.demux(*streams)
+            return
+        except IndexError:
+            if late is not None:
+                late.append("a stream that begins within the file is left out")

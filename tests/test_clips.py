@@ -123,6 +123,32 @@ def test_a_silence_is_no_join():
     assert joins.Mender(found, 0)._offsets == [0.0]
 
 
+@pytest.mark.parametrize("sound", ["mp2", "ac3"])
+def test_sound_that_begins_late_is_named(tmp_path, sound):
+    """FFmpeg looks at five million bytes to find out what sound it is."""
+    base = Fraction(1, 90_000)
+    silent = make(tmp_path / "a.ts", [3000 * t for t in range(100)], base)
+    heard = make(tmp_path / "b.ts", [3000 * t for t in range(100, 112)], base, sound=sound)
+    padding = (b"G\x1f\xff\x10" + bytes(184)) * 40_000
+    (tmp_path / "c.ts").write_bytes(silent.read_bytes() + padding + heard.read_bytes())
+    target, note = convert(tmp_path / "c.ts")
+    assert len(seconds(target)) == 112 and "a stream of audio of unknown kind is left out" in note
+
+
+def test_a_stream_that_pyav_meets_too_late_is_named():
+    class Container:
+        turns = 0
+
+        def demux(self, *streams):
+            self.turns += 1
+            yield from ([1, 2], [3], [4])[self.turns - 1]
+            if self.turns < 3:
+                raise IndexError("list index out of range")
+
+    late = []
+    assert list(clips.packets(Container(), late=late)) == [1, 2, 3, 4] and len(late) == 2
+
+
 # --------------------------------------------------------------------------------------------------------------- damage
 
 

@@ -107,7 +107,8 @@ def frames(clip: Path) -> Iterator[np.ndarray]:
     """The frames of a clip as they are seen, uint8 (h, w, 3); UserError when it is no video or broken."""
     try:
         with clips.opened(clip) as container, clips.named(clip, "no video, or broken"):
-            for frame in container.decode(clips.pictures(clip, container)):
+            packets = clips.packets(container, clips.pictures(clip, container))
+            for frame in (frame for packet in packets for frame in packet.decode()):
                 yield np.ascontiguousarray(np.rot90(frame.to_ndarray(format="rgb24"), frame.rotation // 90))
     except clips.VideoError as error:
         raise UserError(error) from error

@@ -80,7 +80,7 @@ def _decoded(
     container: av.container.InputContainer, stream: av.VideoStream, damaged: list[av.Packet]
 ) -> Iterator[av.VideoFrame]:
     """The frames; packets that cannot be decoded are noted in `damaged`."""
-    for packet in container.demux(stream):
+    for packet in clips.packets(container, stream):
         try:
             yield from packet.decode()
         except av.InvalidDataError:

@@ -88,7 +88,7 @@ class Others:
         elif stream.type not in ("audio", "subtitle"):
             if not self._is_remade(stream, chapters):
                 self.notes.append(f"{_described(stream)} is left out")
-        elif stream.codec_context is None:
+        elif stream.codec_context is None or (stream.type == "audio" and not stream.codec_context.sample_rate):
             self.notes.append(f"a stream of {stream.type} of unknown kind is left out")
         else:
             self._add(stream)

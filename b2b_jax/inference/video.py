@@ -17,7 +17,7 @@ import av
 import numpy as np
 
 from b2b_jax import files
-from b2b_jax.clips import VideoError, named, opened, pictures
+from b2b_jax.clips import VideoError, named, opened, packets, pictures
 from b2b_jax.inference import joins
 from b2b_jax.inference.background import behind, made_ahead
 from b2b_jax.inference.video_writer import CONTAINERS, SCALING, Writer, depth
@@ -44,6 +44,7 @@ class Damage:
     def __init__(self, source: Path, stop: bool):
         self._source, self._stop = source, stop
         self.packets = self.frames = 0
+        self.late: list[str] = []  # streams that are found too late to be kept
 
     def add(self, time: float, packets: int = 0, frames: int = 0) -> None:
         """Counts what is damaged at `time`, in seconds."""
@@ -94,7 +95,7 @@ def convert(source: Path, targets: Mapping[Path, slice], restore: Restore, on_er
             write(_write, writers, targets.values(), moments.popleft(), frame)
         write(_copy, writers, [packet for moment in moments for packet in moment.packets])
     joined = f"{len(mender.parts)} recordings, joined: each is shown after the other" if len(mender.parts) > 1 else ""
-    notes = [joined, damage.note(), *(writer.note for writer in writers)]
+    notes = [joined, damage.note(), *damage.late, *(writer.note for writer in writers)]
     return "; ".join(dict.fromkeys(filter(None, notes)))
 
 
@@ -113,7 +114,7 @@ def _copy(writers: Sequence[Writer], packets: Iterable[av.Packet]) -> None:
 
 def _first_picture(source: Path) -> av.VideoFrame:
     with opened(source) as reader, named(source, "truncated or broken"):
-        for packet in reader.demux(pictures(source, reader)):
+        for packet in packets(reader, pictures(source, reader)):
             with contextlib.suppress(av.InvalidDataError):  # a stream may begin in the middle
                 for frame in packet.decode():
                     return frame
@@ -128,7 +129,7 @@ def _mender(source: Path) -> joins.Mender:
             return joins.Mender({}, video)
         chosen = [*reader.streams.audio, reader.streams[video]]
         with named(source, "truncated or broken"):
-            return joins.Mender(joins.parts(reader.demux([x for x in chosen if x.codec_context])), video)
+            return joins.Mender(joins.parts(packets(reader, *(x for x in chosen if x.codec_context))), video)
 
 
 class Clip(NamedTuple):
@@ -146,8 +147,8 @@ def _frames(clip: Clip, moments: deque[Moment]) -> Iterator[np.ndarray]:
     video = pictures(clip.path, clip.reader)
     size, clock = (clip.picture.width, clip.picture.height), Clock(video)
     pixel_format = "rgb48le" if depth(clip.picture) > 8 else "rgb24"
-    packets, others, end, done, cut = clip.reader.demux(), [], 0.0, 0, False
-    while (packet := _next(clip.path, packets, end)) is not None:
+    found, others, end, done, cut = packets(clip.reader, late=clip.damage.late), [], 0.0, 0, False
+    while (packet := _next(clip.path, found, end)) is not None:
         clip.mender.mend(packet)
         if packet.pts is not None:
             end = max(end, float((packet.pts + (packet.duration or 0)) * packet.time_base))
@@ -198,9 +199,9 @@ def _check_end(clip: Clip, end: float, step: float, cut: bool) -> None:
         raise VideoError(f"{clip.path}: truncated, {missing:.1f} s before its end")
 
 
-def _next(source: Path, packets: Iterator[av.Packet], end: float) -> av.Packet | None:
+def _next(source: Path, found: Iterator[av.Packet], end: float) -> av.Packet | None:
     with named(source, f"truncated or broken at {end:.1f} s"):
-        return next(packets, None)
+        return next(found, None)
 
 
 class Clock:

@@ -13,7 +13,7 @@ def get_config() -> ConfigDict:
     config.seed = 0  # of weights, data order, crops, noise: two runs with equal configs are equal bit by bit
     # Run in this order; finished ones are skipped, and the extractor where known_blur.source does not ask for it.
     config.stages = (
-        *("deblurrer", "blur_extractor", "camera", "adaptation", "translator", "cycle"),
+        *("deblurrer", "blur_extractor", "camera", "adaptation", "translator", "kernel_field", "cycle"),
         *("evaluation", "report"),
     )
     config.compute_dtype = "auto"  # of the networks' activations: float32 | bfloat16 | auto (float32 on CPU only)
@@ -24,6 +24,7 @@ def get_config() -> ConfigDict:
     config.camera = camera()
     config.adaptation = adaptation()
     config.translator = translator()
+    config.kernel_field = kernel_field()
     config.cycle = cycle()
     config.loop = loop()
     config.evaluation = evaluation()
@@ -341,6 +342,43 @@ def translator() -> ConfigDict:
                 }
             ),
             "ema": 0.999,  # decay of the generator's moving average, which is what is evaluated and exported; 0 = none
+        }
+    )
+
+
+def kernel_field() -> ConfigDict:
+    """A translator that can only convolve, taught with the learnt camera's kernels; not in the paper."""
+    return ConfigDict(
+        {
+            "enabled": False,
+            "weights": "",  # a .safetensors of a taught one: loaded instead of trained
+            "network": ConfigDict(
+                {
+                    "name": "kernel_field",
+                    "size": 21,  # pixels of a kernel, odd
+                    "lags": 15,  # pixels to each side that the autocorrelation of the gradients reaches
+                    "width": 512,  # of the two layers that read it
+                    "window": 160,  # pixels of a square that is read at once, and of a training crop
+                    "field": False,  # a kernel for each window, blended over the photo, instead of one for the photo
+                    "start": 0.7,  # pixels: standard deviation of the Gaussian that the untrained kernel is
+                    "threshold": 0.15,  # of a kernel's peak, below which it is cut in use: a softmax leaves a haze
+                    "symmetric": True,  # in use: autocorrelations do not tell a kernel from its mirror image
+                }
+            ),
+            "kernels": "",  # a .npy of the camera's true kernels (n, k, k), where they are known: no camera is learnt
+            "lessons": 2048,  # random shots of the learnt camera that it is taught with
+            # What the camera's kernels shall become, at best: even motion in any direction. Of so many random ones each
+            # takes the nearest, where `ridge` is the squared spectrum below which a frequency of the camera's kernel
+            # counts as lost, and `mildness` the squared error that a square pixel less of blur is worth.
+            "known_kernel": ConfigDict({"kind": "box", "length": (3.0, 18.0), "angle": (0.0, 180.0), "size": 21}),
+            "known": 4000,
+            "ridge": 0.01,
+            "mildness": 1e-4,
+            "steps": 1_500,
+            "batch": 64,  # images over all devices
+            "augment": True,  # quarter turns and mirror images of the sharp photos, before they are blurred
+            "optimizer": optimizer(learning_rate=1e-3, warmup=50, weight_decay=1e-4, clip=1.0),
+            "ema": 0.0,  # decay of the weights' moving average; 0 = none
         }
     )
 

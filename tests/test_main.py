@@ -29,6 +29,7 @@ VARIANTS = {
     ],
     "demo": ["", "full", "extractor", "quick", "gpu"],
     "gopro": ["", "paper", "release"],
+    "photographs": ["", "phone", "night,true"],
     "rb2v": ["", "paper", "release"],
     "reds": ["", "paper", "release"],
     "resunet": [""],

@@ -125,6 +125,13 @@ ROWS: Mapping[str, Row] = {
         ("deblurrer", "blur2blur_pairs"),
         lambda table: table.run.config.evaluation.blur2blur_pairs,
     ),
+    "kernel_field": Row(
+        "kernel field of the learnt camera, then D_K",
+        "kernel field",
+        _translated("kernel_field"),
+        ("deblurrer", "kernel_field"),
+        lambda table: table.run.config.kernel_field.enabled,
+    ),
     "adapted": Row(
         "deblurrer adapted to the learnt camera",
         "adapted",

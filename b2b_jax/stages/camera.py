@@ -110,7 +110,8 @@ def needed(run: Run) -> bool:
     """True when the camera is asked for, or something that trains with it."""
     config = run.config
     supervised = config.translator.supervision != "adversarial" or config.evaluation.blur2blur_pairs
-    return config.camera.enabled or config.adaptation.enabled or supervised
+    taught = config.kernel_field.enabled and not config.kernel_field.kernels
+    return config.camera.enabled or config.adaptation.enabled or supervised or taught
 
 
 def supplies(run: Run, method: CameraModel, held_out: bool) -> list[Supply]:

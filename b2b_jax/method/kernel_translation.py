@@ -35,8 +35,9 @@ class Lessons(NamedTuple):
 def lessons(shot: Shot, known: Array, filling: Filling) -> Lessons:
     """The filling kernels of `shot`, whose kernel is there, towards the `known` kernels (m, j, j)."""
     whole = effective(shot)
-    solve = jax.jit(lambda kernels: fill(kernels, known, filling))
-    parts = [solve(whole[i : i + AT_ONCE]) for i in range(0, len(whole), AT_ONCE)]
+    # `known` is an argument: of a constant the compiler would compute the spectra itself, for minutes.
+    solve = jax.jit(fill, static_argnames="filling")
+    parts = [solve(whole[i : i + AT_ONCE], known, filling=filling) for i in range(0, len(whole), AT_ONCE)]
     return Lessons(shot, jnp.concatenate(parts))
 
 

@@ -96,7 +96,7 @@ QUICK = "configs/demo.py:quick"
         (QUICK, ["surplus"], ["surplus", "Usage:"]),
         (QUICK, ["--config.stages=deblurer"], ["deblurer", "did you mean 'deblurrer'"]),
         (QUICK, ["--config.stages=translator,reprot"], ["reprot", "did you mean 'report'"]),
-        ("configs/demo.py:quack", [], ["quack", "full, extractor, quick, gpu"]),
+        ("configs/demo.py:quack", [], ["quack", "full, hard, extractor, quick, gpu"]),
         ("configs/reds.py:quack", [], ["quack", "paper", "release"]),
         ("", [], ["No configuration", "Usage:"]),
     ],

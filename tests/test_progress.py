@@ -17,7 +17,9 @@ RNG = np.random.default_rng(0)
 
 @pytest.fixture
 def run(tmp_path):
-    return Run(demo.get_config(), tmp_path)
+    config = demo.get_config()
+    config.adaptation.enabled = False
+    return Run(config, tmp_path)
 
 
 def write_log(run, stage, rows):

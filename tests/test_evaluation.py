@@ -335,10 +335,11 @@ def test_results_that_are_damaged_are_named_and_made_anew(run, capsys):
         "evaluation": dict.fromkeys(evaluate.TIMING),
     }
     (run.workdir / "results.json").write_text(json.dumps(results))
-    assert evaluate.read_results(run.workdir) == results and not capsys.readouterr().err
+    assert evaluate.read_results(run.workdir) == results
+    assert not evaluate.finished(run) and not capsys.readouterr().err
     for harm in ({"evaluation": 3}, {"rows": {"input": {}}}, {"other_sets": [{}]}, {"notes": None}):
         (run.workdir / "results.json").write_text(json.dumps(results | harm))
-        assert evaluate.read_results(run.workdir) == {}
+        assert evaluate.read_results(run.workdir) == {} and not evaluate.finished(run)
         assert f"{run.workdir / 'results.json'} is damaged" in capsys.readouterr().err
 
 

@@ -366,3 +366,26 @@ def test_cli_as_a_program(tmp_path):
     command = [sys.executable, ROOT / "tools" / "convert_weights.py", tmp_path / "no.pth", "out.safetensors"]
     done = subprocess.run(command, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True)
     assert done.returncode == 2 and "no.pth" in done.stderr and "Traceback" not in done.stderr
+
+
+FULL = """
+import errno, resource, sys
+import numpy as np
+from b2b_jax import weights
+resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, resource.RLIM_INFINITY))
+try:
+    weights.save(sys.argv[1], "patchgan", {}, {"params": {"a": np.zeros(int(sys.argv[2]), np.float32)}})
+except OSError as error:
+    assert error.errno == errno.EFBIG and error.filename == sys.argv[1], error
+    print("said")
+"""
+
+
+@pytest.mark.parametrize("size", [5_000, 500_000])
+def test_a_disk_without_room_for_weights_is_told_by_the_system_and_leaves_nothing(tmp_path, size):
+    """By a limit on the size of files."""
+    environment = os.environ | {"PYTHONPATH": os.path.dirname(os.path.dirname(__file__))}
+    command = [sys.executable, "-c", FULL, tmp_path / "new" / "w.safetensors", str(size)]
+    ran = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+    assert ran.stdout == "said\n", ran.stderr
+    assert list((tmp_path / "new").iterdir()) == []

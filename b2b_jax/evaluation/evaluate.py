@@ -215,14 +215,11 @@ def write_results(run: Run, sets: list[dict], clock: Clock, seconds: float, judg
 
 def read_results(workdir: Path) -> dict:
     """What results.json holds; empty when there is none, or it is damaged: then it is made anew."""
-    path, results = workdir / "results.json", read_object(workdir / "results.json")
-    if not path.exists():
-        return {}
+    results = read_object(workdir / "results.json")
     sets = [results, *others] if isinstance(others := results.get("other_sets"), list) else []
     evaluation = results.get("evaluation")
     if sets and all(map(_is_entry, sets)) and isinstance(evaluation, dict) and set(TIMING) <= evaluation.keys():
         return results
-    print(f"{shown(path)} is damaged; the evaluation makes it anew", file=sys.stderr)
     return {}
 
 
@@ -243,6 +240,9 @@ def timing(clock: Clock, seconds: float) -> dict:
 
 def finished(run: Run) -> bool:
     """True when results.json holds what the config asks for, scored with the weights that are there now."""
-    done = read_results(run.workdir).get("evaluation", {})
+    path, results = run.workdir / "results.json", read_results(run.workdir)
+    if path.exists() and not results:
+        print(f"{shown(path)} is damaged; the evaluation makes it anew", file=sys.stderr)
+    done = results.get("evaluation", {})
     weights = digests(run)
     return bool(weights) and (done.get("weights"), done.get("settings")) == (weights, as_json(run.config.evaluation))

@@ -143,7 +143,7 @@ def run_stage(run: Run, name: str, pending: bool) -> None:
     """One stage, if it is still to be done."""
     if not pending:
         if sharding.is_first():
-            print(f"{name}: done before, skipped")
+            print(f"{name}: done before, skipped{'; its weights match their SHA-256' if run.hashed(name) else ''}")
         return
     show(run, name)
     if WORK[name].together or sharding.is_first():
@@ -188,7 +188,7 @@ def check(run: Run, pending: list[str]) -> None:
     sides = dict.fromkeys(side for name in pending for side in WORK[name].reads)
     opens = [lambda side=side: getattr(run, side) for side in sides]
     opens += [open_input for name in pending for open_input in WORK[name].inputs(run)]
-    opens += [lambda name=name, stage=stage: given_network(run, name, stage) for name, stage in STAGES.items()]
+    opens += [lambda name=name, stage=stage: check_network(run, name, stage) for name, stage in STAGES.items()]
     for open_input in opens:
         try:
             open_input()
@@ -198,12 +198,12 @@ def check(run: Run, pending: list[str]) -> None:
         raise UserError(*dict.fromkeys(problems))
 
 
-def given_network(run: Run, name: str, stage: Stage) -> None:
-    """Reads the weights that the configuration gives for a stage; UserError when they are missing or not ours."""
+def check_network(run: Run, name: str, stage: Stage) -> None:
+    """Reads a stage's weights, given or trained here; UserError when they are missing, not ours, or have changed."""
     given = stage.given(run)
     if given and not Path(given).is_file():
         raise UserError(f"{name}.weights is {given}: no such file; make it with python -m b2b_jax.convert")
-    if given:
+    if given or (stage.needed(run) and run.trained(name)):
         run.network(name)
 
 

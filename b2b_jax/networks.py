@@ -3,7 +3,7 @@
 Images are NHWC float32 in [0, 1]; networks pad what their strides do not divide.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,12 +11,16 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from b2b_jax import weights
+from b2b_jax import models, weights
 from b2b_jax.errors import UserError
 from b2b_jax.models.nafnet import NAFNet
 
 Array = jax.Array
 WEIGHTS = "weights.safetensors"  # what a finished stage of a run leaves in its folder
+
+
+# Where a run's configuration describes what a stage trains: the key in the stage's section.
+TRAINED = {"deblurrer": "network", "blur_extractor": "network", "camera": "network", "translator": "generator"}
 
 
 class Network(NamedTuple):
@@ -35,6 +39,30 @@ def load(path: Path, dtype: jnp.dtype) -> Network:
     except (ValueError, OSError, MemoryError) as error:
         raise UserError(str(error) or f"{path}: not enough memory") from error
     return Network(module.clone(dtype=dtype), jax.device_put(variables))
+
+
+def check_stage(path: Path, config: Mapping[str, Any]) -> None:
+    """UserError unless the weights of a run's own stage, the folder that they lie in, are those that it trained.
+
+    config: the run's, of which older files are compared with the network alone. That their bytes are as they were
+    written is `load`'s matter.
+    """
+    stage, wrong = path.parent.name, ""
+    try:
+        told = weights.header(path)
+        if told.get("stage", stage) != stage:
+            wrong = f"is the file of the stage {told['stage']}"
+        elif stage in TRAINED and stage in config:
+            hyper = dict(config[stage][TRAINED[stage]])
+            if models.create(told["model"], **told["hyper"]) != models.create(hyper.pop("name"), **hyper):
+                wrong = f"holds another network than the run's configuration, {told['model']} {told['hyper']}"
+    except (ValueError, OSError) as error:
+        raise UserError(str(error)) from error
+    if wrong:
+        raise UserError(
+            f"{path} {wrong}: put back the file of the {stage}, or delete it, and the run makes it anew from its last "
+            "checkpoint"
+        )
 
 
 def compute_dtype(name: str) -> jnp.dtype:

@@ -119,10 +119,13 @@ def from_run(folder: Path, method: str = "") -> Choice:
     method = method or best_method(folder, paths)
     if method == "adapted" and not paths["adaptation"].is_file():
         raise UserError(f"{folder} has no adapted deblurrer; its other systems are {', '.join(METHODS[1:])}")
-    network = config["deblurrer"]["network"]
+    network, last = config["deblurrer"]["network"], "adaptation" if method == "adapted" else "deblurrer"
+    for stage in (last, "translator") if method == "blur2blur" else (last,):
+        if paths[stage] == folder / stage / networks.WEIGHTS and paths[stage].is_file():
+            networks.check_stage(paths[stage], config)
     return Choice(
         translator=paths["translator"] if method == "blur2blur" else None,
-        deblurrer=paths["adaptation" if method == "adapted" else "deblurrer"],
+        deblurrer=paths[last],
         train_size=network.get("train_size", 0) if network.get("local") else 0,
     )
 

@@ -87,7 +87,7 @@ LEAVES = {
 def template(module: nn.Module, arrays: int = MOST_TENSORS) -> Variables:
     """Shapes and dtypes of a network's variables, without allocating them.
 
-    ValueError: the network has far more than `arrays` of them, which is found before it is built whole.
+    ValueError: it cannot be built, or has far more than `arrays` of them, which is found before it is built whole.
     """
     shape = getattr(module, "input_shape", (1, 256, 256, 3))  # most networks take images
     left = iter(range(CALLS * (arrays + CALLS)))
@@ -97,8 +97,13 @@ def template(module: nn.Module, arrays: int = MOST_TENSORS) -> Variables:
             raise ValueError(f"it has far more parts than the {arrays} tensors that are there")
         return call(*args, **kwargs)
 
-    with nn.intercept_methods(count):
-        return jax.eval_shape(module.init, jax.random.key(0), jax.ShapeDtypeStruct(shape, jnp.float32))
+    try:
+        with nn.intercept_methods(count):
+            return jax.eval_shape(module.init, jax.random.key(0), jax.ShapeDtypeStruct(shape, jnp.float32))
+    except ValueError:
+        raise
+    except Exception as error:  # numbers that no network has, such as no heads, can raise anything
+        raise ValueError(f"it cannot be built ({type(error).__name__}: {error})") from error
 
 
 def from_torch_state(state: State, variables_like: Variables) -> Variables:
@@ -214,7 +219,7 @@ def load(path: str | Path) -> tuple[nn.Module, Variables]:
         module = _plausible(network, len(arrays))
         wanted = {"/".join(key): like.shape for key, like in flatten_dict(template(module, len(arrays))).items()}
         _check_tensors(arrays, wanted)
-    except Exception as error:  # numbers that no network has can raise anything where it is built
+    except (ValueError, TypeError) as error:
         named = json.dumps({key: network.get(key) for key in ("model", "hyper")})
         raise ValueError(f"{path}: does not fit the network that it names, {named}: {error}") from error
     return module, unflatten_dict({tuple(key.split("/")): array for key, array in arrays.items()})
@@ -271,12 +276,17 @@ def _plausible(network: Mapping[str, Any], arrays: int) -> nn.Module:
 
 def describe(path: str | Path) -> tuple[str, dict[str, Any]]:
     """The name and hyper-parameters of the network in a file of `save`; ValueError and OSError as in `load`."""
+    network = header(path)
+    return network["model"], network["hyper"]
+
+
+def header(path: str | Path) -> dict[str, Any]:
+    """All that a file of `save` says of its network, {"model", "hyper", …}: its arrays are not read, nor checked."""
     path = Path(path)
     try:
-        network = _network(path, safetensors_files.metadata(path)[METADATA])
+        return _network(path, safetensors_files.metadata(path)[METADATA])
     except (Problem, KeyError) as error:
         raise ValueError(f"{path}: no file of b2b_jax; {ADVICE}") from error
-    return network["model"], network["hyper"]
 
 
 def write_safetensors(path: str | Path, arrays: State, metadata: Mapping[str, str]) -> None:

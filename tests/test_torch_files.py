@@ -4,8 +4,11 @@ They are crafted here without torch, after both of its formats; the reference on
 """
 
 import io
+import json
 import os
 import pickle
+import socket
+import tracemalloc
 import zipfile
 from typing import NamedTuple
 
@@ -14,7 +17,7 @@ import numpy as np
 import pytest
 
 from b2b_jax import weights
-from b2b_jax.formats import torch_files
+from b2b_jax.formats import pickles, torch_files
 
 # A small torch.save. Global and Tensor pickle to the same opcodes as torch's functions and tensors.
 
@@ -297,3 +300,243 @@ def test_no_state_dict():
     for nested in (recursive, {"epoch": 3}, [1], np.zeros(3)):
         with pytest.raises(ValueError, match="no state dict found"):
             torch_files.state_dict(nested)
+
+
+# Costs.
+
+
+def peak(path):
+    """Bytes of Python's and NumPy's memory that reading a file takes at most, however it ends."""
+    tracemalloc.start()
+    try:
+        torch_files.state_dict(torch_files.read(path))
+    except ValueError as error:
+        assert str(path) in str(error) or "no state dict" in str(error)
+    finally:
+        size = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+    return size
+
+
+def text(word):
+    return b"X" + len(word).to_bytes(4, "little") + word.encode()
+
+
+def whole_number(n):
+    return b"J" + n.to_bytes(4, "little", signed=True)
+
+
+STORAGE = b"(" + text("storage") + b"ctorch\nFloatStorage\n" + text("0") + text("cpu") + b"K\x01tQ"
+REBUILD = b"ctorch._utils\n_rebuild_tensor_v2\n"
+
+
+def repeated(shape, stride):
+    shape, stride = (b"(" + b"".join(map(whole_number, x)) + b"t" for x in (shape, stride))
+    return REBUILD + b"(" + STORAGE + b"K\x00" + shape + stride + b"\x89}tR"
+
+
+LAUGHS = b"".join(b"0h" + bytes([i]) + b"(" + (b"h" + bytes([i])) * 9 + b"tq" + bytes([i + 1]) for i in range(30))
+HOSTILE = {
+    "memo index": b"\x80\x02Nr" + (2**31 - 1).to_bytes(4, "little") + b".",
+    "memo index in text": b"\x80\x02Np999999999\n.",
+    "stride 0": b"\x80\x02}" + text("w") + repeated((40_000_000,), (0,)) + b"s.",
+    "stride 0 of two axes": b"\x80\x02}" + text("w") + repeated((3000, 3000), (0, 0)) + b"s.",
+    "stride 0 many times": b"\x80\x02}("
+    + b"".join(text(f"w{i}") + repeated((60_000,), (0,)) for i in range(99))
+    + b"u.",
+    "nested tuple as a key": b"\x80\x02})" + b"\x85" * 100_000 + b"Ns.",
+    "nested tuple as a storage": b"\x80\x02(" + text("storage") + b")" + b"\x85" * 100_000 + b"K\x01K\x01K\x01tQ.",
+    "nested lists": b"\x80\x02" + b"]" * 100_000 + b"a" * 99_999 + b".",
+    "nested marks": b"\x80\x02" + b"(" * 100_000 + b".",
+    "billion laughs as a storage": b"\x80\x02)q\x00" + LAUGHS + b"(" + text("storage") + b"h\x1eK\x01K\x01K\x01tQ.",
+    "billion laughs as a key": b"\x80\x02}q\x40)q\x00" + LAUGHS + b"0h\x40h\x1eNs.",
+    "billion laughs in a set": b"\x80\x04\x8f(K\x00q\x00" + LAUGHS + b"h\x1e\x90.",
+    "sets": b"\x80\x04" + b"\x8f" * 300_000 + b".",
+    "dictionaries": b"\x80\x02" + b"}" * 300_000 + b".",
+    "long integer": b"\x80\x02\x8b" + (900_000).to_bytes(4, "little") + b"\x01" * 900_000 + b".",
+    "text that is not there": b"\x80\x04\x8d" + (1 << 60).to_bytes(8, "little") + b"x.",
+    "bytes that are not there": b"\x80\x04\x8e" + (1 << 40).to_bytes(8, "little") + b"x.",
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+@pytest.mark.parametrize("form", ["zip", "deflated", "legacy"])
+def test_memory_is_bounded_by_the_size_of_the_file(name, form, tmp_path, monkeypatch):
+    monkeypatch.setattr(pickles, "MOST_CONTAINERS", 150_000)  # a test's patience
+    path = tmp_path / "hostile.pth"
+    if form == "legacy":
+        path.write_bytes(b"".join(map(pickled, [torch_files.MAGIC, 1001, {}])) + HOSTILE[name])
+    else:
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED if form == "deflated" else zipfile.ZIP_STORED) as archive:
+            archive.writestr("archive/data.pkl", HOSTILE[name])
+            archive.writestr("archive/data/0", bytes(4))
+    assert peak(path) < 60 * path.stat().st_size + (48 << 20)
+
+
+def test_a_tensor_of_two_axes_is_no_storage(write, tmp_path):
+    """Strides are multiples of the first axis's step, so the window's end would lie far outside the memory."""
+    inner, storage = whole("FloatStorage", "0", np.zeros((2, 1000), np.float32))
+
+    class Rebuilt:
+        def __reduce_ex__(self, protocol):
+            return Global("torch._utils", "_rebuild_tensor_v2"), (inner, 0, (1000,), (1,), False, {})
+
+    with pytest.raises(ValueError, match="a tensor without a storage"):
+        torch_files.read(write(tmp_path / "a.pth", {"x": Rebuilt()}, [storage]))
+
+
+def test_a_storage_of_two_kinds_is_refused(write, tmp_path):
+    data = np.arange(4, dtype=np.float32)
+    first, second = Storage("FloatStorage", "0", data), Storage("IntStorage", "0", data)
+    obj = {"a": Tensor(first, 0, (4,), (1,)), "b": Tensor(second, 0, (4,), (1,))}
+    with pytest.raises(ValueError, match=r"described in two ways|does not fit"):
+        torch_files.read(write(tmp_path / "a.pth", obj, [first]))
+
+
+@pytest.mark.parametrize("size", [50 << 20, 200 << 20])
+def test_a_zip_that_inflates_is_refused_before_it_does(size, tmp_path):
+    path = tmp_path / "bomb.pth"
+    storage = Storage("ByteStorage", "0", np.zeros(size, np.uint8))
+    write_zip(path, {"x": Tensor(storage, 0, (size,), (1,))}, [storage], compression=zipfile.ZIP_DEFLATED)
+    assert peak(path) < 32 << 20
+    with pytest.raises(ValueError, match="unpacks to more than 20 times its size"):
+        torch_files.read(path)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"compress_type": zipfile.ZIP_LZMA}, "packed by the method lzma"),
+        ({"compress_type": zipfile.ZIP_BZIP2}, "packed by the method bzip2"),
+        ({"compress_type": 97}, "packed by the method wavpack"),
+        ({"compress_type": 99}, "packed by the method 99"),
+        ({"flag_bits": 1}, "encrypted"),
+    ],
+)
+def test_odd_zips_are_refused_by_name(change, words, tmp_path):
+    path = write_zip(tmp_path / "a.pth", {"a": 1})
+    data = bytearray(path.read_bytes())
+    for place in (data.index(b"PK\x03\x04") + 6, data.index(b"PK\x01\x02") + 8):  # flags, then the method
+        for offset, key in ((0, "flag_bits"), (2, "compress_type")):
+            if key in change:
+                data[place + offset : place + offset + 2] = change[key].to_bytes(2, "little")
+    path.write_bytes(data)
+    with pytest.raises(ValueError, match=words):
+        torch_files.read(path)
+
+
+# What is no file.
+
+
+@pytest.mark.parametrize("kind", ["pipe", "socket", "folder", "device", "link to a pipe", "no such file"])
+def test_only_regular_files_are_opened(kind, tmp_path):
+    path = tmp_path / "weights"
+    if kind == "socket":
+        with socket.socket(socket.AF_UNIX) as listener:
+            listener.bind(str(path))
+    elif kind == "folder":
+        path.mkdir()
+    elif kind == "device":
+        path.symlink_to("/dev/zero")
+    elif kind != "no such file":
+        os.mkfifo(tmp_path / "pipe")
+        path.symlink_to(tmp_path / "pipe")
+    for read in (torch_files.read, weights.load):
+        with pytest.raises(
+            OSError if kind == "no such file" else ValueError, match=r"pipe|socket|folder|device|No such"
+        ):
+            read(path)
+
+
+# What the world saves.
+
+
+def test_numpy_values_beside_tensors(tmp_path):
+    torch = pytest.importorskip("torch")
+    history = np.arange(12.0).reshape(3, 4)[:, ::2]
+    obj = {
+        "w": torch.arange(3.0),
+        "psnr": np.float64(31.25),
+        "history": history,
+        "step": np.int64(7),
+        "swapped": history.astype(">f4"),
+        "fortran": np.asfortranarray(history),
+    }
+    for zipped in (True, False):
+        torch.save(obj, tmp_path / "a.pth", _use_new_zipfile_serialization=zipped)
+        got = torch_files.read(tmp_path / "a.pth")
+        assert got["psnr"] == 31.25 and got["step"] == 7
+        for name in ("history", "swapped", "fortran"):
+            np.testing.assert_array_equal(got[name], history)
+        assert list(torch_files.state_dict(got)) == ["w"]
+    torch.save({"w": history.astype(np.float32)}, tmp_path / "b.pth")
+    assert type(torch_files.state_dict(torch_files.read(tmp_path / "b.pth"))["w"]) is np.ndarray
+
+
+def test_parameters_with_attributes_and_of_subclasses(tmp_path):
+    torch = pytest.importorskip("torch")
+    parameter, tensor, buffer = torch.nn.Parameter(torch.ones(2)), torch.zeros(3), torch.nn.Buffer(torch.ones(4))
+    parameter.note, tensor.note = "prompt", {"a": 1}
+    torch.save({"p": parameter, "t": tensor, "b": buffer, "d": torch.device("cuda:1")}, tmp_path / "a.pth")
+    got = torch_files.read(tmp_path / "a.pth")
+    assert got.pop("d") == "cuda:1"
+    assert {name: x.shape for name, x in got.items()} == {"p": (2,), "t": (3,), "b": (4,)}
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_programs_are_refused_with_what_to_do(tmp_path):
+    torch = pytest.importorskip("torch")
+    module = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.ReLU())
+    torch.jit.save(torch.jit.script(module), tmp_path / "script.pt")
+    with zipfile.ZipFile(tmp_path / "traced.pth", "w") as archive:
+        archive.writestr("traced/data.pkl", pickled({"w": 1}))
+        archive.writestr("traced/code/__torch__.py", "def forward(self): pass")
+    torch.save(module, tmp_path / "module.pth")
+    torch.save({"net": module}, tmp_path / "nested.pth", _use_new_zipfile_serialization=False)
+    for name, words in {
+        "script.pt": "TorchScript",
+        "traced.pth": "TorchScript",
+        "module.pth": "nn",
+        "nested.pth": "nn",
+    }.items():
+        with pytest.raises(ValueError, match=rf"{words}.*torch\.save\(.*state_dict\(\), 'weights\.pth'\)"):
+            torch_files.read(tmp_path / name)
+
+
+def test_the_bytes_say_what_a_file_is_not_its_name(write, tmp_path):
+    tensor, storage = whole("FloatStorage", "0", np.arange(3, dtype=np.float32))
+    write(tmp_path / "torch.safetensors", {"x": tensor}, [storage])
+    weights.write_safetensors(tmp_path / "a.ckpt", {"x": storage.data}, {})
+    (tmp_path / "a.ckpt").rename(tmp_path / "SAFE.PTH")
+    for name in ("torch.safetensors", "SAFE.PTH"):
+        np.testing.assert_array_equal(torch_files.read(tmp_path / name)["x"], storage.data)
+
+
+@pytest.mark.parametrize("kind", ["F8_E4M3", "F8_E5M2", "C64", "F4", "X9"])
+def test_types_that_numpy_lacks_are_refused(kind, tmp_path):
+    header = json.dumps({"w": {"dtype": kind, "shape": [8], "data_offsets": [0, 64 if kind == "C64" else 8]}}).encode()
+    path = tmp_path / "a.safetensors"
+    path.write_bytes(len(header).to_bytes(8, "little") + header + bytes(64 if kind == "C64" else 8))
+    with pytest.raises(ValueError, match=r"a\.safetensors.*(w is|not a whole)"):
+        torch_files.read(path)
+
+
+def test_averages_are_completed_by_the_network_beside_them():
+    x, y, mean = np.zeros(1), np.ones(1), np.full(1, 2)
+    got = torch_files.state_dict({"model": {"a.weight": x, "a.running_mean": mean}, "ema": {"shadow": {"a.weight": y}}})
+    assert got == {"a.weight": y, "a.running_mean": mean}
+    assert torch_files.state_dict({"model": {"a": x}, "ema": {"decay": 0.9, "shadow_params": [y]}}) == {"a": x}
+    assert torch_files.state_dict({"ema_model": {"module.a": y}, "model": {"module.a": x}}) == {"a": y}
+
+
+def test_names_that_are_no_text_are_refused():
+    for name in (1, None, b"a"):
+        with pytest.raises(ValueError, match="named by a"):
+            torch_files.state_dict({name: np.zeros(1)})
+
+
+def test_a_web_of_wrappers_ends():
+    web = {}
+    web |= dict.fromkeys(("params_ema", "ema", "params", "state_dict", "model", "net", "generator"), web)
+    with pytest.raises(ValueError, match="no state dict"):
+        torch_files.state_dict(web)

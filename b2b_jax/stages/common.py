@@ -43,7 +43,7 @@ def export(folder: Path, hyper: ConfigDict, variables) -> None:
     """Writes a stage's weights: the mark that it is finished, and what every later stage loads."""
     hyper = hyper.to_dict()
     if sharding.is_first():
-        weights.save(folder / WEIGHTS, hyper.pop("name"), hyper, jax.device_get(variables))
+        weights.save(folder / WEIGHTS, hyper.pop("name"), hyper, jax.device_get(variables), stage=folder.name)
 
 
 def load_vgg(run: Run, kind: str, path: Path, instead: str) -> Network:

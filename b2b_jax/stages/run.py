@@ -8,9 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
+from b2b_jax import weights
 from b2b_jax.data import domains
 from b2b_jax.data.sources import Source
-from b2b_jax.networks import WEIGHTS, Network, compute_dtype, load, with_local_means
+from b2b_jax.networks import WEIGHTS, Network, check_stage, compute_dtype, load, with_local_means
 
 
 @dataclass(frozen=True)
@@ -46,10 +47,18 @@ class Run:
 
     def network(self, stage: str) -> Network:
         """The network that the stage trained or was given; deblurrers with their test-time local converter as asked."""
-        network, hyper = self.read(self.weights_path(stage)), self.config.deblurrer.network
+        path, hyper = self.weights_path(stage), self.config.deblurrer.network
+        network = self.read(path)
+        if path == self.workdir / stage / WEIGHTS:
+            check_stage(path, self.config)
         if stage not in ("deblurrer", "adaptation") or hyper.name != "nafnet":
             return network
         return with_local_means(network, hyper.local, hyper.train_size)
+
+    def hashed(self, stage: str) -> bool:
+        """True when the stage's weights carry a SHA-256, which `network` compares; those of older versions do not."""
+        path = self.workdir / stage / WEIGHTS
+        return path.is_file() and "sha256" in weights.header(path)
 
     def read(self, path: Path) -> Network:
         """The network at `path`, read once as long as the file is the same; UserError when there is none of ours."""

@@ -51,6 +51,7 @@ COUNTS = {
     "unet": ("num_downs",),
 }
 FLOATS = ("float64", "float32", "float16", "bfloat16")
+LARGEST_STRIDE = 4096  # pixels; 256 is the largest published
 CALLS = 10  # of submodules for each array of a network, at most; the kernel extractor calls some three times
 ADVICE = "b2b_jax.convert converts checkpoints of PyTorch"
 # What a published checkpoint holds beyond the network that we build.
@@ -98,6 +99,8 @@ def template(module: nn.Module, arrays: int = MOST_TENSORS) -> Variables:
         return call(*args, **kwargs)
 
     try:
+        if not 0 < (stride := getattr(module, "stride", 1)) <= LARGEST_STRIDE:
+            raise ValueError(f"the sides of its images would be multiples of {stride:.3g}")
         with nn.intercept_methods(count):
             return jax.eval_shape(module.init, jax.random.key(0), jax.ShapeDtypeStruct(shape, jnp.float32))
     except ValueError:

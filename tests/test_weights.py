@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 import zipfile
 from pathlib import Path
 
@@ -17,7 +18,8 @@ import pytest
 from flax.traverse_util import flatten_dict
 from helpers import reference
 
-from b2b_jax import models, weights
+from b2b_jax import convert, models, networks, weights
+from b2b_jax.errors import UserError
 from b2b_jax.formats import torch_files
 from b2b_jax.models import recognition
 
@@ -294,6 +296,122 @@ def test_load_refuses_wrong_hyper_parameters(ours, network, message):
         weights.load(ours)
 
 
+def unhashed(path, change):
+    """Writes one of our files anew as an older version would, without a SHA-256; `change` alters network and arrays."""
+    network, arrays = weights.read(path)
+    change(network, arrays)
+    weights.write_safetensors(path, arrays, {weights.METADATA: json.dumps(network)})
+
+
+def saved(path, name, hyper):
+    weights.save(path, name, hyper, fresh(models.create(name, **hyper)))
+    return path
+
+
+TINY = {
+    "patchgan": {"ndf": 2, "n_layers": 1, "norm": "none", "input": "rgb"},
+    "nafnet": NAFNET | {"encoders": [1], "decoders": [1]},
+    "restormer": RESTORMER,
+    "maxim": {"features": 4, "depth": 1, "num_stages": 1, "num_groups": 1, "num_bottleneck_blocks": 1}
+    | {"num_supervision_scales": 1, "high_res_stages": 1, "channels_reduction": 2},
+}
+IMPLAUSIBLE = [
+    ("patchgan", {"n_layers": 10**9}, "n_layers is"),
+    ("patchgan", {"ndf": 0}, "the tensors do not fit|cannot be built"),
+    ("patchgan", {"ndf": 10**30}, "wanted a number from 0"),
+    ("patchgan", {"ndf": -4}, "wanted a number from 0"),
+    ("patchgan", {"ndf": True}, "wanted a whole number"),
+    ("patchgan", {"norm": 7}, "wanted text"),
+    ("nafnet", {"middle": 10**9}, "wanted a number from 0"),
+    ("nafnet", {"middle": 5000}, "middle is 5000, but there are"),
+    ("nafnet", {"encoders": [1] * 70_000}, "wanted a list"),
+    ("nafnet", {"encoders": [[1]]}, "wanted a whole number"),
+    ("nafnet", {"width": 0}, "the tensors do not fit|cannot be built"),
+    ("nafnet", {"train_size": "x"}, "wanted a whole number"),
+    ("nafnet", {"local": "yes"}, "wanted true or false"),
+    ("restormer", {"heads": [0, 0, 0, 0]}, "cannot be built"),
+    ("restormer", {"heads": []}, ""),
+    ("restormer", {"expansion": "1e9"}, "wanted a number"),
+    ("restormer", {"expansion": float("nan")}, "wanted a number from 0"),
+    ("maxim", {"num_groups": 40, "num_bottleneck_blocks": 40, "num_stages": 40}, "far more parts than"),
+    ("maxim", {"depth": 30}, "multiples of"),
+    ("maxim", {"block_size_hr": [0, 0]}, ""),
+]
+
+
+@pytest.mark.parametrize(("name", "hyper", "words"), IMPLAUSIBLE, ids=str)
+def test_networks_that_cannot_be_are_refused_before_they_are_built(name, hyper, words, tmp_path):
+    path = saved(tmp_path / "a.safetensors", name, TINY[name])
+    unhashed(path, lambda network, arrays: network["hyper"].update(hyper))
+    start = time.monotonic()
+    with pytest.raises(ValueError, match=rf"a\.safetensors: does not fit the network that it names.*({words})"):
+        weights.load(path)
+    assert time.monotonic() - start < 30
+
+
+@pytest.mark.parametrize("kind", ["int64", "bool", "uint8", "int8", "uint16"])
+def test_weights_that_are_no_floats_are_refused(ours, kind):
+    unhashed(ours, lambda network, arrays: arrays.update({name: x.astype(kind) for name, x in arrays.items()}))
+    with pytest.raises(ValueError, match=rf"\d+ no floats .*is {kind}"):
+        weights.load(ours)
+
+
+def test_tensors_that_are_no_floats_are_not_converted():
+    like = {"params": {"a": {"bias": jax.ShapeDtypeStruct((2,), jnp.float32)}}}
+    for kind in ("int64", "complex64", "bool"):
+        with pytest.raises(ValueError, match=f"1 no floats .*is {kind}"):
+            weights.from_torch_state({"a.bias": np.zeros(2, kind)}, like)
+        with pytest.raises(ValueError, match=f"1 no floats .*is {kind}"):
+            weights.from_flax_tree("maxim", {"a/bias": np.zeros(2, kind)}, like)
+
+
+def test_any_flipped_byte_is_noticed(ours):
+    whole = ours.read_bytes()
+    header = int.from_bytes(whole[:8], "little")
+    rng = np.random.default_rng(0)
+    places = [*rng.integers(8, 8 + header, 60), *rng.integers(8 + header, len(whole), 60), len(whole) - 1]
+    for place in places:
+        ours.write_bytes(whole[:place] + bytes([whole[place] ^ 1 << rng.integers(8)]) + whole[place + 1 :])
+        if whole[place : place + 1].isspace() or ours.read_bytes()[place : place + 1].isspace():
+            continue  # padding of the header
+        with pytest.raises(ValueError, match=r"ours\.safetensors"):
+            weights.load(ours)
+
+
+def test_older_files_without_a_digest_load(ours):
+    _, wanted = weights.load(ours)
+    unhashed(ours, lambda network, arrays: None)
+    assert "sha256" not in weights.header(ours)
+    assert_same(flatten_dict(weights.load(ours)[1]), flatten_dict(wanted))
+
+
+@pytest.mark.parametrize(
+    "text", ["[" * 100_000, '{"model": 1' + "0" * 5000 + "}", '{"model": "vgg", "hyper": {}, "x": 1}']
+)
+def test_metadata_of_any_kind_is_refused_in_one_line(ours, text):
+    weights.write_safetensors(ours, torch_files.read(ours), {weights.METADATA: text})
+    for read in (weights.load, weights.header):
+        with pytest.raises(ValueError, match=r"does not fit the network that it names.*wanted a model") as error:
+            read(ours)
+        assert len(str(error.value)) < 600
+
+
+def test_another_stages_file_is_noticed(tmp_path):
+    config = {"deblurrer": {"network": {"name": "nafnet", **TINY["nafnet"]}}}
+    own, other = tmp_path / "deblurrer" / networks.WEIGHTS, tmp_path / "paired" / networks.WEIGHTS
+    for path in (own, other):
+        hyper = TINY["nafnet"]
+        weights.save(path, "nafnet", hyper, fresh(models.create("nafnet", **hyper)), stage=path.parent.name)
+        networks.check_stage(path, config)
+    own.write_bytes(other.read_bytes())
+    with pytest.raises(UserError, match="is the file of the stage paired: put back the file of the deblurrer"):
+        networks.check_stage(own, config)
+    for name, hyper in (("nafnet", TINY["nafnet"] | {"width": 4}), ("patchgan", TINY["patchgan"])):
+        saved(own, name, hyper)  # as an older version did, without the stage
+        with pytest.raises(UserError, match=f"another network than the run's configuration, {name}"):
+            networks.check_stage(own, config)
+
+
 def test_equal_networks_give_equal_files(ours, tmp_path):
     module, variables = weights.load(ours)
     hyper = {"ndf": module.ndf, "n_layers": module.n_layers, "norm": module.norm, "input": module.input}
@@ -341,6 +459,79 @@ def test_cli_says_that_the_classifier_is_dropped(cli, tmp_path, capsys):
     assert cli(tmp_path / "vgg16.safetensors", tmp_path / "a.safetensors") == 0
     assert "classifier.0.weight, classifier.3.weight, classifier.6.weight" in capsys.readouterr().out
     assert weights.load(tmp_path / "a.safetensors")[0].depth == 16
+
+
+RESNET_STATE = RESNET | {"ngf": 2}
+WORLD = {  # how programs nest the tensors of a network, and what the report then calls dropped
+    "lightning": (
+        lambda s: {"state_dict": prefixed("model.", s) | prefixed("loss.vgg.", {"0.weight": kernel(1)})},
+        "loss",
+    ),
+    "lightning, net": (lambda s: {"state_dict": prefixed("net.", s), "hyper_parameters": {"lr": 1e-3}}, "none"),
+    "lightning, gan": (lambda s: {"state_dict": prefixed("generator.", s) | prefixed("discriminator.", s)}, "discr"),
+    "lightning, nested": (lambda s: {"state_dict": prefixed("model.netG.", s), "epoch": 3}, "none"),
+    "averaged by torch": (lambda s: {"n_averaged": kernel(), **prefixed("module.", s)}, "n_averaged"),
+    "average beside": (
+        lambda s: {"model": {k: x + 1 for k, x in s.items()}, "ema": {"shadow": s, "decay": 0.9}},
+        "none",
+    ),
+}
+
+
+def prefixed(prefix, state):
+    return {prefix + name: array for name, array in state.items()}
+
+
+@pytest.mark.parametrize("form", WORLD)
+@pytest.mark.parametrize("network", ["resnet", "nafnet"])
+def test_networks_are_found_where_programs_put_them(form, network, cli, tmp_path, capsys):
+    torch = pytest.importorskip("torch")
+    nest, dropped = WORLD[form]
+    module = models.create(network, **{"resnet": RESNET_STATE, "nafnet": TINY["nafnet"]}[network])
+    state = weights.to_torch_state(fresh(module))
+    nested = jax.tree.map(lambda x: torch.from_numpy(x) if isinstance(x, np.ndarray) else x, nest(state))
+    torch.save(nested, tmp_path / "a.ckpt")
+    assert cli(tmp_path / "a.ckpt", tmp_path / "a.safetensors") == 0
+    assert re.search(rf"dropped +{dropped}", capsys.readouterr().out)
+    assert_same(weights.to_torch_state(weights.load(tmp_path / "a.safetensors")[1]), state)
+
+
+@pytest.mark.parametrize("hyper", [{"n_blocks": 6, "use_dropout": True}, {"n_blocks": 1, "use_dropout": False}])
+@pytest.mark.parametrize("counted", [True, False])
+def test_statistics_without_scales_are_instance_norm(hyper, counted):
+    """PyTorch before 0.4 wrote those, and no num_batches_tracked; some later files have both."""
+    module = models.create("resnet", **RESNET_STATE | hyper)
+    state = weights.to_torch_state(fresh(module))
+    names = [name for name in state if name.endswith("bias")][:-1]
+    layers = [
+        re.sub(r"\d+(?=\.bias)", lambda found: str(int(found[0]) + 1), name).removesuffix("bias") for name in names
+    ]
+    leaves = ["running_mean", "running_var", *(["num_batches_tracked"] if counted else [])]
+    old = state | {layer + leaf: kernel(2) for layer in layers for leaf in leaves}
+    found = convert.from_torch(old, None)
+    assert found.hyper == RESNET_STATE | hyper
+    assert_same(weights.to_torch_state(found.variables), state)
+
+
+def test_cli_shows_no_escape_codes_and_ends_with_one_line(cli, tmp_path, capsys):
+    torch = pytest.importorskip("torch")
+    names = ["a\nb", "\x1b[31mred", "\u202eright to left", "x" * 10_000]
+    for name in names:
+        torch.save({name: torch.zeros(2)}, tmp_path / "a.pth")
+        assert cli(tmp_path / "a.pth", tmp_path / "a.safetensors") == 2
+        err = capsys.readouterr().err
+        assert err.count("\n") == 1 and err[:-1].isprintable() and len(err) < 3000
+
+
+@pytest.mark.parametrize("shape", [(0, 3, 3, 3), (8, 0, 3, 3), (10**4, 3, 3, 3)])
+@pytest.mark.parametrize("network", ["nafnet", "restormer", "patchgan"])
+def test_tensors_of_odd_shapes_are_one_line(network, shape, cli, tmp_path, capsys):
+    state = weights.to_torch_state(fresh(models.create(network, **TINY[network])))
+    for name in list(state)[:: max(1, len(state) // 6)]:
+        weights.write_safetensors(tmp_path / "a.pth", state | {name: kernel(*shape)}, {})
+        assert cli(tmp_path / "a.pth", tmp_path / "a.safetensors") == 2
+        out, err = capsys.readouterr()
+        assert err.count("\n") == 1 and "a.pth" in err and not out
 
 
 def test_cli_user_errors(cli, ours, tmp_path, capsys):

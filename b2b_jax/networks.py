@@ -52,9 +52,9 @@ def check_stage(path: Path, config: Mapping[str, Any]) -> None:
         told = weights.header(path)
         if told.get("stage", stage) != stage:
             wrong = f"is the file of the stage {told['stage']}"
-        elif stage in TRAINED and stage in config:
+        elif stage in TRAINED and stage in config and TRAINED[stage] in config[stage]:
             hyper = dict(config[stage][TRAINED[stage]])
-            if models.create(told["model"], **told["hyper"]) != models.create(hyper.pop("name"), **hyper):
+            if _tensors_of(told["model"], told["hyper"]) != _tensors_of(hyper.pop("name"), hyper):
                 wrong = f"holds another network than the run's configuration, {told['model']} {told['hyper']}"
     except (ValueError, OSError) as error:
         raise UserError(str(error)) from error
@@ -63,6 +63,12 @@ def check_stage(path: Path, config: Mapping[str, Any]) -> None:
             f"{path} {wrong}: put back the file of the {stage}, or delete it, and the run makes it anew from its last "
             "checkpoint"
         )
+
+
+def _tensors_of(name: str, hyper: Mapping[str, Any]) -> nn.Module:
+    """The module, but for how a NAFNet takes its means, which its tensors do not depend on."""
+    module = models.create(name, **hyper)
+    return module.clone(local=False, train_size=0) if isinstance(module, NAFNet) else module
 
 
 def compute_dtype(name: str) -> jnp.dtype:

@@ -105,7 +105,10 @@ def folder_of_a_run(tmp_path: Path, networks: dict, **network) -> Path:
     for stage, name in (("translator", "mimo"), ("deblurrer", "nafnet")):
         (tmp_path / "run" / stage).mkdir(parents=True)
         (tmp_path / "run" / stage / "weights.safetensors").write_bytes(networks[name].read_bytes())
-    config = {"translator": {"weights": ""}, "deblurrer": {"weights": "", "network": NAFNET | network}}
+    config = {
+        "translator": {"weights": ""},
+        "deblurrer": {"weights": "", "network": {"name": "nafnet", **NAFNET, **network}},
+    }
     (tmp_path / "run" / "config.json").write_text(json.dumps(config))
     return tmp_path / "run"
 
@@ -126,6 +129,22 @@ def test_a_run_translates_then_deblurs(call, networks, tmp_path, local):
     assert np.abs(written(tmp_path / "out" / "a_translated.png") - translated).max() < 0.51 / 255
     assert np.abs(written(tmp_path / "out" / "a.png") - wanted).max() < 0.51 / 255
     assert np.abs(wanted - other).max() > 2 / 255
+
+
+def test_weights_that_changed_or_changed_places_are_one_line(call, networks, tmp_path):
+    run, photo = folder_of_a_run(tmp_path, networks), write(tmp_path / "a.png", RGB8)
+    deblurrer = run / "deblurrer" / "weights.safetensors"
+    whole = deblurrer.read_bytes()
+    for place in (-3, -len(whole) // 3):
+        deblurrer.write_bytes(whole[:place] + bytes([whole[place] ^ 4]) + whole[place + 1 :])
+        code, _, errors = call(photo, model=run)
+        assert code == 2 and "weights.safetensors is damaged" in errors and errors.count("\n") == 1
+    deblurrer.write_bytes(networks["mimo"].read_bytes())
+    code, _, errors = call(photo, model=run)
+    assert code == 2 and "another network than the run's configuration, mimo_unet" in errors
+    (run / "config.json").write_text('{"deblurrer": 3}')
+    code, _, errors = call(photo, model=run)
+    assert code == 2 and "config.json is damaged" in errors and errors.count("\n") == 1
 
 
 def test_networks_named_apart(call, networks, tmp_path):

@@ -79,6 +79,29 @@ def test_a_camera_is_doubted(auc, spread, sharpening, reason):
     assert len(reasons) == bool(reason) and all(reason in line for line in reasons)
 
 
+def test_noise_is_measured_where_photos_are_flat():
+    rng, edge = np.random.default_rng(0), np.zeros((4, 66, 66, 3))
+    edge[:, :, 20:40] = 0.5
+    for sigma in (0.002, 0.02):
+        measured = camera_figures.noise(edge + sigma * rng.standard_normal(edge.shape))
+        assert 0.7 * sigma < measured < sigma
+
+
+@pytest.mark.parametrize(
+    ("auc", "noise", "note"),
+    [
+        (0.6, (0.004, 0.004), ""),
+        (0.8, (0.004, 0.004), "AUC 0.80"),
+        (0.6, (0.002, 0.02), "5.1 against 0.5 grey levels"),
+        (0.6, (0.02, 0.002), ""),  # which the camera learns
+        (0.97, (0.004, 0.004), ""),  # which is a doubt
+    ],
+)
+def test_a_camera_is_used_with_a_note(auc, noise, note):
+    lines = camera_figures.notes({"held_out_auc": auc, "noise_of_piles": noise})
+    assert len(lines) == bool(note) and all(note in line for line in lines)
+
+
 # ---------------------------------------------------------------------------------------------------------------- piles
 
 
@@ -184,10 +207,15 @@ def test_the_best_system_is_the_runs_method():
 
 def test_the_report_shows_the_camera(tmp_path):
     found = {"held_out_auc": 0.53, "spread": [2.1, 0.2], "noise": [0.001, 0.0], "usable": True, "reasons": []}
+    found["notes"] = ["the sharp photos have more noise"]
     write_json(tmp_path / "camera" / "scores.json", found)
     images.write(tmp_path / "camera" / "kernels.png", np.zeros((8, 8, 3), np.uint8))
     (shown,) = summary.camera(Run(demo.get_config(), tmp_path))
-    assert "AUC 0.53" in shown.title and list(shown.images) == ["kernels"]
+    assert (
+        "AUC 0.53" in shown.title
+        and shown.title.endswith("Note that the sharp photos have more noise")
+        and list(shown.images) == ["kernels"]
+    )
     assert shown.captions["kernels"] == "spread in pixels 2.10 ± 0.20, noise 0.0010 ± 0.0000"
     write_json(tmp_path / "camera" / "scores.json", {"usable": False, "reasons": ["no blur was found"]})
     assert "not used: no blur was found" in summary.camera(Run(demo.get_config(), tmp_path))[0].title

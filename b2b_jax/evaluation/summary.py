@@ -286,7 +286,8 @@ def verdict(found: dict) -> str:
     """Whether the learnt camera is used, and why not."""
     if not found["usable"]:
         return f"not used: {'; '.join(found['reasons'])}"
-    return f"AUC {found['held_out_auc']:.2f} on photos held out: 0.5 if its photos cannot be told from real ones"
+    noted = "".join(f". Note that {note}" for note in found["notes"])
+    return f"AUC {found['held_out_auc']:.2f} on photos held out: 0.5 if its photos cannot be told from real ones{noted}"
 
 
 def examples(folder: Path, datasets: list[str]) -> list[Example]:

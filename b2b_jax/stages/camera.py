@@ -43,21 +43,27 @@ def fit(run: Run, validated: Callable[[], None]) -> None:
     if reasons:
         return record(run, {}, reasons)
     config, folder, method = run.config.camera, run.workdir / "camera", create(run)
-    evaluate = validate(run, method)
+    photos = unseen(run, method)
+    evaluate = validate(run, method, photos)
     try:
         state = common.train(run, task(run, method, evaluate), batches(run, method), validated)
     except loop.Diverged as error:
         return record(run, {}, [f"{error}"])
     found = describe(run, method, state, evaluate)
+    found["noise_of_piles"] = [round(camera_figures.noise(x), 5) for x in photos]
     record(run, found, camera_figures.doubts(found))
     common.export(folder / "discriminator", config.discriminator, state.params["discriminator"])
     common.export(folder, config.network, best_params(state, "camera"))  # last: it marks the stage as finished
 
 
 def record(run: Run, found: dict, reasons: list[str]) -> None:
-    """Writes what was found, and says why the camera is not used, if it is not."""
+    """Writes what was found, and says why the camera is not used, or what to look at."""
+    notes = camera_figures.notes(found) if found else []
     if sharding.is_first():
-        write_json(run.workdir / "camera" / "scores.json", {**found, "usable": not reasons, "reasons": reasons})
+        verdict = {"usable": not reasons, "reasons": reasons, "notes": notes}
+        write_json(run.workdir / "camera" / "scores.json", found | verdict)
+        for note in notes:
+            print(f"camera: note that {note}")
         for reason in reasons:
             print(f"camera: not used, {reason}. The run continues with Blur2Blur alone")
 
@@ -157,9 +163,9 @@ def true_kernels(run: Run) -> np.ndarray | None:
     return kernels if kernels.min() >= 0 else None
 
 
-def validate(run: Run, method: CameraModel) -> loop.Evaluate:
+def validate(run: Run, method: CameraModel, photos: Unseen) -> loop.Evaluate:
     """The AUC on photos that are held out, of generated blur the kernels' distance from the truth, and pictures."""
-    photos, key, truth = unseen(run, method), jax.random.key(run.config.seed), true_kernels(run)
+    key, truth = jax.random.key(run.config.seed), true_kernels(run)
     camera, threshold = method.networks["camera"], run.config.camera.threshold
     measure = jax.jit(lambda params: camera_model.auc(method, params, *photos, key))
     pairs = jax.jit(lambda params, sharp: camera_model.pairs(camera, params, sharp, key, threshold))

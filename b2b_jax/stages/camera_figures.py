@@ -10,6 +10,9 @@ import numpy as np
 from b2b_jax.method.camera_model import total_variation
 from b2b_jax.models.camera import Shot
 
+NOTABLE = 0.7  # AUC above which something other than blur may have been learnt as blur, too
+NOISIER = 1.5  # times the blurry photos' noise, and 1 grey level more, above which the sharp ones have too much
+BLOCK = 8  # pixels a side of the blocks in which noise is measured
 TOLD_APART = 0.95  # AUC above which the generated photos are no photos of this camera
 NO_BLUR = 0.5  # pixels of a kernel's spread, and of sharpening, below which there is none
 
@@ -55,6 +58,38 @@ def sheet(kernels: np.ndarray, rows: int = 4, columns: int = 8, side: int = 88) 
     """The first kernels beside and below one another, as one picture (rows · side, columns · side, 3)."""
     cells = enlarged(kernels[: rows * columns], side).reshape(rows, columns, side, side, 3)
     return cells.transpose(0, 2, 1, 3, 4).reshape(rows * side, columns * side, 3)
+
+
+def noise(photos: np.ndarray) -> float:
+    """Standard deviation of the noise of photos (n, h, w, c) of range 1, where they are flattest.
+
+    Of the difference from the mean of the four neighbours, scaled so that white noise keeps its deviation; the second
+    percentile over blocks, for most of the others hold detail, which is no noise.
+    """
+    x = photos[:, 1:-1, 1:-1]
+    around = (photos[:, :-2, 1:-1] + photos[:, 2:, 1:-1] + photos[:, 1:-1, :-2] + photos[:, 1:-1, 2:]) / 4
+    detail = (x - around) / np.sqrt(1.25)
+    n, h, w, c = detail.shape
+    rows, columns = h // BLOCK, w // BLOCK
+    blocks = detail[:, : rows * BLOCK, : columns * BLOCK].reshape(n, rows, BLOCK, columns, BLOCK, c)
+    return float(np.percentile(blocks.std((2, 4)), 2))
+
+
+def notes(found: Mapping) -> list[str]:
+    """What a camera of these figures should be looked at for, a line each; it is used all the same."""
+    lines = []
+    if NOTABLE < found["held_out_auc"] <= TOLD_APART:
+        lines.append(
+            f"its photos are still told from the generated ones (AUC {found['held_out_auc']:.2f} on photos held out): "
+            "other scenes, or more than blur, may lie between the piles; look at the kernels in the report"
+        )
+    blurry, sharp = found["noise_of_piles"]
+    if sharp > NOISIER * blurry + 1 / 255:
+        lines.append(
+            f"the sharp photos have more noise than the blurry ones ({255 * sharp:.1f} against {255 * blurry:.1f} grey "
+            "levels), which no camera model takes away: choose cleaner ones"
+        )
+    return lines
 
 
 def doubts(found: Mapping) -> list[str]:

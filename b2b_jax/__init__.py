@@ -8,7 +8,7 @@ What `__all__` names is public; the rest is internal (docs/architecture.md) and 
 """
 
 from os import PathLike
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from b2b_jax.errors import UserError
 
@@ -19,7 +19,7 @@ __all__ = ["UserError", "__version__", "load"]
 __version__ = "0.2.0"
 
 
-def load(path: str | PathLike, **options) -> "Deblurrer":
+def load(path: str | PathLike, **options: Any) -> "Deblurrer":
     """The deblurrer in a run's folder or in a converted file; `options` and errors are those of `system.load`."""
     from b2b_jax import system  # here, so that `import b2b_jax` stays light
 

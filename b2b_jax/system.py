@@ -8,7 +8,7 @@ sharp = deblurrer(photo)  # (h, w, 3) or (n, h, w, 3), uint8, uint16 or float in
 from collections.abc import Mapping, Sequence
 from os import PathLike
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -135,7 +135,11 @@ def read_config(folder: Path) -> dict:
     path, config = folder / "config.json", read_object(folder / "config.json")
     if not path.exists():
         raise UserError(f"{folder} is no run's folder: it holds no config.json")
-    sections = [config.get("deblurrer"), config.get("translator"), *(v for v in config.values() if isinstance(v, dict))]
+    sections: list[Any] = [
+        config.get("deblurrer"),
+        config.get("translator"),
+        *(v for v in config.values() if isinstance(v, dict)),
+    ]
     sound = all(isinstance(one, dict) and isinstance(one.get("weights", ""), str) for one in sections)
     if not sound or not isinstance(sections[0].get("network"), dict):
         raise UserError(

@@ -215,8 +215,8 @@ def test_a_download_that_is_named_is_read_unless_it_is_to_be_prepared(tmp_path):
 def test_without_array_record_the_download_is_read(monkeypatch):
     find_spec = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: name != "array_record" and find_spec(name))
-    with pytest.raises(UserError, match="package array_record"):
-        prepared.check_installed()
+    with pytest.raises(UserError, match=r"need array_record: .* or use the download"):
+        prepared.find("gopro", Path("nowhere"), "test")
 
 
 WITHOUT_TENSORFLOW = """
@@ -279,3 +279,12 @@ def test_what_killed_calls_left_is_removed_by_the_next(tmp_path, command):
     assert not [path for path in (tmp_path / "out").rglob("*") if path.name == draft]
     (kept,) = (tmp_path / "out").glob(".photos-*")
     assert kept.name == ".photos-0123456789abcdef"  # its shards may be another dataset's
+
+
+def test_runs_need_no_tensorflow_datasets(tmp_path, monkeypatch):
+    code = "import sys; import b2b_jax.data.domains; print('tensorflow_datasets' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "False"
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    assert not prepared.exists("folder", tmp_path)
+    with pytest.raises(UserError, match=r"^Prepared datasets need .*pip install 'b2b_jax\[tfds\]'"):
+        prepared.find("folder", tmp_path, "photos")

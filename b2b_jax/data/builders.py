@@ -26,6 +26,7 @@ from tqdm import tqdm
 from b2b_jax import images
 from b2b_jax.budget import BYTES_PER_PIXEL, READERS
 from b2b_jax.data.layouts import LAYOUTS
+from b2b_jax.data.photo import PREPARED_VERSION
 from b2b_jax.data.sharpness import laplacian_variance
 from b2b_jax.errors import UserError, shown
 from b2b_jax.files import draft, read_json, tidy, write_json
@@ -48,7 +49,7 @@ class Photos(tfds.core.ShardBasedBuilder):
     """The one builder; its config is the name of a layout."""
 
     url_infos = None  # nothing is downloaded; tfds would look for checksums with a package that it does not require
-    VERSION = tfds.core.Version("1.0.0")
+    VERSION = tfds.core.Version(PREPARED_VERSION)
     BUILDER_CONFIGS = [tfds.core.BuilderConfig(name=name) for name in LAYOUTS]  # noqa: RUF012
 
     def __init__(self, root: Path | None = None, splits: Splits | None = None, **kwargs):

@@ -24,6 +24,7 @@ class Stored:
 
 
 File = Path | Stored
+PREPARED_VERSION = "1.0.0"  # of the form in which datasets are prepared
 
 
 @dataclass(frozen=True)

@@ -1,15 +1,22 @@
-"""Prepares datasets with the one builder, and lists what is prepared as `finding.find` lists a download."""
+"""Prepares datasets with the one builder, and lists what is prepared as `finding.find` lists a download.
+
+TensorFlow Datasets is an extra and slow to import: only what is prepared imports the builder.
+"""
 
 import importlib.util
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING
 
-from b2b_jax.data import builders
 from b2b_jax.data.layouts import LAYOUTS
-from b2b_jax.data.photo import Photo, Stored
+from b2b_jax.data.photo import PREPARED_VERSION, Photo, Stored
 from b2b_jax.data.sources import Pairs, check_sizes
 from b2b_jax.errors import UserError
+
+if TYPE_CHECKING:
+    from b2b_jax.data import builders
 
 
 def prepare(name: str, root: Path, parts: Mapping[str, Sequence[Photo]], output: Path, variant: str = "") -> None:
@@ -26,7 +33,6 @@ def prepare(name: str, root: Path, parts: Mapping[str, Sequence[Photo]], output:
         UserError: twins of unequal sizes, or `output` holds the same dataset of other files.
         ImageError: a photo cannot be read.
     """
-    check_installed()
     splits = {}
     for part, photos in parts.items():
         splits[part] = [(photo.blurry, photo.scene) for photo in photos]
@@ -44,7 +50,6 @@ def prepare(name: str, root: Path, parts: Mapping[str, Sequence[Photo]], output:
 
 def find(name: str, output: Path, part: str, variant: str = "") -> list[Photo]:
     """Lists `part` of a prepared dataset, as `finding.find` lists that of the download, and in the same order."""
-    check_installed()
     builder = _open(name, output, variant)
     blurry = _stored(builder, part)
     sharp = _stored(builder, f"{part}_sharp") if f"{part}_sharp" in builder.info.splits else [None] * len(blurry)
@@ -54,11 +59,11 @@ def find(name: str, output: Path, part: str, variant: str = "") -> list[Photo]:
 
 def exists(name: str, output: Path, variant: str = "") -> bool:
     """True when `prepare` has finished this dataset."""
-    builder = builders.Photos
-    return (_place(name, output, variant) / builder.name / name / str(builder.VERSION) / "dataset_info.json").is_file()
+    return (_place(name, output, variant) / "photos" / name / PREPARED_VERSION / "dataset_info.json").is_file()
 
 
-def _open(name: str, output: Path, variant: str, **what) -> builders.Photos:
+def _open(name: str, output: Path, variant: str, **what) -> "builders.Photos":
+    builders = _builders()
     with builders.quiet():
         return builders.Photos(config=name, data_dir=_place(name, output, variant), **what)
 
@@ -68,7 +73,7 @@ def _place(name: str, output: Path, variant: str) -> Path:
     return output / (variant or "".join(default))
 
 
-def _stored(builder: builders.Photos, split: str) -> list[Stored]:
+def _stored(builder: "builders.Photos", split: str) -> list[Stored]:
     records, rows = _Files(builder.as_data_source(split)), builder.info.metadata[split]
     columns = zip(rows["name"], rows["height"], rows["width"], strict=True)
     return [Stored(records, index, f"{split}/{name}", h, w) for index, (name, h, w) in enumerate(columns)]
@@ -87,7 +92,13 @@ class _Files(Sequence):
         return self._records[index]["file"]
 
 
-def check_installed() -> None:
-    """UserError where ArrayRecord has no wheel (Windows, Macs with Intel processors)."""
-    if not importlib.util.find_spec("array_record"):
-        raise UserError("Prepared datasets need the package array_record, which this machine lacks; use the download")
+def _builders() -> ModuleType:
+    """The module that knows TensorFlow Datasets; UserError where it, or ArrayRecord, is not installed."""
+    missing = [name for name in ("tensorflow_datasets", "array_record") if not importlib.util.find_spec(name)]
+    if missing:  # ArrayRecord has no wheel for Windows, nor for Macs with Intel processors
+        raise UserError(
+            f"Prepared datasets need {' and '.join(missing)}: pip install 'b2b_jax[tfds]', or use the download"
+        )
+    from b2b_jax.data import builders
+
+    return builders

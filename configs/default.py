@@ -52,7 +52,8 @@ def data() -> ConfigDict:
             "unknown_sharp": "",  # your camera's sharp photos and videos of other scenes
             "videos": videos(),
             "test_blur": "",  # optional blurry photos to score on, with
-            "test_sharp": "",  # … their sharp twins under the same names
+            "test_sharp": "",  # … their sharp twins under the same names, and
+            "test_known": "",  # … optionally these under the known blur, for evaluation.oracle
             "split_ratio": 0.6,  # share of the camera's photos that becomes unknown_blur; the rest: unknown_sharp
             "share": 1.0,  # of both piles that is used, by whole scenes: how much a camera's photos are worth (table 5)
             # A training photo that is broken or smaller than the crop: skip (name it, take the next one) | stop. A bad

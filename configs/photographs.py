@@ -29,10 +29,11 @@ def get_config(variant: str = "") -> ConfigDict:
     config.stages = ("camera", "kernel_field", "evaluation", "report")
     config.data.update(unknown="", unknown_blur=f"{folder}/unknown_blur", unknown_sharp=f"{folder}/unknown_sharp")
     config.data.update(test_blur=f"{folder}/test/blurry", test_sharp=f"{folder}/test/sharp")
+    config.data.test_known = f"{folder}/test/known_blurry"
     config.deblurrer.weights = "weights/maxim_gopro.safetensors"
     config.kernel_field.enabled = True
     config.kernel_field.kernels = f"{folder}/kernels.npy" if teacher == "true" else ""
     # MAXIM takes seconds for a crop on a CPU: few are looked at while training.
     config.loop.update(log_every=50, evaluate_every=10_000, checkpoint_every=250)
-    config.evaluation.update(validation_images=4, batch=1)
+    config.evaluation.update(validation_images=4, batch=1, oracle=True)
     return config

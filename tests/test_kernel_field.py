@@ -6,12 +6,15 @@ import numpy as np
 import pytest
 from scipy import signal
 
-from b2b_jax import models
+from b2b_jax import models, weights
 from b2b_jax.data import blur
 from b2b_jax.inference.chain import Chain
 from b2b_jax.inference.tiles import Restorer
+from b2b_jax.method import blur2blur
+from b2b_jax.method.blur2blur import Blur2Blur
 from b2b_jax.models import kernel_field
 from b2b_jax.networks import Network
+from b2b_jax.stages import translator
 
 RNG = np.random.default_rng(0)
 KEY = jax.random.key(0)
@@ -135,3 +138,17 @@ def test_gradients_are_finite_for_a_flat_photo():
     variables = module.init(KEY, x)
     gradients = jax.grad(lambda v: jnp.square(module.apply(v, x + 0.1, train=True)).sum())(variables)
     assert all(np.all(np.isfinite(g)) for g in jax.tree.leaves(gradients))
+
+
+def test_the_adversarial_step_takes_it_as_its_generator(tmp_path):
+    module = models.create(**SMALL)
+    translator.check_generator(module, 32)
+    variables = module.init(KEY, jnp.zeros((1, 32, 32, 3)))
+    method = Blur2Blur({"generator": module}, {}, None, None)
+    scales = blur2blur.translate(method, variables, jnp.asarray(photo(2, 32, 32)))
+    assert [x.shape[1] for x in scales] == [8, 16, 32]
+    hyper = {key: value for key, value in SMALL.items() if key != "name"}
+    weights.save(tmp_path / "w.safetensors", "kernel_field", hyper, variables)
+    loaded, again = weights.load(tmp_path / "w.safetensors")
+    assert loaded == module
+    jax.tree.map(np.testing.assert_array_equal, variables, again)

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 
 from b2b_jax import images
-from b2b_jax.data import blur, photographs
+from b2b_jax.data import blur, domains, photographs
 from b2b_jax.data.photographs import CAMERAS, Settings
 from b2b_jax.errors import UserError
+from configs import default
 from tools import photographs as tool
 
 SMALL = {"side": 240, "shot": 64, "crop": 48, "crops": 3}
@@ -116,3 +117,17 @@ def test_the_tool_refuses_a_folder_in_use(tmp_path, capsys):
     (tmp_path / "file").touch()
     assert tool.main([str(tmp_path), "--output", str(tmp_path)]) == 2
     assert "not empty" in capsys.readouterr().err
+
+
+def test_the_oracle_reads_the_known_blur(made):
+    test, data = made[0] / "test", default.get_config().data
+    data.update(test_blur=str(test / "blurry"), test_sharp=str(test / "sharp"), test_known=str(test / "known_blurry"))
+    pairs = domains._own_test_pairs(data)
+    assert len(pairs) == 9 and pairs.size(0)[1:] == (48, 48)
+    record = pairs[4]
+    twin = images.read(test / "known_blurry" / record["name"].split("/")[-1])
+    np.testing.assert_array_equal(record["known_blurry"], twin)
+    assert record["sharp"].shape == record["blurry"].shape == twin.shape
+    data.test_known = str(made[0] / "unknown_sharp")
+    with pytest.raises(UserError, match="lacks the twin"):
+        domains._own_test_pairs(data)

@@ -15,7 +15,7 @@ from b2b_jax.data import blur, finding, folder, pipeline, prepared, scenes, spli
 from b2b_jax.data.layouts import LAYOUTS
 from b2b_jax.data.photo import Photo
 from b2b_jax.data.skipping import BadPhotos, Skipping, apart
-from b2b_jax.data.sources import ArraySource, Pairs, Photos, Source, check_sizes
+from b2b_jax.data.sources import Also, ArraySource, Pairs, Photos, Source, check_sizes
 from b2b_jax.data.synthetic import FRAME_KINDS, Degraded, averages
 from b2b_jax.errors import UserError
 
@@ -249,6 +249,9 @@ def _own_folders(config: ConfigDict) -> Unknown:
     return Unknown(*sources, validation=pairs, test=pairs, pairs=None, piles=piles)
 
 
-def _own_test_pairs(data: ConfigDict) -> Pairs | None:
+def _own_test_pairs(data: ConfigDict) -> Source | None:
     photos = folder.test_pairs(data)
-    return _scored_pairs(photos) if photos else None
+    if not photos:
+        return None
+    pairs, known = _scored_pairs(photos), folder.known_twins(data, photos)
+    return Also(pairs, "known_blurry", known) if known else pairs

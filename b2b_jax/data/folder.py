@@ -83,6 +83,18 @@ def test_pairs(data: ConfigDict) -> list[Photo]:
     return [Photo(path, sharp[name], "") for name, path in blurry.items()]
 
 
+def known_twins(data: ConfigDict, photos: list[Photo]) -> list[Path]:
+    """The photos in `data.test_known` of the names of test pairs in `data.test_blur`; none when it is not given."""
+    if not data.test_known:
+        return []
+    found = _by_name(data, "test_known")
+    names = [photo.blurry.relative_to(data.test_blur).with_suffix("").as_posix() for photo in photos]
+    missing = [name for name in names if name not in found]
+    if missing:
+        raise UserError(f"data.test_known ({data.test_known}) lacks the twin of {missing[0]} ({len(missing)} missing)")
+    return [found[name] for name in names]
+
+
 def _by_name(data: ConfigDict, key: str) -> dict[str, Path]:
     """Photos by their path within the folder, without suffix: twins may be of different formats."""
     found = {}

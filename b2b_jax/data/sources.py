@@ -75,6 +75,27 @@ def _check_twins(pair: Photo, blurry: Sequence[int], sharp: Sequence[int]) -> No
         raise UserError(f"{pair.blurry} and its sharp twin {pair.sharp} differ in size: {sizes} pixels")
 
 
+class Also:
+    """Records of another source, each with a further photo of the same size under `key`."""
+
+    def __init__(self, source: "Pairs", key: str, files: Sequence[File]):
+        self.source, self.key, self.files = source, key, list(files)
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def __getitem__(self, index: int) -> Record:
+        record, further = self.source[index], photo.read(self.files[index])
+        _check_twins(
+            Photo(self.files[index], self.source.photos[index].sharp, ""), further.shape, record["sharp"].shape
+        )
+        return record | {self.key: further}
+
+    def size(self, index: int) -> tuple[str, int, int]:
+        """Name, height and width."""
+        return self.source.size(index)
+
+
 class ArraySource:
     """Arrays of images (count, h, w, 3), each under its key of the record."""
 

@@ -10,6 +10,7 @@ convert      reads published weights, without PyTorch or TensorFlow
 synthesize   writes photos with the known blur, or pairs of your camera
 prepare      packs a dataset into a few large files
 export       writes a deblurrer as ONNX or StableHLO
+models       lists the deblurrers at hand
 serve        opens a page on this computer to deblur photos
 tables       prints the paper's tables from finished runs
 sweep        runs a list of commands, resumed when it is started again
@@ -27,6 +28,7 @@ COMMANDS = {
     "synthesize": "synthesize",
     "prepare": "prepare",
     "export": "export",
+    "models": "list_models",
     "serve": "serve",
     "tables": "tables",
     "sweep": "sweep",

@@ -45,6 +45,7 @@ import numpy as np
 from tqdm import tqdm
 
 from b2b_jax import files, folders, system, terminal
+from b2b_jax import named as named_networks
 from b2b_jax.clips import VideoError
 from b2b_jax.errors import UserError, disk_fault, shown
 from b2b_jax.images import ImageError
@@ -163,6 +164,7 @@ def load_restorer(choice: Choice, args: argparse.Namespace) -> Restorer:
 
 def choose(args: argparse.Namespace) -> Choice:
     """Which files the command line means: --translator and --deblurrer before what --model holds."""
+    args.model = args.model and named_networks.located(args.model)
     is_run = args.model and args.model.is_dir()
     if args.method and not is_run:
         raise UserError("--method chooses among the systems of a run: give its folder as --model")

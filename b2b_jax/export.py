@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend import core
 
-from b2b_jax import commandline, files, system
+from b2b_jax import commandline, files, named, system
 from b2b_jax.errors import UserError
 from b2b_jax.formats import onnx_files, portable
 from b2b_jax.networks import Network, apply
@@ -40,10 +40,8 @@ def _export(options: argparse.Namespace) -> None:
     h, w = options.size
     if options.output.is_dir():
         raise UserError(f"{options.output} is a folder; name the file to write")
-    if options.model.is_dir():
-        choice = system.from_run(options.model, options.method)
-    else:
-        choice = system.Choice(None, options.model, None)
+    model = named.located(options.model)
+    choice = system.from_run(model, options.method) if model.is_dir() else system.Choice(None, model, None)
     function = channels_first(system.open_networks(choice, "float32"))
     content, notes = FORMATS[options.to](function, (1, 3, h, w))
     with files.draft(options.output) as part:

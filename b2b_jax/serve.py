@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
-from b2b_jax import commandline, deblur, images, system
+from b2b_jax import commandline, deblur, images, named, system
 from b2b_jax.errors import UserError
 from b2b_jax.inference import jobs
 from b2b_jax.inference.jobs import RESTORED, Job
@@ -45,7 +45,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _serve(options: argparse.Namespace) -> None:
-    methods = available(options.model)
+    model = named.located(options.model)
+    methods = available(model)
     os.environ |= {"GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
     try:
         import gradio
@@ -53,7 +54,7 @@ def _serve(options: argparse.Namespace) -> None:
         raise UserError(MISSING) from error
     with tempfile.TemporaryDirectory(prefix="b2b_jax_page_") as folder:
         os.environ["GRADIO_TEMP_DIR"] = folder  # what visitors send; it goes with the page
-        made = page(gradio, Worker(options.model, Path(folder)), methods)
+        made = page(gradio, Worker(model, Path(folder)), methods)
         try:
             made.launch(**launching(gradio, options.port))
         except OSError as error:

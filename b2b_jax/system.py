@@ -14,7 +14,7 @@ import jax
 import numpy as np
 from clu.parameter_overview import count_parameters
 
-from b2b_jax import networks
+from b2b_jax import named, networks
 from b2b_jax.compilation import enable_compilation_cache
 from b2b_jax.errors import UserError
 from b2b_jax.files import read_object
@@ -33,7 +33,7 @@ def load(
     """The deblurrer in a run's folder or in one converted file.
 
     Args:
-        path: a folder of `b2b_jax.main`, or a .safetensors of `b2b_jax.convert`.
+        path: a folder of `b2b_jax.main`, a .safetensors of `b2b_jax.convert`, or a name of `named.NAMED`.
         method: which system of a run: its deblurrer adapted to the camera ("adapted"), its translator before its
             deblurrer ("blur2blur"), or its deblurrer alone ("deblurrer"); "" for what its evaluation found best.
         tile: largest side in pixels of the tiles that a photo is cut into; 0 runs it whole where memory allows.
@@ -43,7 +43,7 @@ def load(
     Raises:
         UserError: there is nothing at `path`, it holds no such network, or the tile is too small; one line.
     """
-    path = Path(path)
+    path = named.located(path)
     if path.is_dir():
         choice = from_run(path, method)
     elif method:

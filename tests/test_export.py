@@ -28,8 +28,11 @@ def save(path, name, hyper, size=32):
 def run(tmp_path_factory):
     """A finished run's folder: a translator and a deblurrer with local means of 1.5 times 16 pixels."""
     folder = tmp_path_factory.mktemp("run")
-    network = {"name": "nafnet", "local": True, "train_size": 16}
-    config = {"deblurrer": {"network": network, "weights": ""}, "translator": {"weights": ""}}
+    network = {"name": "nafnet", "local": True, "train_size": 16, **NAFNET}
+    config = {
+        "deblurrer": {"network": network, "weights": ""},
+        "translator": {"network": {"name": "mimo_unet", **MIMO}, "weights": ""},
+    }
     (folder / "config.json").write_text(json.dumps(config))
     save(folder / "deblurrer/weights.safetensors", "nafnet", NAFNET)
     save(folder / "translator/weights.safetensors", "mimo_unet", MIMO)

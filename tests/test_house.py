@@ -19,7 +19,7 @@ PHOTOS = [path for path in PACKAGE if path.parent.name == "data" or path.name in
 FLOORS = [
     # the leaves
     {"b2b_jax", "budget", "clips", "compilation", "decoding", "errors", "files", "folders", "huge_pages", "images"}
-    | {"kinds", "losses", "metrics", "niqe", "raws", "terminal"},
+    | {"kinds", "losses", "metrics", "named", "niqe", "raws", "terminal"},
     {"sharding"},
     {"models", "data", "formats"},
     {"weights"},
@@ -31,7 +31,7 @@ FLOORS = [
     {"evaluation"},
     {"commandline", "record"},
     {"system"},
-    {"cli", "convert", "deblur", "export", "main", "prepare", "sweep", "synthesize", "tables"},
+    {"cli", "convert", "deblur", "export", "list_models", "main", "prepare", "sweep", "synthesize", "tables"},
     {"serve"},
 ]
 FLOOR = {name: number for number, names in enumerate(FLOORS) for name in names}

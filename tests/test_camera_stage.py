@@ -297,10 +297,12 @@ def a_method() -> tuple[Blur2Blur, Photos]:
 
 
 def test_the_dataset_has_whole_aligned_pairs_in_gopros_layout(tmp_path):
-    module = models.create("camera", size=5)
-    common.export(tmp_path / "camera", ConfigDict({"name": "camera", "size": 5}), module.init(KEY, jnp.zeros((1, 8))))
     sharp = np.random.default_rng(0).integers(0, 256, (10, 40, 52, 3)).astype(np.uint8)
     run = tiny_run(tmp_path, sharp=ArraySource("sharp", image=sharp))
+    network = run.config.camera.network
+    network.size = 5
+    variables = models.create(**network.to_dict()).init(KEY, jnp.zeros((1, network.latent)))
+    common.export(tmp_path / "camera", network, variables)
     pairs = list(camera_dataset.photograph(run, 11))
     assert [pair.part for pair in pairs] == [*["train"] * 9, "test", "train"]
     np.testing.assert_array_equal(pairs[10].sharp, sharp[0])

@@ -13,7 +13,7 @@ from b2b_jax.data import pipeline
 from b2b_jax.data.photo import Photo
 from b2b_jax.data.skipping import BadPhotos, Skipping
 from b2b_jax.data.sources import ArraySource, Pairs, Photos
-from b2b_jax.stages import blur_extractor, deblurrer, translator
+from b2b_jax.stages import blur_extractor, deblurrer, known_blur, translator
 from b2b_jax.stages.run import Run
 from b2b_jax.training import loop
 from configs import demo, reds
@@ -151,7 +151,8 @@ def test_the_translator_is_fed_crops_of_resized_photos_as_its_config_says(tmp_pa
     assert config.translator.resize == (512 if variant == "release" else 0)
     config.translator.update(resize=resize, crop=8, batch=2)
     config.data.update(root=str(tmp_path), crops_per_image=crops)
-    batches = translator.batches(Run(config, tmp_path / "run"), "extractor")
+    run = Run(config, tmp_path / "run")
+    batches = translator.batches(run, known_blur.supplies(run, "extractor"))
     seen = []
     for step in range(4):
         batch = batches[step]
@@ -183,7 +184,7 @@ def test_the_other_stages_train_on_several_crops_of_a_photo(tmp_path, monkeypatc
 
     monkeypatch.setattr(loop, "train", train)
     with pytest.raises(Trained):
-        stage.train(Run(config, tmp_path / "run"))
+        stage.fit(Run(config, tmp_path / "run"), lambda: None)
     names = [batch["name"].tolist() for batch in fed]
     assert names[0] == names[1] == names[2] != names[3]
     assert (fed[0]["sharp"] != fed[1]["sharp"]).any()

@@ -98,11 +98,12 @@ def test_importing_the_package_starts_nothing():
         ("deblurrer", True, "adapted", (None, "adaptation")),
     ],
 )
-def test_a_run_is_used_as_it_was_measured_best_or_as_is_asked(tmp_path, measured, adapted, method, files):
-    (tmp_path / "config.json").write_text(json.dumps({"deblurrer": {"network": {}}, "translator": {}}))
+def test_a_run_is_used_as_it_was_measured_best_or_as_is_asked(file, tmp_path, measured, adapted, method, files):
+    sections = {"deblurrer": {"network": {"name": "nafnet", **HYPER}}, "translator": {}}
+    (tmp_path / "config.json").write_text(json.dumps(sections))
     (tmp_path / "results.json").write_text(json.dumps({"method": measured or None}))
     if adapted:
         (tmp_path / "adaptation").mkdir()
-        (tmp_path / "adaptation" / "weights.safetensors").touch()
+        (tmp_path / "adaptation" / "weights.safetensors").write_bytes(file.read_bytes())
     chosen = system.from_run(tmp_path, method)
     assert tuple(path and path.parent.name for path in chosen[:2]) == files

@@ -31,7 +31,8 @@ def watch(react: Callable[[int], None]) -> Iterator[None]:
     ignored = {signal.SIGHUP} if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN else set()
     watched = set(NUMBERS) - ignored
     previous = {number: signal.signal(number, lambda number, frame: None) for number in watched}
-    threading.Thread(target=_listen, args=(receiver, react, watched), name="signals", daemon=True).start()
+    listener = threading.Thread(target=_listen, args=(receiver, react, watched), name="signals", daemon=True)
+    listener.start()
     try:
         yield
     finally:
@@ -39,6 +40,8 @@ def watch(react: Callable[[int], None]) -> Iterator[None]:
             signal.signal(number, handler)
         signal.set_wakeup_fd(outer)
         sender.close()
+        if threading.current_thread() is not listener:
+            listener.join(timeout=1)  # it ends with its socket, unless it is reacting
 
 
 def _listen(receiver: socket.socket, react: Callable[[int], None], watched: Collection[int]) -> None:

@@ -70,7 +70,7 @@ def arrays(stage):
 
 
 def assert_equal_bits(got, want):
-    assert got.keys() == want.keys() and len(want) > 10
+    assert got.keys() == want.keys() and len(want) >= 10  # the smallest network, the camera, has ten arrays
     assert all(got[name].tobytes() == want[name].tobytes() for name in want)
 
 

@@ -83,7 +83,7 @@ def test_a_file_that_disagrees_is_not_written(run, tmp_path, monkeypatch, capsys
     assert "nothing written" in capsys.readouterr().err and not list(tmp_path.iterdir())
 
 
-def test_stablehlo_runs_in_xla_without_our_code(run, tmp_path):
+def test_stablehlo_is_a_program_of_plain_operations(run, tmp_path):
     file = tmp_path / "chain.mlir"
     arguments = [str(run), str(file), "--to", "stablehlo", "--size", "16x24", "--method", "deblurrer"]
     assert export.main(arguments) == 0

@@ -90,7 +90,7 @@ def test_a_photo_is_what_the_lesson_makes_of_it():
         assert np.abs(np.asarray(photo) - blur.round8(slow) / 255).max() <= 1.01 / 255
 
 
-def test_it_learns_a_constant_lesson_and_resumes_exactly():
+def test_it_learns_a_constant_lesson_and_repeats_itself():
     network = models.create("kernel_field", size=5, lags=3, width=8, window=16)
     kernel = jnp.asarray(copies(4, 2, 0))[None]
     filling = jnp.zeros((1, 5, 5)).at[0, 2, 1:4].set(1 / 3)

@@ -5,14 +5,13 @@ domains before and after.
 """
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import flax.linen as nn
 import jax
 import numpy as np
 
-from b2b_jax import losses, networks, sharding, weights
+from b2b_jax import networks, sharding, weights
 from b2b_jax.data.sources import check_sizes
 from b2b_jax.errors import UserError
 from b2b_jax.files import write_json
@@ -48,7 +47,7 @@ def fit(run: Run, validated: Callable[[], None]) -> None:
 
 def task(run: Run, deblurrer: Network, opened: Pairs, evaluate: loop.Evaluate) -> loop.Task:
     """What the loop trains: from the deblurrer's weights on."""
-    config, features = run.config.adaptation, load_features(run)
+    config, features = run.config.adaptation, common.load_features(run, "adaptation")
     optimizer = optimizers.create(config.optimizer, config.steps)
     return loop.Task(
         name="adaptation",
@@ -96,14 +95,6 @@ def record(run: Run, evaluate: loop.Evaluate, before: Any, state: State) -> None
         print(f"adaptation: {', '.join(changes)}")
 
 
-def load_features(run: Run) -> Network | None:
-    """The frozen VGG19 of a perceptual loss; None when the loss needs none. UserError: it is not there."""
-    config = run.config.adaptation
-    if losses.PERCEPTUAL not in losses.terms(config.loss):
-        return None
-    return common.load_vgg(run, "vgg19", Path(config.perceptual_weights), "or choose another --config.adaptation.loss")
-
-
 def needed(run: Run) -> bool:
     """True when the adapted deblurrer is asked for."""
     return run.config.adaptation.enabled
@@ -114,13 +105,10 @@ def check(run: Run) -> None:
     config = run.config.adaptation
     common.check_batch("adaptation", config.batch)
     common.check_optimizer("adaptation", config.optimizer)
-    try:
-        losses.terms(config.loss)
-    except ValueError as error:
-        raise UserError(f"adaptation.loss: {error}") from error
+    common.check_loss("adaptation", config.loss)
     if not 0 <= config.known < 1:
         raise UserError(f"adaptation.known is {config.known}; it must be at least 0 and below 1")
-    load_features(run)
+    common.load_features(run, "adaptation")
     deblurrer, network = run.config.deblurrer, run.config.deblurrer.network
     module = run.network("deblurrer").module if deblurrer.weights else common.create(network, run.dtype)
     common.check_traces("adaptation", module, config.crop)

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from b2b_jax import metrics, models, sharding, weights
+from b2b_jax import losses, metrics, models, sharding, weights
 from b2b_jax.data import pipeline
 from b2b_jax.data.sources import Source
 from b2b_jax.errors import UserError
@@ -58,6 +58,22 @@ def load_vgg(run: Run, kind: str, path: Path, instead: str) -> Network:
     if getattr(vgg.module, "depth", None) != VGG_DEPTHS[kind]:
         raise UserError(f"{path} does not hold the {kind} that the loss names")
     return Network(vgg.module.clone(layers=VGG_LAYERS[VGG_DEPTHS[kind]]), vgg.variables)
+
+
+def load_features(run: Run, stage: str) -> Network | None:
+    """The frozen VGG19 of a stage's perceptual loss; None when its loss needs none. UserError: it is not there."""
+    config = run.config[stage]
+    if losses.PERCEPTUAL not in losses.terms(config.loss):
+        return None
+    return load_vgg(run, "vgg19", Path(config.perceptual_weights), f"or choose another --config.{stage}.loss")
+
+
+def check_loss(stage: str, expression: str) -> None:
+    """UserError when the expression is no sum of losses."""
+    try:
+        losses.terms(expression)
+    except ValueError as error:
+        raise UserError(f"{stage}.loss: {error}") from error
 
 
 def check_batch(stage: str, batch: int) -> None:

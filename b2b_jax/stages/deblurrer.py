@@ -1,15 +1,13 @@
 """The deblurrer stage: a network that removes the known blur, trained on known pairs."""
 
 from collections.abc import Callable
-from pathlib import Path
 
 import flax.linen as nn
 import jax
 
-from b2b_jax import losses, networks
+from b2b_jax import networks
 from b2b_jax.data import domains
 from b2b_jax.data.sources import Source, check_sizes
-from b2b_jax.errors import UserError
 from b2b_jax.inference import batching
 from b2b_jax.method import supervised
 from b2b_jax.networks import Network
@@ -32,7 +30,7 @@ def fit_pairs(run: Run, name: str, pairs: domains.Known, validated: Callable[[],
     config = run.config.deblurrer
     evaluate = validate(run, common.create(config.network, run.dtype), pairs.validation)
     stream = common.stream(run, pairs.train, pairs.crop(config.crop), SEED)
-    trained = task(run, name, load_features(run), evaluate)
+    trained = task(run, name, common.load_features(run, "deblurrer"), evaluate)
     state = common.train(run, trained, common.batches(run, [stream], config.batch), validated)
     common.export(run.workdir / name, config.network, best_params(state, "deblurrer"))
 
@@ -68,24 +66,13 @@ def validate(run: Run, network: nn.Module, source: Source) -> loop.Evaluate:
     return evaluate
 
 
-def load_features(run: Run) -> Network | None:
-    """The frozen VGG19 of a perceptual loss; None when the loss needs none. UserError: it is not there."""
-    config = run.config.deblurrer
-    if losses.PERCEPTUAL not in losses.terms(config.loss):
-        return None
-    return common.load_vgg(run, "vgg19", Path(config.perceptual_weights), "or choose another --config.deblurrer.loss")
-
-
 def check(run: Run) -> None:
     """UserError when the photos, the settings or the weights cannot train the deblurrer; nothing is compiled."""
     config = run.config.deblurrer
     common.check_batch("deblurrer", config.batch)
     common.check_optimizer("deblurrer", config.optimizer)
-    try:
-        losses.terms(config.loss)
-    except ValueError as error:
-        raise UserError(f"deblurrer.loss: {error}") from error
-    load_features(run)
+    common.check_loss("deblurrer", config.loss)
+    common.load_features(run, "deblurrer")
     common.check_traces("deblurrer", common.create(config.network, run.dtype), config.crop)
     check_sizes(run.known.train, run.known.crop(config.crop).extent, "deblurrer.crop")
 

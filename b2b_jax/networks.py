@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from b2b_jax import models, weights
 from b2b_jax.errors import UserError
@@ -31,13 +32,17 @@ class Network(NamedTuple):
 
 
 def load(path: Path, dtype: jnp.dtype) -> Network:
-    """Reads a network from its .safetensors file; UserError when it is missing, damaged or not one of ours."""
+    """Reads a network from its .safetensors file; UserError when it is missing, damaged or not one of ours.
+
+    Parameters are float32, whatever precision the file has; `dtype` is what the network computes in.
+    """
     try:
         if not path.is_file():
             raise UserError(f"No weights at {path}; train the stage first, or convert a .pth with b2b_jax.convert")
         module, variables = weights.load(path)
     except (ValueError, OSError, MemoryError) as error:
         raise UserError(str(error) or f"{path}: not enough memory") from error
+    variables = jax.tree.map(lambda array: array.astype(np.float32, copy=False), variables)
     return Network(module.clone(dtype=dtype), jax.device_put(variables))
 
 

@@ -1,11 +1,13 @@
 """A page on this computer to deblur photos and short clips: drop files, choose the method, compare, download.
 
+    b2b-jax serve
     b2b-jax serve --model runs/mine
     b2b-jax serve --model weights/nafnet_gopro64.safetensors --port 7861
 
 The page is at http://127.0.0.1:7860 and nowhere else: nothing is sent away, no address is shared, and no network is
-needed. Photos keep what `b2b-jax deblur` keeps. It needs the package gradio: pip install 'b2b_jax[page]'. Exit codes: 0
-stopped; 2 the model is missing or the port is taken (one line on stderr).
+needed. Without --model it uses the networks of the demo, which come with the package. Photos keep what `b2b-jax deblur`
+keeps. It needs the package gradio: pip install 'b2b_jax[page]'. Exit codes: 0 stopped; 2 the model is missing or the
+port is taken (one line on stderr).
 """
 
 import argparse
@@ -54,7 +56,7 @@ def _serve(options: argparse.Namespace) -> None:
         raise UserError(MISSING) from error
     with tempfile.TemporaryDirectory(prefix="b2b_jax_page_") as folder:
         os.environ["GRADIO_TEMP_DIR"] = folder  # what visitors send; it goes with the page
-        made = page(gradio, Worker(model, Path(folder)), methods)
+        made = page(gradio, Worker(model, Path(folder)), methods, named.warning(options.model))
         try:
             made.launch(**launching(gradio, options.port))
         except OSError as error:
@@ -154,11 +156,12 @@ def comparison(job: Job) -> tuple[str, str]:
     return str(made[0]), str(made[1])
 
 
-def page(gradio: Any, worker: Worker, methods: dict[str, str]) -> Any:
-    """The page, as Gradio's blocks."""
+def page(gradio: Any, worker: Worker, methods: dict[str, str], warning: str = "") -> Any:
+    """The page, as Gradio's blocks; `warning` is what to know of the networks before a photo is judged."""
     first = next(iter(methods))
     with gradio.Blocks(title="b2b_jax", analytics_enabled=False, delete_cache=(KEEP, KEEP)) as blocks:
         gradio.Markdown(INTRODUCTION)
+        gradio.Markdown(f"**{warning}.**" if warning else "", visible=bool(warning), elem_id="warning")
         kinds = sorted(images.EXTENSIONS | images.VIDEO_EXTENSIONS)
         files = gradio.File(label="Photos and clips", file_count="multiple", file_types=kinds, elem_id="files")
         chosen = gradio.Radio(list(methods), value=first, label="Method", visible=len(methods) > 1, elem_id="method")
@@ -185,9 +188,12 @@ def page(gradio: Any, worker: Worker, methods: dict[str, str]) -> Any:
     return blocks
 
 
+MODEL_HELP = "a run's folder, a converted .safetensors, or a name that b2b-jax models lists (default: demo)"
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", type=Path, required=True, help="a run's folder, or a converted .safetensors")
+    parser.add_argument("--model", type=Path, default=Path("demo"), help=MODEL_HELP)
     parser.add_argument("--port", type=int, default=7860, help="of the page (default: 7860)")
     return parser
 

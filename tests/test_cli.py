@@ -50,8 +50,12 @@ def test_help_version_and_what_is_no_command(call):
 
 @pytest.mark.slow
 def test_the_wheel_deblurs_a_photo_in_a_bare_environment(tmp_path):
-    def run(*command, **options):
-        return subprocess.run([*map(str, command)], cwd=tmp_path, check=True, capture_output=True, text=True, **options)
+    env = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+
+    def run(*command):
+        done = subprocess.run([*map(str, command)], cwd=tmp_path, capture_output=True, text=True, env=env)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
 
     run(sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "-w", tmp_path, ROOT)
     (wheel,) = tmp_path.glob("*.whl")
@@ -62,8 +66,9 @@ def test_the_wheel_deblurs_a_photo_in_a_bare_environment(tmp_path):
     variables = random_variables(models.create("nafnet", **hyper), images(1, 32, 32, 3))
     weights.save(tmp_path / "nafnet.safetensors", "nafnet", hyper, variables)
     Image.fromarray(np.full((20, 30, 3), 99, np.uint8)).save(tmp_path / "photo.png")
-    env = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    run(binaries / "b2b-jax", "deblur", "photo.png", "--model", "nafnet.safetensors", "--output", "sharp", env=env)
+    run(binaries / "b2b-jax", "deblur", "photo.png", "--model", "nafnet.safetensors", "--output", "sharp")
     assert Image.open(tmp_path / "sharp" / "photo.png").size == (30, 20)
-    where = run(binaries / "python", "-c", "import b2b_jax; print(b2b_jax.__file__)", env=env).stdout
+    said = run(binaries / "b2b-jax", "deblur", "photo.png", "--model", "demo", "--output", "demo_sharp")
+    assert "demo: trained on generated scenes" in said and (tmp_path / "demo_sharp" / "photo.png").is_file()
+    where = run(binaries / "python", "-c", "import b2b_jax; print(b2b_jax.__file__)")
     assert str(tmp_path / "bare") in where

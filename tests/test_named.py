@@ -2,8 +2,12 @@
 
 import json
 
+import jax
+import numpy as np
 import pytest
+from PIL import Image
 
+import b2b_jax
 from b2b_jax import deblur, export, list_models, named, serve, system
 from b2b_jax.errors import UserError
 
@@ -37,6 +41,24 @@ def test_what_is_at_hand_is_listed_by_what_model_takes(tmp_path, monkeypatch, ca
     (tmp_path / "weights/mimo.safetensors").write_bytes(bytes(1_500_000))
     assert list_models.main([]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in lines] == ["maxim-gopro", "weights/mimo.safetensors", "runs/mine"]
-    assert "not at hand" in lines[0] and "1.5 MB" in lines[1]
-    assert lines[2].endswith("a run with translator, deblurrer; best: blur2blur")
+    assert [line.split()[0] for line in lines] == ["demo", "maxim-gopro", "weights/mimo.safetensors", "runs/mine"]
+    assert "generated scenes" in lines[0] and "not at hand" in lines[1] and "1.5 MB" in lines[2]
+    assert lines[3].endswith("a run with translator, deblurrer; best: blur2blur")
+
+
+# ---- the networks that come with the package ----
+
+
+def test_the_demo_deblurs_at_once_and_says_what_it_is(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    Image.fromarray(np.full((24, 32, 3), 99, np.uint8)).save("photo.png")
+    assert deblur.main(["photo.png", "--model", "demo", "--output", "sharp"]) == 0
+    said = capsys.readouterr().out
+    assert "demo: trained on generated scenes" in said and "horizontal blur" in said
+    assert Image.open("sharp/photo.png").size == (32, 24)
+    assert list(serve.available(named.located("demo")).values()) == ["adapted", "blur2blur", "deblurrer"]
+    deblurrer = b2b_jax.load("demo", dtype="bfloat16")
+    dtypes = {array.dtype.name for array in jax.tree.leaves(deblurrer.chain[0].variables)}
+    assert dtypes == {"float32"} and deblurrer.chain[0].module.dtype == "bfloat16"
+    (tmp_path / "demo").mkdir()  # one's own folder of that name is meant
+    assert named.located("demo").resolve() != named.DEMO.file and named.warning("demo") == ""

@@ -15,7 +15,7 @@ import pytest
 from helpers.networks import images, random_variables
 from PIL import Image
 
-from b2b_jax import models, serve, weights
+from b2b_jax import models, named, serve, weights
 from b2b_jax.errors import UserError
 
 HYPER = {"width": 4, "encoders": [1], "middle": 1, "decoders": [1]}
@@ -68,7 +68,9 @@ def test_a_visit_gives_files_comparisons_and_sentences(run, photo, tmp_path):
 
 def test_without_gradio_or_a_model_one_line_tells(run, tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "gradio", None)
-    for model, message in {run: "pip install 'b2b_jax[page]'", tmp_path: "no run's folder"}.items():
+    missing = "pip install 'b2b_jax[page]'"
+    assert serve._parser().parse_args([]).model == named.Path("demo")
+    for model, message in {run: missing, "demo": missing, tmp_path: "no run's folder"}.items():
         assert serve.main(["--model", str(model)]) == 2
         error = capsys.readouterr().err
         assert message in error and error.count("\n") == 1

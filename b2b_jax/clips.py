@@ -18,6 +18,10 @@ DEMUXERS = (
     *("mov", "matroska", "webm", "avi", "mpegts", "mpeg", "mpegvideo", "asf", "flv", "live_flv", "ogg", "mxf", "dv"),
     *("h264", "hevc", "vvc", "m4v", "h263", "vc1", "av1", "obu", "ivf", "yuv4mpegpipe", "rm", "nut", "gxf", "wtv"),
 )
+JUMPING = {"mpegts", "mpeg"}  # formats for broadcasting, which may begin and end anywhere, and whose clocks may jump
+EXACT = {"mov", "matroska", "avi"}  # containers whose headers say when the file ends
+TOLERANCE = 0.1  # seconds that a whole file may end before its header says, besides the time of its last frame
+HEAD = 64  # bytes, at most, from where FFmpeg says that a packet lies to its first byte
 OPTIONS = {"format_whitelist": ",".join(DEMUXERS), "protocol_whitelist": "file"}
 
 
@@ -82,6 +86,72 @@ def pictures(path: Path, container: av.container.InputContainer) -> av.VideoStre
         raise VideoError(f"{path}: holds no pictures but that of its cover")
     stream.thread_type = "AUTO"
     return stream
+
+
+def formats(container: av.container.InputContainer) -> set[str]:
+    """FFmpeg's names of the container's format."""
+    return set(container.format.name.split(","))
+
+
+class Ending:
+    """How far the packets of a video reach, and how far they should. `seen` looks at each of them."""
+
+    def __init__(self, container: av.container.InputContainer, video: av.VideoStream):
+        self._container, self._video = container, video
+        self._bounded = not JUMPING & formats(container)
+        self.time = 0.0  # seconds: where the packets end that were seen
+        self._cut = False
+
+    def seen(self, packet: av.Packet) -> bool:
+        """Takes note of a packet. False when it is one that the end of the file cuts through."""
+        if packet.pts is not None:
+            self.time = max(self.time, float((packet.pts + (packet.duration or 0)) * packet.time_base))
+        last = packet.pos is None or packet.pos + packet.size + HEAD >= self._container.size
+        cut = packet.is_corrupt and self._bounded and last
+        self._cut |= cut
+        return not cut
+
+    def missing(self, step: float, frames: int) -> str:
+        """How a file that ends too early does so, "" for a whole one; it has `frames`, up to `step` seconds apart.
+
+        Headers count from 0, or from the first packet: a start after 0 proves nothing, one before 0 does.
+        """
+        late = min(self._container.start_time or 0, 0)
+        length = ((self._container.duration or 0) + late) / av.time_base
+        short = length - self.time if EXACT & formats(self._container) else 0.0
+        if not self._cut and short <= TOLERANCE + step:
+            return ""
+        return f"cut off at {self.time:.1f} s, {self._count(short, frames)}"
+
+    def _count(self, short: float, frames: int) -> str:
+        """How many frames are missing: exactly only where the header has a table of them."""
+        if "mov" in formats(self._container):
+            return f"{self._video.frames - frames} of {self._video.frames} frames are missing"
+        if "avi" in formats(self._container):  # whose header counts in ticks
+            short = float(self._video.frames * self._video.time_base) - self.time
+        guess = round(short * frames / self.time) if self.time else 0
+        return f"about {guess} of {frames + guess} frames are missing" if guess > 0 else "within a frame"
+
+
+class Clock:
+    """Time stamps and durations of frames in the stream's time base; they rise, and exist where a file has none.
+
+    `longest` is the longest time between two frames.
+    """
+
+    def __init__(self, stream: av.VideoStream):
+        self._step = self.longest = max(round(1 / ((stream.guessed_rate or 25) * stream.time_base)), 1)
+        self._last: int | None = None
+
+    def time(self, frame: av.VideoFrame) -> tuple[int, int]:
+        """Time stamp and duration of the next frame."""
+        last = self._last
+        if frame.pts is None:
+            self._last = 0 if last is None else last + self._step
+        else:
+            self._last = frame.pts if last is None else max(frame.pts, last + 1)
+            self.longest = max(self.longest, 0 if last is None else self._last - last)
+        return self._last, frame.duration or self._step
 
 
 def packets(container: av.container.InputContainer, *streams: av.stream.Stream, late: list | None = None) -> Iterator:

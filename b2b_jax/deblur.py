@@ -13,9 +13,9 @@ of animations and multi-page files the first picture is taken (docs/files.md has
 input's suffix, or .png where that format cannot be written: a.gif becomes a.png, or a.gif.png beside an a.png. JPEG is
 written at quality 95, without chroma subsampling.
 
-Videos: sound and subtitles are copied, time stamps, rotation, colour tags, titles and chapters kept; damaged frames are
-left out and counted (--on-error); what is lost is said. The pictures become H.264 (VP9 in .webm); containers other than
-.mp4, .m4v, .mov, .mkv and .webm become .mkv.
+Videos: sound and subtitles are copied, time stamps, rotation, colour tags, titles and chapters kept; frames that are
+damaged or cut off are left out and counted (--on-error); what is lost is said. The pictures become H.264 (VP9 in
+.webm); containers other than .mp4, .m4v, .mov, .mkv and .webm become .mkv.
 
 --side-by-side also writes NAME_side_by_side: the input on the left, the result on the right, and the translator's
 output between them with --keep-translated. What decoders could not play for its size, such as two 4K clips, is shrunk,
@@ -132,8 +132,8 @@ TILE_HELP = (
     f"{tiles.TILE})"
 )
 ON_ERROR_HELP = (
-    "what becomes of a video with damaged frames: skip leaves them out and counts them (default), stop refuses it; one "
-    "that ends before it should is refused either way"
+    "what becomes of a video with damaged frames or a lost end: skip does all whole frames and counts the others "
+    "(default), stop refuses it"
 )
 TRAIN_SIZE_HELP = (
     "NAFNet takes its means over windows of 1.5 times the crops it was trained on (TLC); this is the side of those "

@@ -1,5 +1,7 @@
 """Videos there and back: every frame restored, all else as it was."""
 
+import itertools
+import re
 import threading
 from fractions import Fraction
 from pathlib import Path
@@ -10,6 +12,7 @@ import numpy as np
 import pytest
 from helpers.videos import ALL, RATE, TICK, UNEVEN, assert_same_pictures, make, pictures, read, rgb, same, seconds
 
+from b2b_jax import clips
 from b2b_jax.inference import video, video_writer
 from b2b_jax.inference.video import VideoError
 
@@ -202,29 +205,63 @@ def test_frames_are_counted(tmp_path):
 # -------------------------------------------------------------------------------------------------------------- refused
 
 
-def refused(source: Path, restore=same) -> str:
+def refused(source: Path, restore=same, on_error: str = "skip") -> str:
     """The reason why a clip is not converted; nothing is left of it."""
     folder = source.parent / "out"
     with pytest.raises(VideoError) as error:
-        video.convert(source, {folder / "b.mp4": ALL}, restore)
+        video.convert(source, {folder / "b.mp4": ALL}, restore, on_error)
     assert not folder.exists() or not list(folder.iterdir())
     message = str(error.value)
     assert message.startswith(str(source)) and "\n" not in message
     return message
 
 
+def cut(path: Path, share: float, count: int = 30) -> Path:
+    """A clip of `count` frames of noise whose file is cut off."""
+    rng = np.random.default_rng(0)
+    frames = [rng.integers(0, 256, (48, 64, 3), np.uint8) for _ in range(count)]
+    codec = "mpeg4" if path.suffix == ".avi" else "libx264"
+    options = {"movflags": "faststart"} if path.suffix == ".mp4" else {}
+    times = range(0, 1001 * count, 1001)
+    make(path, frames, times, codec=codec, sound=None, options=options, bit_rate=2_000_000)
+    path.write_bytes(path.read_bytes()[: int(path.stat().st_size * share)])
+    return path
+
+
 @pytest.mark.parametrize("name", ["a.mp4", "a.mkv", "a.avi"])
 @pytest.mark.parametrize("share", [0.5, 0.8])
-def test_truncated(tmp_path, name, share):
-    rng = np.random.default_rng(0)
-    frames = [rng.integers(0, 256, (48, 64, 3), np.uint8) for _ in range(30)]
-    codec = "mpeg4" if name == "a.avi" else "libx264"
-    options = {"movflags": "faststart"} if name == "a.mp4" else {}
-    source = make(
-        tmp_path / name, frames, range(0, 30030, 1001), codec=codec, sound=None, options=options, bit_rate=2_000_000
-    )
-    source.write_bytes(source.read_bytes()[: int(source.stat().st_size * share)])
-    assert "truncated" in refused(source)
+def test_what_is_cut_off_is_counted_and_the_rest_done(tmp_path, name, share):
+    source = cut(tmp_path / name, share)
+    assert "cut off at" in refused(source, on_error="stop")
+    target = tmp_path / "out" / "b.mkv"
+    note = video.convert(source, {target: ALL}, same)
+    done, missing, count = len(read(target)[0]), *map(int, re.findall(r"(\d+) of (\d+) frames are missing", note)[0])
+    assert 30 * share - 3 <= done <= 30 * share + 1 and "\n" not in note
+    assert done + missing == count and abs(count - 30) <= (name == "a.avi")
+
+
+@pytest.mark.parametrize("share", [0.3, 0.6])
+def test_every_whole_frame_before_the_cut_is_kept(tmp_path, share):
+    source = cut(tmp_path / "a.mp4", share)
+    with av.open(str(source)) as container:
+        whole = sum(not packet.is_corrupt for packet in container.demux(video=0) if packet.size)
+    first = read(cut(tmp_path / "whole.mp4", 1.0))[0][:whole]
+    assert f"{30 - whole} of 30 frames" in video.convert(source, {tmp_path / "b.mp4": ALL}, same)
+    assert seconds(read(tmp_path / "b.mp4")[0]) == seconds(first) and whole >= 5
+
+
+def test_a_reader_that_fails_midway_leaves_the_frames_before(tmp_path, monkeypatch):
+    source, every = cut(tmp_path / "a.mp4", 1.0), clips.packets
+
+    def failing(*args, **kwargs):
+        yield from itertools.islice(every(*args, **kwargs), 12)
+        raise av.InvalidDataError(1, "bad sector")
+
+    monkeypatch.setattr(video, "packets", failing)
+    assert "broken at 0.4 s (bad sector)" in refused(source, on_error="stop")
+    note = video.convert(source, {tmp_path / "b.mp4": ALL}, same)
+    assert "broken at 0.4 s (bad sector), what comes after it is missing" in note
+    assert len(read(tmp_path / "b.mp4")[0]) == 12
 
 
 def test_no_header(tmp_path):
@@ -273,7 +310,7 @@ def test_a_failing_encoder_leaves_nothing(tmp_path, monkeypatch):
 def test_frames_are_decoded_and_encoded_meanwhile(tmp_path, monkeypatch):
     """The network waits for the second frame while it holds the first, the encoder for the network to go on."""
     source, decoded, going_on = make(tmp_path / "a.mp4", sound=None), threading.Event(), threading.Event()
-    time, add, counts = video.Clock.time, video_writer.Writer.frame, []
+    time, add, counts = clips.Clock.time, video_writer.Writer.frame, []
 
     def count(self, frame):
         counts.append(1)
@@ -287,14 +324,14 @@ def test_frames_are_decoded_and_encoded_meanwhile(tmp_path, monkeypatch):
             yield frame
             going_on.set()
 
-    monkeypatch.setattr(video.Clock, "time", count)
+    monkeypatch.setattr(clips.Clock, "time", count)
     monkeypatch.setattr(video_writer.Writer, "frame", lambda *args: add(*args) if going_on.wait(60) else None)
     assert_same_pictures(read(source)[0], read(convert(source, restore))[0])
 
 
 def test_few_frames_are_held_at_once(tmp_path, monkeypatch):
     source = make(tmp_path / "a.mp4", pictures(count=40), range(0, 40040, 1001), sound=None)
-    time, add, decoded, encoded, held = video.Clock.time, video_writer.Writer.frame, [], [], []
+    time, add, decoded, encoded, held = clips.Clock.time, video_writer.Writer.frame, [], [], []
 
     def count(self, frame):
         decoded.append(1)
@@ -306,7 +343,7 @@ def test_few_frames_are_held_at_once(tmp_path, monkeypatch):
         add(self, *args)
         encoded.append(1)
 
-    monkeypatch.setattr(video.Clock, "time", count)
+    monkeypatch.setattr(clips.Clock, "time", count)
     monkeypatch.setattr(video_writer.Writer, "frame", slow)
     convert(source, lambda frames: frames)
     assert max(held) <= 2 * video.AHEAD + 4 and len(encoded) == len(decoded) == 40  # and one in every hand

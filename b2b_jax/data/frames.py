@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Iterator
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
@@ -60,12 +61,12 @@ def _short(stem: str) -> str:
 
 def _write_frames(video: Path, target: Path, every: int, limit: int, thin: float) -> str:
     """Writes the frames that are not there yet; returns what was wrong with the video, "" for nothing."""
-    damaged: list[av.Packet] = []
+    lost = Lost()
     try:
         with clips.opened(video) as container, clips.named(video, "truncated or broken"):
             stream = clips.pictures(video, container)
             total = min(filter(None, (limit, -(-stream.frames // every))), default=None)
-            chosen = islice(_chosen(_decoded(container, stream, damaged), every, thin), limit or None)
+            chosen = islice(_chosen(_decoded(container, stream, lost), every, thin), limit or None)
             what = f"frames of {shown(video.name)}"
             for number, image in tqdm(chosen, desc=what, unit="frame", total=total, leave=False):
                 path = target / f"{number:06d}.png"
@@ -73,18 +74,31 @@ def _write_frames(video: Path, target: Path, every: int, limit: int, thin: float
                     images.write(path, image)
     except clips.VideoError as error:
         return str(error)
-    return f"{video}: {len(damaged)} damaged frames are left out" if damaged else ""
+    damage = f"{lost.frames} damaged frames are left out" if lost.frames else ""
+    faults = "; ".join(filter(None, [damage, lost.end]))
+    return f"{video}: {faults}" if faults else ""
 
 
-def _decoded(
-    container: av.container.InputContainer, stream: av.VideoStream, damaged: list[av.Packet]
-) -> Iterator[av.VideoFrame]:
-    """The frames; packets that cannot be decoded are noted in `damaged`."""
+@dataclass
+class Lost:
+    """What of a video cannot be had."""
+
+    frames: int = 0  # that cannot be decoded
+    end: str = ""  # how it breaks off, if it does
+
+
+def _decoded(container: av.container.InputContainer, stream: av.VideoStream, lost: Lost) -> Iterator[av.VideoFrame]:
+    """The frames; notes in `lost`, once all are read, what is missing."""
+    ending, clock, done = clips.Ending(container, stream), clips.Clock(stream), 0
     for packet in clips.packets(container, stream):
         try:
-            yield from packet.decode()
+            for frame in packet.decode() if ending.seen(packet) else []:
+                clock.time(frame)
+                done += 1
+                yield frame
         except av.InvalidDataError:
-            damaged.append(packet)
+            lost.frames += 1
+    lost.end = ending.missing(clock.longest * stream.time_base, done + lost.frames)
 
 
 def _chosen(decoded: Iterator[av.VideoFrame], every: int, thin: float) -> Iterator[tuple[int, np.ndarray]]:

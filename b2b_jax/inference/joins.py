@@ -10,7 +10,6 @@ from typing import NamedTuple
 
 import av
 
-JUMPING = {"mpegts", "mpeg"}  # FFmpeg's names of the formats whose clocks may jump
 GAP = 10.0  # seconds forward that no clock leaves out within a recording (FFmpeg's dts_delta_threshold)
 SLACK = 2.0  # seconds that a part's sound may begin before its pictures, or end after them
 

@@ -17,7 +17,7 @@ import av
 import numpy as np
 
 from b2b_jax import files
-from b2b_jax.clips import VideoError, named, opened, packets, pictures
+from b2b_jax.clips import JUMPING, Clock, Ending, VideoError, formats, named, opened, packets, pictures
 from b2b_jax.inference import joins
 from b2b_jax.inference.background import behind, made_ahead
 from b2b_jax.inference.video_writer import CONTAINERS, SCALING, Writer, depth
@@ -26,8 +26,6 @@ Frames = Iterable[np.ndarray]
 Restore = Callable[[Frames], Frames]
 
 AHEAD = 4  # frames that are decoded and not yet asked for, and as many that are done and not yet encoded
-EXACT = {"mov", "matroska", "avi"}  # FFmpeg's names of the containers whose headers say when the file ends
-TOLERANCE = 0.1  # seconds that a whole file may end before its header says, besides the time of its last frame
 
 
 class Moment(NamedTuple):
@@ -45,6 +43,7 @@ class Damage:
         self._source, self._stop = source, stop
         self.packets = self.frames = 0
         self.late: list[str] = []  # streams that are found too late to be kept
+        self._end = ""
 
     def add(self, time: float, packets: int = 0, frames: int = 0) -> None:
         """Counts what is damaged at `time`, in seconds."""
@@ -53,11 +52,16 @@ class Damage:
         self.packets += packets
         self.frames += frames
 
+    def end(self, how: str) -> None:
+        """Takes note of an end before the end, "" for none."""
+        if how and self._stop:
+            raise VideoError(f"{self._source}: {how}; --on-error skip takes the whole frames before")
+        self._end = self._end or how
+
     def note(self) -> str:
         """What the video's owner should know."""
-        if not (self.packets or self.frames):
-            return ""
-        return f"damaged: {self.packets} packets; frames that could not be decoded and are left out: {self.frames}"
+        lost = f"damaged: {self.packets} packets; frames that could not be decoded and are left out: {self.frames}"
+        return "; ".join(filter(None, [lost if self.packets or self.frames else "", self._end]))
 
 
 def output_suffix(source: Path) -> str:
@@ -79,8 +83,9 @@ def convert(source: Path, targets: Mapping[Path, slice], restore: Restore, on_er
         or several times three for as many pictures side by side.
     restore: frames (h, w, 3) to frames (h, w, c) of the same dtype, one for one. Meanwhile other threads decode the
         frames to come and encode those that are done.
-    on_error: "skip" leaves out frames that cannot be decoded, and counts them; "stop" makes them a VideoError.
-    VideoError: the file is missing, broken, truncated or has no pictures, or its sound cannot be kept.
+    on_error: "skip" leaves out frames that cannot be decoded or are cut off, and counts them; "stop" makes them a
+        VideoError.
+    VideoError: the file is missing, broken or has no pictures, or its sound cannot be kept.
     """
     picture, mender, damage = _first_picture(source), _mender(source), Damage(source, on_error == "stop")
     with contextlib.ExitStack() as stack:
@@ -125,7 +130,7 @@ def _mender(source: Path) -> joins.Mender:
     """What mends the clock of joined streams; it has to know all parts before the first frame."""
     with opened(source) as reader:
         video = pictures(source, reader).index
-        if not joins.JUMPING & set(reader.format.name.split(",")):
+        if not JUMPING & formats(reader):
             return joins.Mender({}, video)
         chosen = [*reader.streams.audio, reader.streams[video]]
         with named(source, "truncated or broken"):
@@ -147,25 +152,26 @@ def _frames(clip: Clip, moments: deque[Moment]) -> Iterator[np.ndarray]:
     video = pictures(clip.path, clip.reader)
     size, clock = (clip.picture.width, clip.picture.height), Clock(video)
     pixel_format = "rgb48le" if depth(clip.picture) > 8 else "rgb24"
-    found, others, end, done, cut = packets(clip.reader, late=clip.damage.late), [], 0.0, 0, False
-    while (packet := _next(clip.path, found, end)) is not None:
+    others, ending, done = [], Ending(clip.reader, video), 0
+    for packet in _read(clip, video, ending):
         clip.mender.mend(packet)
-        if packet.pts is not None:
-            end = max(end, float((packet.pts + (packet.duration or 0)) * packet.time_base))
+        if not ending.seen(packet):
+            continue  # a decoder with threads could lose whole frames over it
         if packet.is_corrupt:
-            clip.damage.add(end, packets=1)
-        cut = packet.is_corrupt if packet.size else cut
+            clip.damage.add(ending.time, packets=1)
         if packet.stream.index != video.index:
             others.append(packet)
             continue
-        for frame in _decoded(packet, clip.damage, end):
+        for frame in _decoded(packet, clip.damage, ending.time):
             if (frame.width, frame.height) != size:
-                raise VideoError(f"{clip.path}: changes its size to {frame.width} x {frame.height} at {end:.1f} s")
+                raise VideoError(
+                    f"{clip.path}: changes its size to {frame.width} x {frame.height} at {ending.time:.1f} s"
+                )
             moments.append(Moment(*clock.time(frame), others))
             others, done = [], done + 1
             yield frame.to_ndarray(format=pixel_format, interpolation=SCALING)
     moments.append(Moment(0, 0, others))
-    _check_end(clip, end, clock.longest * video.time_base, cut)
+    clip.damage.end(ending.missing(clock.longest * video.time_base, done + clip.damage.frames))
     if (lost := clip.damage.frames) > done:
         raise VideoError(f"{clip.path}: broken, {lost} of {lost + done} frames cannot be decoded")
 
@@ -184,42 +190,12 @@ def _decoded(packet: av.Packet, damage: Damage, time: float) -> Iterator[av.Vide
             yield frame
 
 
-def _check_end(clip: Clip, end: float, step: float, cut: bool) -> None:
-    """VideoError when the packets ended at `end`, seconds before the header says, by more than a frame's `step`.
-
-    Or when the last packet was `cut`, but in formats for broadcasting, which may end anywhere.
-
-    Headers count from 0, or from the first packet: a start after 0 proves nothing, one before 0 does.
-    """
-    missing = ((clip.reader.duration or 0) + min(clip.reader.start_time or 0, 0)) / av.time_base - end
-    formats = set(clip.reader.format.name.split(","))
-    if cut and not joins.JUMPING & formats:
-        raise VideoError(f"{clip.path}: truncated at {end:.1f} s, within a frame")
-    if EXACT & formats and missing > TOLERANCE + step:
-        raise VideoError(f"{clip.path}: truncated, {missing:.1f} s before its end")
-
-
-def _next(source: Path, found: Iterator[av.Packet], end: float) -> av.Packet | None:
-    with named(source, f"truncated or broken at {end:.1f} s"):
-        return next(found, None)
-
-
-class Clock:
-    """Time stamps and durations of frames in the stream's time base; they rise, and exist where a file has none.
-
-    `longest` is the longest time between two frames.
-    """
-
-    def __init__(self, stream: av.VideoStream):
-        self._step = self.longest = max(round(1 / ((stream.guessed_rate or 25) * stream.time_base)), 1)
-        self._last: int | None = None
-
-    def time(self, frame: av.VideoFrame) -> tuple[int, int]:
-        """Time stamp and duration of the next frame."""
-        last = self._last
-        if frame.pts is None:
-            self._last = 0 if last is None else last + self._step
-        else:
-            self._last = frame.pts if last is None else max(frame.pts, last + 1)
-            self.longest = max(self.longest, 0 if last is None else self._last - last)
-        return self._last, frame.duration or self._step
+def _read(clip: Clip, video: av.VideoStream, ending: Ending) -> Iterator[av.Packet]:
+    """All packets that can be read; the last one is empty and asks the decoder for what it holds back."""
+    try:
+        yield from packets(clip.reader, late=clip.damage.late)
+    except av.FFmpegError as error:
+        clip.damage.end(f"broken at {ending.time:.1f} s ({error.strerror}), what comes after it is missing")
+        last = av.Packet()
+        last.stream = video
+        yield last

@@ -3,6 +3,7 @@ FROM python:3.12-slim
 WORKDIR /src
 COPY pyproject.toml README.md LICENSE ./
 COPY b2b_jax b2b_jax
+COPY configs configs
 # For a GPU: docker build --build-arg EXTRAS=[cuda]
 ARG EXTRAS=""
 # The package itself is installed from this folder, of whatever version it is.

@@ -1,5 +1,6 @@
 """The command line of `main` and of what runs beside it: flags to a run, every mistake in them one line."""
 
+import importlib
 import re
 import sys
 from collections.abc import Callable
@@ -13,6 +14,7 @@ from b2b_jax.errors import UserError, disk_fault
 from b2b_jax.images import ImageError
 from b2b_jax.stages.run import Run
 
+CONFIGS = Path(__file__).parent / "configs"
 USAGE = "Usage: python -m b2b_jax.main --config configs/NAME.py[:VARIANT] [--workdir DIR] [--config.KEY=VALUE …]"
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "The run's configuration: configs/NAME.py or NAME.py:VARIANT.")
@@ -50,9 +52,9 @@ def described(*holders: flags.FlagHolder) -> str:
 
 def parse() -> Run:
     """Command line to Run; every mistake in it is a UserError of one line."""
-    sys.path.append(str(Path(__file__).parents[1]))  # configurations import one another, as `configs.NAME`
+    importable()
     try:
-        rest = flags.FLAGS(sys.argv)
+        rest = flags.FLAGS(list(map(shipped, sys.argv)))
         config = CONFIG.value
     except AttributeError as error:
         words = re.findall(r"\w+", str(error).replace("\\n", " "))
@@ -69,6 +71,26 @@ def parse() -> Run:
     if not isinstance(config, ConfigDict):
         raise UserError(f"No configuration file {config_path()}. {USAGE}")
     return Run(config, Path(WORKDIR.value or default_workdir()))
+
+
+def importable() -> None:
+    """Lets configurations import one another as `configs.NAME`, from a wheel as from a checkout."""
+    sys.modules.setdefault("configs", importlib.import_module("b2b_jax.configs"))
+
+
+def shipped(word: str) -> str:
+    """`configs/NAME.py:VARIANT`, alone or behind `--config=`, as the package's own file where the folder has none."""
+    option, path, variant = re.fullmatch(r"(--?config=)?([^:]*)(.*)", word, re.DOTALL).groups(default="")
+    own = CONFIGS / Path(path).name
+    if Path(path).parent != Path("configs") or Path(path).exists() or not own.is_file():
+        return word
+    return f"{option}{own}{variant}"
+
+
+def configuration(name: str, variant: str) -> ConfigDict:
+    """One of the package's configurations: that of `--config configs/NAME.py:VARIANT`."""
+    importable()
+    return importlib.import_module(f"configs.{name}").get_config(variant)
 
 
 def join() -> None:

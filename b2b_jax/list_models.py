@@ -23,7 +23,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folder", type=Path, default=Path("runs"), help="where runs lie (default: runs)")
     options = parser.parse_args(argv)
-    rows = [*_named(), *_converted(Path("weights")), *_runs(options.folder)]
+    rows = [*_named(), *_converted(Path("weights")), *((str(path), what) for path, what in runs(options.folder))]
     width = max(len(name) for name, _ in rows)
     print("\n".join(f"{shown(name):<{width}}  {shown(what)}" for name, what in rows))
     return 0
@@ -42,14 +42,14 @@ def _converted(folder: Path) -> Iterator[tuple[str, str]]:
             yield str(path), f"a converted network, {path.stat().st_size / 1e6:.1f} MB"
 
 
-def _runs(folder: Path) -> Iterator[tuple[str, str]]:
-    """Runs with a deblurrer, trained or given."""
+def runs(folder: Path) -> Iterator[tuple[Path, str]]:
+    """Runs with a deblurrer, trained or given, below a folder, each with what it has."""
     for path in sorted(folder.glob("*/config.json")):
         config = files.read_object(path)
         there = [stage for stage in STAGES if _has(path.parent, config.get(stage), stage)]
         if "deblurrer" in there:
             best = files.read_object(path.parent / "results.json").get("method")
-            yield str(path.parent), f"a run with {', '.join(there)}" + (f"; best: {best}" if best else "")
+            yield path.parent, f"a run with {', '.join(there)}" + (f"; best: {best}" if best else "")
 
 
 def _has(run: Path, section: object, stage: str) -> bool:

@@ -32,6 +32,7 @@ FLOORS = [
     {"commandline", "record"},
     {"system"},
     {"cli", "convert", "deblur", "export", "list_models", "main", "prepare", "sweep", "synthesize", "tables"},
+    {"page"},
     {"serve"},
 ]
 FLOOR = {name: number for number, names in enumerate(FLOORS) for name in names}

@@ -10,6 +10,7 @@ from PIL import Image
 import b2b_jax
 from b2b_jax import deblur, export, list_models, named, serve, system
 from b2b_jax.errors import UserError
+from b2b_jax.page import photos
 
 
 def test_a_name_is_its_file_or_a_line_that_tells_how_to_get_it(tmp_path, monkeypatch, capsys):
@@ -56,7 +57,7 @@ def test_the_demo_deblurs_at_once_and_says_what_it_is(tmp_path, monkeypatch, cap
     said = capsys.readouterr().out
     assert "demo: trained on generated scenes" in said and "horizontal blur" in said
     assert Image.open("sharp/photo.png").size == (32, 24)
-    assert list(serve.available(named.located("demo")).values()) == ["adapted", "blur2blur", "deblurrer"]
+    assert list(photos.available(named.located("demo")).values()) == ["adapted", "blur2blur", "deblurrer"]
     deblurrer = b2b_jax.load("demo", dtype="bfloat16")
     dtypes = {array.dtype.name for array in jax.tree.leaves(deblurrer.chain[0].variables)}
     assert dtypes == {"float32"} and deblurrer.chain[0].module.dtype == "bfloat16"

@@ -43,7 +43,7 @@ def test_a_run_is_packed_in_half_precision(run, tmp_path, capsys):
     packed = tmp_path / "packed/deblurrer/weights.safetensors"
     assert packed.read_bytes() == (named.DEMO.file / "deblurrer/weights.safetensors").read_bytes()
     files = [path for path in (tmp_path / "packed").rglob("*") if path.is_file()]
-    assert len(files) == 5 and all(path.stat().st_mode & 0o044 for path in files)  # readable by everyone
+    assert len(files) == 7 and all(path.stat().st_mode & 0o044 for path in files)  # readable by everyone
 
 
 def test_what_loses_too_much_is_not_packed(run, tmp_path, monkeypatch, capsys):

@@ -28,7 +28,7 @@ from b2b_jax.stages.run import Run
 STAGES = ("deblurrer", "translator", "adaptation")
 TOLERANCE = 0.01  # dB, far below the standard error of any row
 LARGEST = 3_000_000  # bytes
-RECORDS = ("config.json", "results.json")
+RECORDS = ("config.json", "results.json", "camera/kernels.png", "camera/true_kernels.png")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -47,6 +47,7 @@ def pack(folder: Path, output: Path) -> None:
         draft = Path(temporary) / "demo"
         draft.mkdir()
         for name in RECORDS:
+            (draft / name).parent.mkdir(exist_ok=True)
             shutil.copyfile(folder / name, draft / name)
         for stage in STAGES:
             halve(folder / stage / WEIGHTS, draft / stage / WEIGHTS)

@@ -1,0 +1,170 @@
+"""The page's first tab: drop photos and clips, choose the networks and the method, compare, download."""
+
+import tempfile
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from b2b_jax import deblur, images, list_models, named, system
+from b2b_jax.errors import UserError
+from b2b_jax.inference import jobs
+from b2b_jax.inference.jobs import RESTORED, Job
+from b2b_jax.system import Deblurrer
+
+LARGEST_FILE = 200  # megabytes; a minute of video of a phone
+SHOWN = 1600  # pixels of the longer side in the comparison; the download has all
+TITLES = {
+    "adapted": "Adapted to the camera",
+    "blur2blur": "Blur2Blur: translator, then deblurrer",
+    "deblurrer": "Deblurrer alone",
+}
+INTRODUCTION = f"Photos and short clips, several at once, each of up to {LARGEST_FILE} MB. They stay on this computer."
+
+
+def models(first: Path, more: Iterable[Path] = ()) -> list[str]:
+    """What can be chosen: `first`, the demo, finished runs in runs/ and `more` ones, each once."""
+    runs = [path for path, _ in list_models.runs(Path("runs"))]
+    return list(dict.fromkeys(map(str, [first, *more, "demo", *runs])))
+
+
+def available(model: Path) -> dict[str, str]:
+    """The methods of a run whose networks are there, by their titles, the best first; {"": ""} for a single file.
+
+    UserError: there is no network at all.
+    """
+    if not model.is_dir():
+        if not model.is_file():
+            raise UserError(f"No model at {model}: give a run's folder or a converted .safetensors as --model")
+        return {"": ""}
+    best = system.from_run(model)
+    found = {}
+    for method in system.METHODS:
+        try:
+            choice = system.from_run(model, method)
+        except UserError:
+            continue
+        if all(path is None or path.is_file() for path in (choice.translator, choice.deblurrer)):
+            found[method] = choice
+    if not found:
+        raise UserError(f"{model} has no finished deblurrer yet; train it first")
+    order = sorted(found, key=lambda method: found[method] != best)
+    return {TITLES[method]: method for method in order}
+
+
+class Outcome(NamedTuple):
+    """What became of one visit's files."""
+
+    pairs: dict[str, tuple[str, str]]  # by file name: a picture of the photo before, and after
+    written: list[str]
+    said: str
+
+
+class Worker:
+    """The networks, loaded when they are first asked for, and the folder that results go to."""
+
+    def __init__(self, folder: Path):
+        self._folder = folder
+        self._deblurrers: dict[tuple[str, str], Deblurrer] = {}
+
+    def deblurrer(self, model: str, method: str) -> Deblurrer:
+        """The system of a model and one of its methods; UserError when its networks cannot be read."""
+        if (model, method) not in self._deblurrers:
+            self._deblurrers[model, method] = system.load(model, method)
+        return self._deblurrers[model, method]
+
+    def __call__(self, paths: Sequence[str], model: str, title: str, tick: Callable[[float, str], object]) -> Outcome:
+        """Deblurs files; `tick` hears which share is done and the name in hand. Mistakes become sentences.
+
+        `title` is one of `available`, which may be that of another model: then its best method is used.
+        """
+        if not paths:
+            return Outcome({}, [], "Choose a photo or a clip first.")
+        output = Path(tempfile.mkdtemp(dir=self._folder))
+        try:
+            found = jobs.collect(list(map(Path, paths)), output, [RESTORED], overwrite=False)
+            tick(0, "Loading the networks")
+            methods = available(named.located(model))
+            restorer = self.deblurrer(model, methods.get(title, next(iter(methods.values())))).restorer
+        except UserError as error:
+            return Outcome({}, [], sentence(str(error)))
+        bad, done = [*found.bad], []
+        for number, job in enumerate(found.todo):
+            tick(number / len(found.todo), job.source.name)
+            failed = deblur.run([job], restorer)
+            bad += failed
+            done += [job] if not failed else []
+        pairs = {job.targets[RESTORED].name: comparison(job) for job in done if not job.is_video}
+        lines = [f"{len(done)} of {len(paths)} done.", *(sentence(line, paths) for line in bad)]
+        return Outcome(pairs, [str(job.targets[RESTORED]) for job in done], "\n".join(lines))
+
+
+def sentence(line: str, paths: Sequence[str] = ()) -> str:
+    """An error as a sentence, with the names of files in place of their paths on this computer."""
+    for path in paths:
+        line = line.replace(str(path), Path(path).name)
+    return line if line.endswith(".") else f"{line}."
+
+
+def comparison(job: Job) -> tuple[str, str]:
+    """Pictures of a photo before and after, of one size, small enough for a browser."""
+    made = []
+    target = job.targets[RESTORED]
+    for name, source in (("before", job.source), ("after", target)):
+        picture = Image.fromarray(np.asarray(images.read(source)))
+        picture.thumbnail((SHOWN, SHOWN))
+        made.append(target.with_name(f".{target.name}.{name}.png"))
+        picture.save(made[-1])
+    return str(made[0]), str(made[1])
+
+
+def tab(gradio: Any, worker: Worker, first: Path) -> Any:
+    """The tab's blocks; returns the menu of models, which grows when a camera has been trained."""
+    gradio.Markdown(INTRODUCTION)
+    files = gradio.File(label="Photos and clips", file_count="multiple", file_types=KINDS, elem_id="files")
+    methods = list(available(named.located(first)))
+    model = gradio.Dropdown(models(first), value=str(first), label="Networks", elem_id="model")
+    warning = gradio.Markdown(**_warned(str(first)), elem_id="warning")
+    chosen = gradio.Radio(methods, value=methods[0], label="Method", visible=len(methods) > 1, elem_id="method")
+    start = gradio.Button("Deblur", variant="primary", elem_id="start")
+    said = gradio.Textbox(label="What happened", interactive=False, elem_id="said")
+    which = gradio.Dropdown(label="Compare", choices=[], visible=False, elem_id="which")
+    slider = gradio.ImageSlider(label="Before and after", type="filepath", visible=False, elem_id="slider")
+    written = gradio.File(label="Download", file_count="multiple", visible=False, elem_id="written")
+    pairs = gradio.State({})
+
+    def visit(paths: list[str] | None, model: str, title: str, progress: Any = gradio.Progress()) -> list:  # noqa: B008
+        outcome = worker(paths or [], model, title, lambda share, name: progress(share, desc=name))
+        names = list(outcome.pairs)
+        return [
+            outcome.pairs,
+            outcome.said,
+            gradio.Dropdown(choices=names, value=names[0] if names else None, visible=len(names) > 1),
+            gradio.ImageSlider(value=outcome.pairs[names[0]] if names else None, visible=bool(names)),
+            gradio.File(value=outcome.written, visible=bool(outcome.written)),
+        ]
+
+    start.click(visit, [files, model, chosen], [pairs, said, which, slider, written], api_visibility="private")
+    which.input(lambda name, kept: kept[name], [which, pairs], slider, api_visibility="private")
+    model.input(lambda model: _choose(gradio, model), model, [chosen, warning, said], api_visibility="private")
+    return model
+
+
+KINDS = sorted(images.EXTENSIONS | images.VIDEO_EXTENSIONS)
+
+
+def _warned(model: str) -> dict[str, Any]:
+    warning = named.warning(model)
+    return {"value": f"**{warning}.**" if warning else "", "visible": bool(warning)}
+
+
+def _choose(gradio: Any, model: str) -> list:
+    """What becomes of methods, warning and text when other networks are chosen."""
+    try:
+        methods, said = list(available(named.located(model))), ""
+    except UserError as error:
+        methods, said = [], sentence(str(error))
+    chosen = gradio.Radio(choices=methods, value=methods[0] if methods else None, visible=len(methods) > 1)
+    return [chosen, gradio.Markdown(**_warned(model)), said]

@@ -9,7 +9,7 @@ from pathlib import Path
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
-from b2b_jax import sharding, terminal
+from b2b_jax import memory, sharding, terminal
 from b2b_jax.errors import UserError, disk_fault
 from b2b_jax.images import ImageError
 from b2b_jax.stages.run import Run
@@ -28,6 +28,7 @@ HEARTBEAT = flags.DEFINE_integer("heartbeat", 100, "Seconds of silence after whi
 def outcome(command: Callable[[], None]) -> int:
     """Runs a command; returns its exit code: 0, 2 for a user's mistake (said in one line), 130 for Ctrl-C."""
     terminal.protect()
+    memory.keep()
     try:
         command()
     except (UserError, ImageError) as error:

@@ -28,12 +28,6 @@ Exit codes: 0 done; 2 something in the input is wrong, one line each; 1 a fault 
 end of the terminal, Ctrl-C or SIGTERM, with nothing half-written.
 """
 
-if __name__ == "__main__":  # before the imports below, which would be done twice
-    from b2b_jax import huge_pages, terminal
-
-    terminal.protect()
-    huge_pages.restart()
-
 import argparse
 import contextlib
 import sys
@@ -45,7 +39,7 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
-from b2b_jax import files, folders, system, terminal
+from b2b_jax import files, folders, memory, system, terminal
 from b2b_jax import named as named_networks
 from b2b_jax.clips import VideoError
 from b2b_jax.errors import UserError, disk_fault, shown
@@ -63,6 +57,7 @@ STOPPED = "Stopped; nothing is half-written, and the same command resumes from h
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line; returns its exit code."""
     terminal.protect()
+    memory.keep()
     try:
         with terminable():
             args = parse(argv)

@@ -3,12 +3,6 @@
 Finished stages are skipped, unfinished ones resume where they stopped, given weights are loaded.
 """
 
-if __name__ == "__main__":  # before the imports below, which would be done twice
-    from b2b_jax import huge_pages, terminal
-
-    terminal.protect()
-    huge_pages.restart()
-
 import contextlib
 import logging as standard_logging
 import sys
@@ -20,7 +14,7 @@ from typing import NamedTuple
 from absl import logging
 from ml_collections import ConfigDict
 
-from b2b_jax import commandline, record, settings, sharding, terminal
+from b2b_jax import commandline, memory, record, settings, sharding, terminal
 from b2b_jax.compilation import enable_compilation_cache
 from b2b_jax.errors import UserError, disk_fault, shown, suggestion
 from b2b_jax.evaluation import evaluate, summary
@@ -81,6 +75,7 @@ def main() -> int:
         print("Several processes: --coordinator HOST:PORT --num_processes N --process_id I. See docs/scaling.md.")
         return 0
     terminal.protect()
+    memory.keep()
     silence()
     try:
         run = commandline.parse()

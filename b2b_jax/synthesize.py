@@ -12,12 +12,6 @@ makes of them, in GoPro's layout, DIR/{train,test}/camera/{blur,sharp}: --config
 camera and what it did to each photo, DIR/kernels.npy its kernels.
 """
 
-if __name__ == "__main__":  # before the imports below, which would be done twice
-    from b2b_jax import huge_pages, terminal
-
-    terminal.protect()
-    huge_pages.restart()
-
 import dataclasses
 import sys
 from collections.abc import Iterable, Iterator, Mapping

@@ -1,6 +1,7 @@
 """What a command prints never stops it: closed, broken and full outputs, and names that the terminal cannot show.
 
-Imports nothing heavy, so that it can come before all else.
+A command calls `protect` first of all. Its imports come before, and leave no file open that could take a closed
+output's place.
 """
 
 import contextlib

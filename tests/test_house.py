@@ -18,8 +18,8 @@ PHOTOS = [path for path in PACKAGE if path.parent.name == "data" or path.name in
 # Floors of the house: a module imports from lower floors, from its own package, and a leaf from leaves.
 FLOORS = [
     # the leaves
-    {"b2b_jax", "budget", "clips", "compilation", "decoding", "errors", "files", "folders", "huge_pages", "images"}
-    | {"kinds", "losses", "metrics", "named", "niqe", "raws", "terminal"},
+    {"b2b_jax", "budget", "clips", "compilation", "decoding", "errors", "files", "folders", "images", "kinds"}
+    | {"losses", "memory", "metrics", "named", "niqe", "raws", "terminal"},
     {"sharding"},
     {"models", "data", "formats"},
     {"weights"},

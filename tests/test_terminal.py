@@ -35,6 +35,15 @@ def test_a_program_goes_on_whatever_becomes_of_its_outputs(tmp_path, streams):
     assert b"Traceback" not in ran.stderr + ran.stdout
 
 
+def test_imports_of_the_commands_leave_no_file_in_place_of_a_closed_output(tmp_path):
+    program = "import os, sys; from b2b_jax import deblur, main, prepare, serve, synthesize\n"
+    program += "open(sys.argv[1], 'w').write(repr([n for n in range(3) if os.path.exists(f'/proc/self/fd/{n}')]))"
+    environment = os.environ | {"PY": sys.executable, "PROGRAM": program, "FILE": str(tmp_path / "file")}
+    command = ["bash", "-c", '"$PY" -c "$PROGRAM" "$FILE" >&- 2>&- <&-']
+    assert subprocess.run(command, cwd=ROOT, env=environment, timeout=120).returncode == 0
+    assert (tmp_path / "file").read_text() == "[0]"  # the file itself, which takes the lowest free number
+
+
 def test_what_cannot_be_encoded_is_escaped(tmp_path):
     environment = os.environ | {"PYTHONIOENCODING": "utf-8:strict"}
     program = PROGRAM.replace("20000", "1")

@@ -13,11 +13,6 @@ cost       only XLA's count of operations of them, for a GPU; nothing is compile
 Networks have random weights, photos are random or generated: no dataset, no download. Medians of --repeats.
 """
 
-if __name__ == "__main__":  # before the imports below, which would be done twice
-    from b2b_jax import huge_pages
-
-    huge_pages.restart()
-
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
@@ -30,27 +25,22 @@ from absl import flags
 
 sys.path.append(str(Path(__file__).parents[1]))
 
-from b2b_jax import commandline, images, models, networks, settings, sharding, weights
+from b2b_jax import commandline, images, networks, settings
 from b2b_jax.data import scenes
 from b2b_jax.data.sources import ArraySource
 from b2b_jax.errors import UserError
 from b2b_jax.evaluation import protocols, scoring
 from b2b_jax.evaluation.evaluate import make_setup
 from b2b_jax.files import write_json
-from b2b_jax.method import known_blur
-from b2b_jax.networks import Network
-from b2b_jax.stages import common, deblurrer, translator
-from b2b_jax.stages.known_blur import KnownBlur
 from b2b_jax.stages.run import Run
-from b2b_jax.training import loop
-from tools.bench import feeding, measure
+from tools.bench import feeding, measure, steps
 from tools.bench.measure import Row
 
 USAGE = "Usage: python tools/benchmark.py WORK --config configs/NAME.py[:VARIANT] [--config.KEY=VALUE …]"
 OPTIONS = {
     "output": flags.DEFINE_string("output", None, "JSON file to write."),
     "repeats": flags.DEFINE_integer("repeats", 20, "Calls of which the median is taken.", lower_bound=1),
-    "stage": flags.DEFINE_enum("stage", "translator", ("translator", "deblurrer"), "Whose training step."),
+    "stage": flags.DEFINE_enum("stage", "translator", tuple(steps.TASKS), "Whose training step."),
     "size": flags.DEFINE_string("size", "1280x720", "Width and height in pixels of a photo to deblur or evaluate."),
     "photos": flags.DEFINE_integer("photos", 32, "Files that `data` makes of each format.", lower_bound=1),
     "step": flags.DEFINE_bool("step", False, "`data` also times the training step of --stage, and compares."),
@@ -113,72 +103,9 @@ def report(work: str, rows: list[Row]) -> None:
 # ------------------------------------------------------------------------------------------------------------- programs
 
 
-def task(run: Run) -> loop.Task:
-    """What the stage of --stage trains, its frozen networks with random weights."""
-    if OPTIONS["stage"].value == "deblurrer":
-        perceptual = "perceptual" in run.config.deblurrer.loss
-        return deblurrer.task(run, "deblurrer", vgg(run, "vgg19") if perceptual else None, lambda state: ({}, None))
-    content, extractor = run.config.translator.content.kind, None
-    if run.config.known_blur.source == "extractor":
-        extractor = random_network(common.create(run.config.blur_extractor.network, run.dtype))
-    frozen = {"blur_extractor": extractor} if extractor else {}
-    known = KnownBlur([], known_blur.make(extractor and extractor.module), frozen)
-    features = vgg(run, content) if content in common.VGG_DEPTHS else None
-    inputs = translator.Inputs(known, features)
-    return translator.task(run, "translator", inputs, lambda state: ({}, None))
-
-
-def vgg(run: Run, kind: str) -> Network:
-    """The loss's VGG, up to the layers that it compares."""
-    depth = common.VGG_DEPTHS[kind]
-    return random_network(models.create("vgg", depth=depth, layers=common.VGG_LAYERS[depth], dtype=run.dtype))
-
-
-def random_network(module) -> Network:
-    """The network with random weights, scaled so that values neither vanish nor overflow on their way."""
-    rng = np.random.default_rng(0)
-
-    def draw(leaf: jax.ShapeDtypeStruct) -> np.ndarray:
-        scale = max(np.prod(leaf.shape[:-1]), 1) ** -0.5
-        return (scale * rng.standard_normal(leaf.shape)).astype(leaf.dtype)
-
-    return Network(module, jax.tree.map(draw, weights.template(module)))
-
-
-def network(run: Run, stage: str) -> Network:
-    """The network that the stage would train, as it is used afterwards."""
-    hyper = run.config.translator.generator if stage == "translator" else run.config.deblurrer.network
-    return random_network(common.create(hyper, run.dtype))
-
-
-def step_and_arguments(run: Run, task: loop.Task) -> tuple[Callable, tuple]:
-    """The step, jitted as in the training loop, and its arguments: a fresh state and a random batch, on the devices."""
-    mesh = sharding.make_mesh()
-    copies, parts = sharding.replicated(mesh), sharding.split(mesh)
-    shardings = {"in_shardings": (copies, copies, parts, copies), "out_shardings": (copies, copies)}
-    key = jax.device_put(jax.random.key(run.config.seed), copies)
-    options = loop.QUICK_COMPILATION.get(jax.default_backend())
-    state = jax.jit(task.init, out_shardings=copies, compiler_options=options)(key)
-    batch = sharding.to_devices(random_batch(run, task.batch), mesh)
-    arguments = (state, jax.device_put(task.frozen, copies), batch, key)
-    return jax.jit(task.step, donate_argnums=0, **shardings), arguments
-
-
-def random_batch(run: Run, size: int) -> dict[str, np.ndarray]:
-    """Random bytes under the names that the step of --stage reads."""
-    if OPTIONS["stage"].value == "deblurrer":
-        names = ("blurry", "sharp")
-    elif run.config.known_blur.source == "extractor":
-        names = ("unknown_blur", "known_sharp", "known_blurry", "unknown_sharp")
-    else:
-        names = ("unknown_blur", "known_blur")
-    rng, crop = np.random.default_rng(0), run.config[OPTIONS["stage"].value].crop
-    return {name: rng.integers(0, 256, (size, crop, crop, 3), np.uint8) for name in names}
-
-
 def restorer(run: Run) -> tuple[Callable, tuple]:
     """Translator, then deblurrer, as one jitted function of both weights and a batch of photos; and the weights."""
-    first, second = network(run, "translator"), network(run, "deblurrer")
+    first, second = steps.network(run, "translator"), steps.network(run, "deblurrer")
 
     @jax.jit
     def restore(variables: tuple, x: jax.Array) -> jax.Array:
@@ -202,8 +129,8 @@ def size() -> tuple[int, int]:
 def train(run: Run) -> Iterator[Row]:
     """The training step and, if asked for, the same in PyTorch."""
     rivals = torch_calls(run) if OPTIONS["against"].value else {}
-    chosen = task(run)
-    function, (state, *others) = step_and_arguments(run, chosen)
+    stage = OPTIONS["stage"].value
+    function, (state, *others) = steps.step_and_arguments(run, stage)
     program = measure.compiled(function, state, *others)
 
     def step() -> dict:
@@ -211,10 +138,10 @@ def train(run: Run) -> Iterator[Row]:
         state, metrics = program.call(state, *others)
         return metrics
 
-    seconds = measure.sample({chosen.name: step, **rivals}, OPTIONS["repeats"].value)
-    yield measure.row(f"train {chosen.name}", chosen.batch, seconds.pop(chosen.name), program)
+    batch, seconds = run.config[stage].batch, measure.sample({stage: step, **rivals}, OPTIONS["repeats"].value)
+    yield measure.row(f"train {stage}", batch, seconds.pop(stage), program)
     for name, times in seconds.items():
-        yield measure.row(name, chosen.batch, times)
+        yield measure.row(name, batch, times)
 
 
 def deblur(run: Run) -> Iterator[Row]:
@@ -241,7 +168,7 @@ def deblur_against_torch(run: Run, x: np.ndarray) -> Iterator[Row]:
     from tools.bench import torch_inference
 
     for stage in ("translator", "deblurrer"):
-        chosen = network(run, stage)
+        chosen = steps.network(run, stage)
         rivals = torch_inference.runs(chosen, run.dtype.name)
         ours = networks.runner(chosen._replace(variables=jax.device_put(chosen.variables)))
         calls = {"b2b_jax": lambda ours=ours: np.asarray(ours(x))}
@@ -254,18 +181,17 @@ def data(run: Run) -> Iterator[Row]:
     """Crops from files, and what the training step could take if asked for."""
     eaten = None
     if OPTIONS["step"].value:
-        chosen = task(run)
         (step,) = train(run)
         yield step
         # Each image of a step is made of as many photos as the batch has names.
-        eaten = len(random_batch(run, chosen.batch)) * chosen.batch / step.seconds
+        eaten = len(steps.photos_of(run, OPTIONS["stage"].value)) * step.images / step.seconds
     photos = generated(OPTIONS["photos"].value, *FRAME)
     yield from feeding.rows(run.config, photos, OPTIONS["repeats"].value, eaten)
 
 
 def evaluate(run: Run) -> Iterator[Row]:
     """A batch of photos through the deblurrer and both networks, rounded and scored by PSNR and SSIM."""
-    deblur, translate = (networks.runner(network(run, stage)) for stage in ("deblurrer", "translator"))
+    deblur, translate = (networks.runner(steps.network(run, stage)) for stage in ("deblurrer", "translator"))
     photos = generated(run.config.evaluation.batch, *size())
     source = ArraySource("benchmark", blurry=photos[::-1], sharp=photos)
     methods = {
@@ -284,8 +210,8 @@ def evaluate(run: Run) -> Iterator[Row]:
 
 def programs(run: Run) -> Iterator[tuple[str, int, Callable, tuple]]:
     """Name, images, jitted function and arguments of every program that `train` and `deblur` run."""
-    chosen = task(run)
-    yield f"train {chosen.name}", chosen.batch, *step_and_arguments(run, chosen)
+    stage = OPTIONS["stage"].value
+    yield f"train {stage}", run.config[stage].batch, *steps.step_and_arguments(run, stage)
     restore, variables = restorer(run)
     yield "translator + deblurrer", 1, restore, (variables, jnp.zeros((1, *size(), 3)))
 
@@ -324,7 +250,7 @@ def torch_calls(run: Run) -> Calls:
         raise UserError("--against=torch knows the translator's step only; leave out --stage")
     from tools.bench import torch_reference
 
-    return torch_reference.calls(run, random_batch(run, run.config.translator.batch))
+    return torch_reference.calls(run, steps.random_batch(run, "translator"))
 
 
 if __name__ == "__main__":

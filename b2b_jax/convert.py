@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from flax.traverse_util import flatten_dict
 
-from b2b_jax import models, terminal, weights
+from b2b_jax import foreign, models, templates, terminal, weights
 from b2b_jax.errors import shown
 from b2b_jax.formats import flax_trees, state_dicts, torch_files
 from b2b_jax.models import recognition
@@ -68,28 +68,28 @@ def from_torch(state: recognition.State, only: str | None) -> Found:
 
     ValueError: they are none; the message is that of all of them, or of the first part that is nearly one.
     """
-    foreign, near = [], []
+    unlike, near = [], []
     for prefix, part in state_dicts.candidates(state):
         try:
             name, hyper = recognition.identify(part, only)
-            kept, dropped = weights.drop_unused(name, part)
-            variables = weights.from_torch_state(kept, weights.template(models.create(name, **hyper), len(part)))
+            kept, dropped = foreign.drop_unused(name, part)
+            variables = foreign.from_torch_state(kept, templates.template(models.create(name, **hyper), len(part)))
         except recognition.Unknown as error:
-            foreign.append(error)
+            unlike.append(error)
         except ValueError as error:
             near.append(error)
         else:
             beside = [key for key in state if not key.startswith(prefix)]
             notes = {"prefix": prefix} if prefix else {}
             return Found(name, hyper, variables, notes | {"dropped": _few([*dropped, *beside])})
-    raise (near or foreign)[0]
+    raise (near or unlike)[0]
 
 
 def from_flax(tree: recognition.State, only: str | None) -> Found:
     """The network that flax's arrays are. ValueError: they are none."""
     name, hyper = recognition.identify(tree, only)
-    like = weights.template(models.create(name, **hyper), len(tree))
-    variables, lacking = weights.from_flax_tree(name, tree, like)
+    like = templates.template(models.create(name, **hyper), len(tree))
+    variables, lacking = foreign.from_flax_tree(name, tree, like)
     return Found(name, hyper, variables, {"zeros for": f"{', '.join(lacking)} (not exported)"} if lacking else {})
 
 
@@ -113,7 +113,7 @@ def to_torch(source: Path, target: Path) -> dict[str, str]:
     module, variables = weights.load(source)
     if isinstance(module, MAXIM):
         raise ValueError(f"{source} holds a MAXIM, which its authors wrote in flax: PyTorch has no names for it")
-    state = weights.to_torch_state(variables)
+    state = foreign.to_torch_state(variables)
     weights.write_safetensors(target, state, {"format": "pt"})
     return {"network": type(module).__name__, **_counts(variables), "written": f"{target} ({len(state)} tensors)"}
 

@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from b2b_jax.images import luma
+from b2b_jax.levels import luma
 
 _K = np.exp(-(np.arange(-5, 6) ** 2) / (2 * 1.5**2))
 WINDOW = tuple((_K / _K.sum()).tolist())  # 11 taps, sigma 1.5 (Wang et al., section III.C)

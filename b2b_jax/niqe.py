@@ -23,7 +23,7 @@ import numpy as np
 from scipy import io, special
 
 from b2b_jax import files
-from b2b_jax.images import luma
+from b2b_jax.levels import luma
 
 BLOCK = 96  # pixels, section II.C
 SHARP = 0.75  # of the sharpest block's sharpness: the blocks from which the parameters are fitted, section II.B

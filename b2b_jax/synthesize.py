@@ -22,7 +22,7 @@ import numpy as np
 from absl import flags
 from tqdm import tqdm
 
-from b2b_jax import commandline, images, settings
+from b2b_jax import commandline, images, levels, settings
 from b2b_jax.compilation import enable_compilation_cache
 from b2b_jax.data import pipeline
 from b2b_jax.errors import UserError
@@ -97,7 +97,7 @@ def synthesize(run: Run, known: KnownBlur, count: int) -> Iterator[tuple[np.ndar
     for index, photos in enumerate(batches):
         photos.pop("name")
         sharp = photos.pop("sharp", photos.get("unknown_sharp"))
-        blurry = images.to_uint8(make(frozen, photos, jax.random.fold_in(key, index)))
+        blurry = levels.to_uint8(make(frozen, photos, jax.random.fold_in(key, index)))
         for i in range(min(batch, count - index * batch)):
             yield blurry[i], None if sharp is None else sharp[i]
 

@@ -6,7 +6,7 @@ import pytest
 from helpers import jit
 from skimage import data
 
-from b2b_jax import images, metrics, weights
+from b2b_jax import levels, metrics, weights
 from b2b_jax.errors import UserError
 from b2b_jax.evaluation import alignment, lpips
 from b2b_jax.models.vgg import VGG, WIDTHS
@@ -19,7 +19,7 @@ from b2b_jax.networks import Network
 def pair():
     """A photo, and what a second camera sees of it: moved by 2.6 and 1.4 px, turned a little, 8 % darker."""
     cv2 = pytest.importorskip("cv2", reason="opencv-python-headless is not installed")
-    sharp = images.to_float(data.astronaut()[100:260, 120:312])
+    sharp = levels.to_float(data.astronaut()[100:260, 120:312])
     turn = np.add(cv2.getRotationMatrix2D((96, 80), 0.4, 1.0), [[0, 0, 2.6], [0, 0, 1.4]])
     moved = cv2.warpAffine(sharp, turn, (192, 160), flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_CONSTANT)
     return np.clip(0.92 * moved, 0, 1)[None], sharp[None]

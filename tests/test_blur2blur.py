@@ -16,7 +16,7 @@ from helpers import REFERENCE, assert_close, jit, nhwc
 from helpers.networks import KEY, images, load, random_variables
 from helpers.parity import golden, vgg_weights
 
-from b2b_jax import losses, models, weights
+from b2b_jax import foreign, losses, models
 from b2b_jax.errors import UserError
 from b2b_jax.formats import torch_files
 from b2b_jax.method import adversarial, blur2blur, known_blur
@@ -45,7 +45,7 @@ def release_config(penalty: float, content: float):
 
 def in_torch(params: dict) -> dict[str, np.ndarray]:
     """All tensors of both networks by their PyTorch names, `G.` or `D.` in front, without the meaningless ones."""
-    tensors = {f"{LETTERS[n]}.{k}": v for n in params for k, v in weights.to_torch_state(params[n]).items()}
+    tensors = {f"{LETTERS[n]}.{k}": v for n in params for k, v in foreign.to_torch_state(params[n]).items()}
     return {k: np.asarray(v, np.float64) for k, v in tensors.items() if k not in NOISE}
 
 

@@ -35,7 +35,7 @@ from helpers.deblurring import (  # noqa: F401
 )
 from PIL import ExifTags, Image
 
-from b2b_jax import deblur, images, weights
+from b2b_jax import deblur, images, levels, weights
 from b2b_jax.inference import photos as photos_module
 from b2b_jax.inference.tiles import Restorer
 from b2b_jax.networks import apply
@@ -115,7 +115,7 @@ def folder_of_a_run(tmp_path: Path, networks: dict, **network) -> Path:
 
 def written(path: Path) -> np.ndarray:
     """A written photo as floats."""
-    return images.to_float(images.read(path))
+    return levels.to_float(images.read(path))
 
 
 @pytest.mark.parametrize("local", [True, False])
@@ -124,7 +124,7 @@ def test_a_run_translates_then_deblurs(call, networks, tmp_path, local):
     half = np.where(np.arange(W)[:, None] < W // 2, RGB8, SMOOTH)  # whose means differ from place to place
     code, printed, _ = call(write(tmp_path / "a.png", half), model=run, options=["--keep-translated"])
     assert code == 0 and "MIMOUNet" in printed and "NAFNet" in printed
-    translated = reference(networks["mimo"], images.to_float(half))
+    translated = reference(networks["mimo"], levels.to_float(half))
     wanted, other = (reference(networks["nafnet"], translated, local=x, train_size=4) for x in (local, not local))
     assert np.abs(written(tmp_path / "out" / "a_translated.png") - translated).max() < 0.51 / 255
     assert np.abs(written(tmp_path / "out" / "a.png") - wanted).max() < 0.51 / 255
@@ -149,7 +149,7 @@ def test_weights_that_changed_or_changed_places_are_one_line(call, networks, tmp
 
 def test_networks_named_apart(call, networks, tmp_path):
     run = folder_of_a_run(tmp_path, networks, local=False)
-    photo, given = write(tmp_path / "a.png", SMOOTH), images.to_float(SMOOTH)
+    photo, given = write(tmp_path / "a.png", SMOOTH), levels.to_float(SMOOTH)
     options = ["--translator", networks["identity"], "--overwrite", "--train-size", 0]
     assert call(photo, model=run, options=options)[0] == 0
     assert np.abs(written(tmp_path / "out" / "a.png") - reference(networks["nafnet"], given)).max() < 0.51 / 255

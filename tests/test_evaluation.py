@@ -12,7 +12,8 @@ from b2b_jax import images, record, weights
 from b2b_jax.data.sources import ArraySource
 from b2b_jax.errors import UserError
 from b2b_jax.evaluation import evaluate, examples, filters, photographs, progress, rows, summary
-from b2b_jax.evaluation.scoring import Clock, Scores, Sheet
+from b2b_jax.evaluation.scores import Clock, Scores
+from b2b_jax.evaluation.sheet import Sheet
 from b2b_jax.networks import WEIGHTS
 from b2b_jax.stages.run import Run
 from configs import demo

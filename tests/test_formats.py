@@ -13,7 +13,7 @@ from flax.traverse_util import flatten_dict
 from helpers import reference
 from helpers.tfjs_models import export, pack
 
-from b2b_jax import convert, models, weights
+from b2b_jax import convert, foreign, models, templates, weights
 from b2b_jax.formats import bundles, flax_trees, npz, tfjs
 from b2b_jax.models import recognition
 
@@ -238,8 +238,8 @@ def test_the_authors_checkpoint_becomes_their_network():
     name, hyper = recognition.identify(tree)
     config = json.loads(reference("maxim/micro_config.json").read_text())
     assert name == "maxim" and hyper == {key: config[key] for key in hyper} and len(hyper) == 15
-    like = weights.template(models.create(name, **hyper))
-    variables, lacking = weights.from_flax_tree(name, tree, like)
+    like = templates.template(models.create(name, **hyper))
+    variables, lacking = foreign.from_flax_tree(name, tree, like)
     assert not lacking
     same(flatten_dict(variables["params"], sep="/"), tree)
 
@@ -250,13 +250,13 @@ def test_an_exported_network_may_lack_what_makes_its_coarse_images_alone(tmp_pat
     export({path: array for path, array in tree.items() if path not in coarse}, tmp_path / "models", 1 << 20)
     exported = flax_trees.read(tmp_path / "models")
     name, hyper = recognition.identify(exported)
-    like = weights.template(models.create(name, **hyper))
-    variables, lacking = weights.from_flax_tree(name, exported, like)
+    like = templates.template(models.create(name, **hyper))
+    variables, lacking = foreign.from_flax_tree(name, exported, like)
     assert sorted(lacking) == coarse
     same(flatten_dict(variables["params"], sep="/"), tree | {path: np.zeros_like(tree[path]) for path in coarse})
     del exported["stage_2_output_conv_0/bias"]
     with pytest.raises(ValueError, match=r"1 missing .stage_2_output_conv_0/bias"):
-        weights.from_flax_tree(name, exported, like)
+        foreign.from_flax_tree(name, exported, like)
 
 
 def test_a_network_that_shapes_do_not_describe_is_refused():

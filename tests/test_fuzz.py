@@ -21,7 +21,7 @@ import pytest
 from helpers.tfjs_models import export, pack
 from helpers.torch_save import pickled, whole, write_legacy, write_zip
 
-from b2b_jax import convert, models, networks, weights
+from b2b_jax import convert, foreign, models, networks, templates, weights
 from b2b_jax.errors import UserError
 
 pytestmark = pytest.mark.slow
@@ -66,9 +66,9 @@ def too_slow(*_):
 @pytest.fixture
 def bounded(monkeypatch):
     """Known networks are built once and nothing is written, so that the time goes into reading; peaks start anew."""
-    build = weights.template
+    build = templates.template
     built = functools.cache(lambda _, module, arrays: build(module, arrays))
-    monkeypatch.setattr(weights, "template", lambda module, arrays: built(repr(module), module, arrays))
+    monkeypatch.setattr(templates, "template", lambda module, arrays: built(repr(module), module, arrays))
     monkeypatch.setattr(weights, "save", lambda *_: None)
     previous = signal.signal(signal.SIGPROF, too_slow)
     Path("/proc/self/clear_refs").write_text("5")
@@ -154,14 +154,14 @@ def mutated_json(rng: np.random.Generator, value: object) -> object:
 
 
 def fresh(name: str) -> dict:
-    like = weights.template(models.create(name, **NETWORKS[name]), 100)
+    like = templates.template(models.create(name, **NETWORKS[name]), 100)
     rng = np.random.default_rng(0)
     return jax.tree.map(lambda x: np.abs(rng.standard_normal(x.shape)).astype(x.dtype), like)
 
 
 @functools.cache
 def tensors(name: str) -> tuple:
-    state = weights.to_torch_state(fresh(name))
+    state = foreign.to_torch_state(fresh(name))
     kinds = {"float32": "FloatStorage", "int64": "LongStorage"}
     made = {key: whole(kinds[x.dtype.name], str(i), x) for i, (key, x) in enumerate(state.items())}
     return {key: tensor for key, (tensor, _) in made.items()}, [storage for _, storage in made.values()]
@@ -199,7 +199,7 @@ def torch_legacy(folder: Path, rng: np.random.Generator) -> Path:
 
 def safetensors(folder: Path, rng: np.random.Generator) -> Path:
     path = folder / "a.safetensors"
-    weights.write_safetensors(path, weights.to_torch_state(variables(any_network(rng))), {"format": "pt"})
+    weights.write_safetensors(path, foreign.to_torch_state(variables(any_network(rng))), {"format": "pt"})
     return remade(path, rng)
 
 

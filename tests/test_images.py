@@ -11,7 +11,7 @@ import pytest
 from helpers import REFERENCE
 from PIL import Image
 
-from b2b_jax import images
+from b2b_jax import images, levels
 from b2b_jax.images import ImageError
 
 RGB = np.random.default_rng(0).integers(0, 256, (6, 9, 3), np.uint8)
@@ -188,24 +188,24 @@ def test_find_wants_a_folder(tmp_path):
 @pytest.mark.parametrize("i", range(3))
 def test_resizing_of_the_released_pipeline(i):
     data = np.load(REFERENCE / "data" / "resize.npz")
-    np.testing.assert_array_equal(images.resize_shorter(data[f"in{i}"], int(data[f"size{i}"])), data[f"out{i}"])
+    np.testing.assert_array_equal(levels.resize_shorter(data[f"in{i}"], int(data[f"size{i}"])), data[f"out{i}"])
 
 
 def test_ranges():
-    levels = np.arange(256, dtype=np.uint8)
-    assert images.to_float(levels).dtype == np.float32 and images.to_float(levels)[-1] == 1
-    np.testing.assert_array_equal(images.to_uint8(images.to_float(levels)), levels)
-    np.testing.assert_array_equal(images.to_uint8([-1, 0.5 / 255, 1.5 / 255, 2.5 / 255, 2]), [0, 0, 2, 2, 255])
-    np.testing.assert_array_equal(images.to_uint8(jnp.array([0.0, 1.0])), [0, 255])
+    every = np.arange(256, dtype=np.uint8)
+    assert levels.to_float(every).dtype == np.float32 and levels.to_float(every)[-1] == 1
+    np.testing.assert_array_equal(levels.to_uint8(levels.to_float(every)), every)
+    np.testing.assert_array_equal(levels.to_uint8([-1, 0.5 / 255, 1.5 / 255, 2.5 / 255, 2]), [0, 0, 2, 2, 255])
+    np.testing.assert_array_equal(levels.to_uint8(jnp.array([0.0, 1.0])), [0, 255])
     with pytest.raises(ValueError, match="1 of 2 values"):
-        images.to_uint8([0.5, np.nan])
+        levels.to_uint8([0.5, np.nan])
 
 
 def test_luma():
     x = np.array([[0, 0, 0], [1, 1, 1], [1, 0, 0]], np.float32)
     wanted = np.array([16, 235, 81.481]) / 255
     for array in (x, jnp.asarray(x)):
-        got = images.luma(array)
+        got = levels.luma(array)
         assert isinstance(got, type(array)) and got.dtype == np.float32
         np.testing.assert_allclose(got, wanted, rtol=1e-6)
 

@@ -10,7 +10,7 @@ import pytest
 from skimage import data
 from skimage.metrics import structural_similarity
 
-from b2b_jax import images, metrics
+from b2b_jax import levels, metrics
 
 REFERENCE = Path(__file__).parent / "data" / "reference" / "metrics"
 SCORES = {
@@ -34,7 +34,7 @@ def expected() -> dict:
 @cache
 def pair(k: int) -> tuple[np.ndarray, np.ndarray]:
     with np.load(REFERENCE / "metrics.npz") as arrays:
-        return tuple(images.to_float(arrays[f"{name}{k}"])[None] for name in ("gt", "im"))
+        return tuple(levels.to_float(arrays[f"{name}{k}"])[None] for name in ("gt", "im"))
 
 
 @pytest.mark.parametrize("k, crop", [(0, 0), (0, 4), (1, 0), (1, 4), (2, 0), (2, 4)])
@@ -63,7 +63,7 @@ def test_scores_of_whole_images_equal_the_published_ones(key, k):
 
 def test_the_protocol_of_blur2blur():
     with np.load(REFERENCE / "metrics.npz") as arrays:
-        x, y = (images.to_float(arrays[name])[None] for name in ("protocol_gt_resized", "protocol_im"))
+        x, y = (levels.to_float(arrays[name])[None] for name in ("protocol_gt_resized", "protocol_im"))
     assert float(metrics.psnr(x, y)[0]) == pytest.approx(expected()["protocol"]["blur2blur_psnr"], abs=1e-4)
     assert float(metrics.ssim_3d(x, y)[0]) == pytest.approx(expected()["protocol"]["blur2blur_ssim"], abs=1e-5)
 
@@ -92,8 +92,8 @@ def test_masked_psnr_is_that_of_the_part_inside():
 
 @pytest.mark.parametrize("photo", [data.astronaut, data.coffee, data.chelsea])
 def test_ssim_equals_scikit_image(photo):
-    x = images.to_float(photo()[40:160, 60:150])
-    y = images.to_float(images.to_uint8(x + np.random.default_rng(0).normal(0, 0.05, x.shape)))
+    x = levels.to_float(photo()[40:160, 60:150])
+    y = levels.to_float(levels.to_uint8(x + np.random.default_rng(0).normal(0, 0.05, x.shape)))
     options = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False, "data_range": 1.0}
     wanted = structural_similarity(x.astype(float), y.astype(float), channel_axis=-1, **options)
     assert float(metrics.ssim(x[None], y[None])[0]) == pytest.approx(wanted, abs=1e-5)
@@ -125,7 +125,7 @@ def test_psnr_of_a_known_error():
 
 def test_round8_is_a_trip_through_a_file():
     x = np.array([-0.5, 0, 0.1, 0.4999, 0.5, 0.9999, 1, 7], np.float32)
-    np.testing.assert_allclose(metrics.round8(x), images.to_float(images.to_uint8(x)), rtol=1e-6)
+    np.testing.assert_allclose(metrics.round8(x), levels.to_float(levels.to_uint8(x)), rtol=1e-6)
 
 
 def test_wrong_shapes_are_explained():

@@ -12,7 +12,7 @@ from flax.traverse_util import flatten_dict
 from helpers import REFERENCE, assert_close, jit, torch_shapes
 from helpers.networks import KEY, images, random_variables, small_wizard
 
-from b2b_jax import models, weights
+from b2b_jax import models, templates
 from b2b_jax.models import convolution, layers, nafnet, patchgan, restormer, vgg
 
 
@@ -386,7 +386,7 @@ def test_generators_name_what_they_want(name, hyper, message):
 
 def test_resunet_has_the_published_numbers_layer_by_layer():
     """Parameters and running statistics, as Keras counts them."""
-    variables = weights.template(models.create("resunet"))
+    variables = templates.template(models.create("resunet"))
     counts = {}
     for (_, layer, *_), leaf in flatten_dict(variables).items():
         counts[layer] = counts.get(layer, 0) + leaf.size
@@ -462,7 +462,7 @@ def test_every_tensor_has_the_published_name_and_shape(manifest, name, hyper):
     want = json.loads((REFERENCE / "manifests" / f"{manifest}.json").read_text())
     tensors = {k: shape for k, shape in want["state_dict"] if not k.startswith("classifier.")}
     tensors = {k: shape for k, shape in tensors.items() if not k.endswith("num_batches_tracked")}
-    variables = weights.template(models.create(name, **hyper))
+    variables = templates.template(models.create(name, **hyper))
     assert torch_shapes(variables) == tensors
     classifiers = {"torchvision_vgg16": 123_642_856, "torchvision_vgg19": 123_642_856}
     assert count(torch_shapes({"params": variables["params"]})) == want["parameter_count"] - classifiers.get(

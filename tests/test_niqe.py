@@ -11,7 +11,7 @@ from helpers import REFERENCE, reference
 from scipy import io, ndimage
 from skimage import data
 
-from b2b_jax import images, niqe
+from b2b_jax import images, levels, niqe
 
 sys.path.insert(0, str(REFERENCE.parents[2]))
 from tools import fit_niqe
@@ -27,7 +27,7 @@ GOLDEN = {
 
 def photo(k: int) -> np.ndarray:
     with np.load(REFERENCE / "metrics" / "metrics.npz") as arrays:
-        return images.to_float(arrays[f"niqe_im{k}"])[None]
+        return levels.to_float(arrays[f"niqe_im{k}"])[None]
 
 
 def expected(k: int) -> dict:
@@ -88,9 +88,9 @@ def test_a_batch_scores_each_image_by_itself(ours):
 
 @pytest.mark.parametrize("picture", [data.astronaut, data.chelsea, data.coffee])
 def test_blur_and_noise_are_less_natural(ours, picture):
-    x = images.to_float(picture()[None, :288, :448])
-    blurs = [images.to_float(images.to_uint8(ndimage.uniform_filter1d(x, width, axis=2))) for width in (1, 7, 13)]
-    noisy = images.to_float(images.to_uint8(x + np.random.default_rng(0).normal(0, 0.08, x.shape)))
+    x = levels.to_float(picture()[None, :288, :448])
+    blurs = [levels.to_float(levels.to_uint8(ndimage.uniform_filter1d(x, width, axis=2))) for width in (1, 7, 13)]
+    noisy = levels.to_float(levels.to_uint8(x + np.random.default_rng(0).normal(0, 0.08, x.shape)))
     sharp, soft, softer, noise = (niqe.niqe(y, ours)[0] for y in (*blurs, noisy))
     assert sharp + 1 < soft < softer and sharp + 1 < noise
 

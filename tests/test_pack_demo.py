@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import pytest
 
-from b2b_jax import models, named, system, weights
+from b2b_jax import models, named, system, templates, weights
 from b2b_jax.errors import UserError
 from tools import pack_demo
 
@@ -51,7 +51,7 @@ def test_what_loses_too_much_is_not_packed(run, tmp_path, monkeypatch, capsys):
     assert pack_demo.main([str(run), "--output", str(tmp_path / "packed")]) == 2
     assert "loses more" in capsys.readouterr().err and not (tmp_path / "packed").exists()
     hyper = {"width": 4, "encoders": [1], "middle": 1, "decoders": [1]}
-    like = weights.template(models.create("nafnet", **hyper))
+    like = templates.template(models.create("nafnet", **hyper))
     variables = jax.tree.map(lambda x: np.full(x.shape, 7e4, np.float32), like)
     weights.save(tmp_path / "large.safetensors", "nafnet", hyper, variables)
     with pytest.raises(UserError, match="beyond float16"):

@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 
-from b2b_jax import images
+from b2b_jax import images, levels
 from b2b_jax.data import blur, domains, photographs
 from b2b_jax.data.photographs import CAMERAS, Settings
 from b2b_jax.errors import UserError
@@ -65,7 +65,7 @@ def test_test_crops_are_twins_under_their_kernels(made):
     names = [{p.stem for p in (test / kind).glob("*.png")} for kind in ("sharp", "blurry", "known_blurry")]
     assert names[0] == names[1] == names[2] == set(kernels.files) and len(names[0]) == 9
     for name in names[0]:
-        sharp, blurry = (images.to_float(images.read(test / kind / f"{name}.png")) for kind in ("sharp", "blurry"))
+        sharp, blurry = (levels.to_float(images.read(test / kind / f"{name}.png")) for kind in ("sharp", "blurry"))
         assert sharp.shape == (48, 48, 3)
         again = blur.blur_valid(sharp, kernels[name])
         assert np.abs(np.clip(again, 0, 1) - blurry[10:-10, 10:-10]).max() <= 0.51 / 255

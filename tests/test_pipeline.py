@@ -8,7 +8,7 @@ from helpers.labelled import labelled
 from helpers.trees import write_tree
 from PIL import Image
 
-from b2b_jax import images
+from b2b_jax import images, levels
 from b2b_jax.data import pipeline
 from b2b_jax.data.photo import Photo
 from b2b_jax.data.skipping import BadPhotos, Skipping
@@ -160,7 +160,7 @@ def test_the_translator_is_fed_crops_of_resized_photos_as_its_config_says(tmp_pa
         for i, (camera, pair, sharp) in enumerate(batch["name"]):
             files = {"unknown_blur": camera, "unknown_sharp": sharp, "known_blurry": pair}
             files["known_sharp"] = pair.replace("/blur/", "/sharp/")
-            shown = {key: images.resize_shorter(photos[file], resize or 30) for key, file in files.items()}
+            shown = {key: levels.resize_shorter(photos[file], resize or 30) for key, file in files.items()}
             places = {key: place(photo, batch[key][i]) for key, photo in shown.items()}
             assert places["known_blurry"] == places["known_sharp"]
             seen.append((camera, places["unknown_blur"]))

@@ -9,7 +9,7 @@ import pytest
 import tifffile
 from PIL import Image, ImageCms, PngImagePlugin
 
-from b2b_jax import images
+from b2b_jax import images, levels
 from b2b_jax.inference import photos, tags
 
 RGB = np.linspace(0, 255, 24 * 32 * 3).reshape(24, 32, 3).astype(np.uint8)
@@ -226,9 +226,9 @@ def test_a_tiff_in_which_white_is_zero(tmp_path, options):
     seen = np.tile(np.linspace(0, 65535, 32).astype(np.uint16), (24, 1))
     tifffile.imwrite(tmp_path / "a.tif", 65535 - seen, photometric="miniswhite", **options)
     np.testing.assert_array_equal(photos.read(tmp_path / "a.tif").pixels[..., 0], seen)
-    np.testing.assert_array_equal(images.read(tmp_path / "a.tif")[..., 1], images.TO_8_BITS[seen])
+    np.testing.assert_array_equal(images.read(tmp_path / "a.tif")[..., 1], levels.TO_8_BITS[seen])
     target, *_ = copy(tmp_path / "a.tif")
-    np.testing.assert_array_equal(images.read(target)[..., 1], images.TO_8_BITS[seen])
+    np.testing.assert_array_equal(images.read(target)[..., 1], levels.TO_8_BITS[seen])
 
 
 def test_twelve_bits_of_grey_are_spread(tmp_path):

@@ -9,17 +9,19 @@ from helpers.scored import METHODS, Killed
 from scipy import ndimage
 from skimage import data
 
-from b2b_jax import images
+from b2b_jax import images, levels
 from b2b_jax.data.photo import Photo
 from b2b_jax.data.sources import ArraySource, Pairs
 from b2b_jax.errors import UserError
 from b2b_jax.evaluation import evaluate, protocols, scoring, summary, temporal
-from b2b_jax.evaluation.scoring import Clock, Setup, Sheet
+from b2b_jax.evaluation.scores import Clock
+from b2b_jax.evaluation.scoring import Setup
+from b2b_jax.evaluation.sheet import Sheet
 from b2b_jax.stages.run import Run
 from configs import demo
 
 pytest.importorskip("cv2", reason="opencv-python-headless is not installed")
-PHOTO = images.to_float(data.astronaut()[60:220, 100:300])
+PHOTO = levels.to_float(data.astronaut()[60:220, 100:300])
 
 
 def view(x: float, y: float = 0, h: int = 96, w: int = 128) -> np.ndarray:
@@ -132,7 +134,7 @@ class Clips(ArraySource):
 
     def __init__(self):
         rng = np.random.default_rng(0)
-        sharp = images.to_uint8(np.stack([view(2 * i, 0, 40, 48) for i in range(9)]))
+        sharp = levels.to_uint8(np.stack([view(2 * i, 0, 40, 48) for i in range(9)]))
         noise = rng.normal(0, 5, sharp.shape) + 8 * (np.arange(9) % 2)[:, None, None, None]
         super().__init__("clips", blurry=(sharp + noise).clip(0, 255).round().astype(np.uint8), sharp=sharp)
 
@@ -172,7 +174,7 @@ def test_every_row_has_its_mean_over_the_pairs(whole):
 
 def stacked(start, stop):
     records = [Clips()[i] for i in range(start, stop)]
-    return {key: images.to_float(np.stack([record[key] for record in records])) for key in ("blurry", "sharp")}
+    return {key: levels.to_float(np.stack([record[key] for record in records])) for key in ("blurry", "sharp")}
 
 
 @pytest.mark.parametrize("batch", [1, 3])

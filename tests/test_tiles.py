@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from helpers import jit
 
-from b2b_jax import images, models, weights
+from b2b_jax import levels, models, templates
 from b2b_jax import networks as running
 from b2b_jax.errors import UserError
 from b2b_jax.inference import batching, tiles
@@ -62,9 +62,9 @@ def restore(chain: Chain, photo: np.ndarray, tile: int, overlap: int) -> np.ndar
     return restorer.photo(photo, restorer.plan(*photo.shape[:2]))
 
 
-def levels(chain: Chain, photo: np.ndarray) -> np.ndarray:
+def whole_photo(chain: Chain, photo: np.ndarray) -> np.ndarray:
     """The photo in one piece, straight through the chain."""
-    return images.to_levels(np.asarray(chain(images.to_float(photo[None])))[0], photo.dtype)
+    return levels.to_levels(np.asarray(chain(levels.to_float(photo[None])))[0], photo.dtype)
 
 
 # ------------------------------------------------------------------------------------------------------------- the cuts
@@ -110,7 +110,7 @@ def test_tiles_no_larger_than_their_overlap_are_refused(tile, overlap):
 def test_what_sees_no_further_than_the_margin_is_the_same_in_tiles(size, dtype):
     """A quarter of the overlap is margin: 6 pixels, and the network sees 4; what remains is rounding."""
     photo = noise(*size, dtype=dtype)
-    tiled, whole = restore(mosaic(), photo, 64, 24), levels(mosaic(), photo)
+    tiled, whole = restore(mosaic(), photo, 64, 24), whole_photo(mosaic(), photo)
     assert tiled.dtype == dtype and tiled.shape == whole.shape
     assert np.abs(tiled.astype(int) - whole).max() <= (1 if dtype == np.uint8 else 3)
     assert (tiled != whole).mean() < 0.02 and np.abs(whole.astype(int) - photo).mean() > np.iinfo(dtype).max / 20
@@ -119,7 +119,7 @@ def test_what_sees_no_further_than_the_margin_is_the_same_in_tiles(size, dtype):
 def test_without_overlap_the_seams_show():
     """That the test before can fail."""
     photo = noise(150, 97)
-    assert np.abs(restore(mosaic(), photo, 64, 0).astype(int) - levels(mosaic(), photo)).max() > 20
+    assert np.abs(restore(mosaic(), photo, 64, 0).astype(int) - whole_photo(mosaic(), photo)).max() > 20
 
 
 def random_network(name: str, **hyper) -> Network:
@@ -133,7 +133,7 @@ def random_network(name: str, **hyper) -> Network:
         scale = 0.3 if leaf in ("beta", "gamma") else 1 / np.sqrt(3 * np.prod(like.shape[:-1]))
         return rng.normal(leaf == "scale", scale, like.shape).astype(np.float32)
 
-    return Network(module, jax.tree_util.tree_map_with_path(draw, weights.template(module)))
+    return Network(module, jax.tree_util.tree_map_with_path(draw, templates.template(module)))
 
 
 @pytest.fixture(scope="module")
@@ -151,7 +151,7 @@ def chain(networks):
 
 def test_networks_differ_by_less_than_a_level_in_tiles(chain):
     photo = noise(101, 190, dtype=np.uint16)
-    tiled, whole = restore(chain, photo, 128, 64), levels(chain, photo)
+    tiled, whole = restore(chain, photo, 128, 64), whole_photo(chain, photo)
     assert tiled.shape == (101, 190, 6)
     difference = np.abs(tiled.astype(float) - whole) / 65535
     assert difference.max() <= 1 / 255
@@ -160,7 +160,7 @@ def test_networks_differ_by_less_than_a_level_in_tiles(chain):
 
 
 def test_a_chain_is_its_networks_one_after_the_other(chain, networks):
-    x = images.to_float(noise(64, 64)[None])
+    x = levels.to_float(noise(64, 64)[None])
     translate, deblur = map(running.runner, networks)
     wanted = jnp.concatenate([translate(x), deblur(translate(x))], axis=-1)
     np.testing.assert_allclose(chain(x), wanted, atol=1e-5)

@@ -10,7 +10,7 @@ from helpers import assert_close, jit, nhwc, reference
 from helpers.networks import KEY
 from helpers.parity import golden, network
 
-from b2b_jax import weights
+from b2b_jax import foreign
 from b2b_jax.formats import torch_files
 from b2b_jax.method import blur_extractor
 from b2b_jax.training import optimizers
@@ -83,11 +83,11 @@ def test_losses_gradients_and_weights_of_three_steps_are_those_of_pytorch(publis
         adam.step()
         np.testing.assert_allclose(loss, wanted.item(), rtol=1e-5)
         if number == 0:
-            mean = weights.to_torch_state(optax.tree.get(state.opt_state["blur_extractor"], "mu"))
+            mean = foreign.to_torch_state(optax.tree.get(state.opt_state["blur_extractor"], "mu"))
             for name, (p, _) in parameters.items():
                 gradient = mean[name] / (1 - betas[0])  # Adam's first mean is the gradient, times 1 - beta
                 assert np.abs(gradient - p.grad.numpy()).max() <= 0.01 * p.grad.abs().max(), name
-        after = weights.to_torch_state(state.params["blur_extractor"])
+        after = foreign.to_torch_state(state.params["blur_extractor"])
         error = sum(np.square(after[name] - p.detach().numpy()).sum() for name, (p, _) in parameters.items())
         moved = sum(np.square(p.detach().numpy() - start).sum() for p, start in parameters.values())
         assert error <= 0.05**2 * moved

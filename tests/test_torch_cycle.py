@@ -8,7 +8,7 @@ import pytest
 from helpers import assert_close, jit
 from helpers.networks import KEY, random_variables
 
-from b2b_jax import models, weights
+from b2b_jax import foreign, models
 from b2b_jax.method import cycle
 from b2b_jax.method.cycle import DISCRIMINATORS, GENERATORS, Cycle, Photos
 from b2b_jax.training import optimizers
@@ -63,7 +63,7 @@ def twins(config, state):
     nets = {name: made() for name in GENERATORS}
     nets |= {name: torch_networks.PatchGAN(4, 2, "instance", "rgb") for name in DISCRIMINATORS}
     for name, net in nets.items():
-        arrays = weights.to_torch_state(state.params[name])
+        arrays = foreign.to_torch_state(state.params[name])
         net.load_state_dict({key: torch.from_numpy(x) for key, x in arrays.items()})
     groups = {"generators": [p for name in GENERATORS for p in nets[name].parameters()]}
     groups |= {name: list(nets[name].parameters()) for name in DISCRIMINATORS}
@@ -95,7 +95,7 @@ def test_losses_and_weights_of_three_steps_are_those_of_pytorch(kind):
         for name, value in wanted.items():
             assert_close(metrics[name], value, tol=1e-4)
     for name, net in nets.items():
-        got, before = (weights.to_torch_state(params[name]) for params in (state.params, start))
+        got, before = (foreign.to_torch_state(params[name]) for params in (state.params, start))
         after = {key: x.detach().numpy() for key, x in net.state_dict().items()}
         # In front of an instance norm the gradient of a bias is zero but for rounding, which optimisers enlarge.
         keys = [key for key in after if key.endswith("weight")]

@@ -6,7 +6,7 @@ import pytest
 from helpers import assert_close, jit
 from helpers.networks import random_variables
 
-from b2b_jax import models, weights
+from b2b_jax import foreign, models
 from b2b_jax.errors import UserError
 from b2b_jax.method import blur2blur
 from b2b_jax.method.blur2blur import Blur2Blur, Photos
@@ -83,7 +83,7 @@ def theirs(config, params, frozen, steps):
 
 
 def load(module, variables) -> None:
-    module.load_state_dict({k: torch.from_numpy(v) for k, v in weights.to_torch_state(variables).items()})
+    module.load_state_dict({k: torch.from_numpy(v) for k, v in foreign.to_torch_state(variables).items()})
 
 
 def flat(tensors) -> np.ndarray:
@@ -102,15 +102,15 @@ def test_losses_and_weights_after_two_steps_are_ours(settings):
     for key, value in got.items():
         assert_close(value.numpy(), wanted[key])
     for name in NETWORKS:
-        want, start = weights.to_torch_state(state.params[name]), weights.to_torch_state(params[name])
+        want, start = foreign.to_torch_state(state.params[name]), foreign.to_torch_state(params[name])
         after = {k: v.numpy() for k, v in getattr(step, name).state_dict().items()}
         keys = [key for key in want if config[name].get("norm") != "instance" or key not in NOISE]
         error = flat(after[k] - want[k] for k in keys)
         assert np.linalg.norm(error) <= 0.01 * np.linalg.norm(flat(want[k] - start[k] for k in keys))
     names = [name for name, _ in step.generator.named_parameters()]
-    averages = weights.to_torch_state(state.ema["generator"])
+    averages = foreign.to_torch_state(state.ema["generator"])
     error = flat(a.numpy() - averages[name] for name, a in zip(names, step.average, strict=True))
-    moved = flat(averages[name] - weights.to_torch_state(params["generator"])[name] for name in names)
+    moved = flat(averages[name] - foreign.to_torch_state(params["generator"])[name] for name in names)
     assert np.linalg.norm(error) <= 0.01 * np.linalg.norm(moved)
 
 

@@ -18,7 +18,7 @@ import pytest
 from flax.traverse_util import flatten_dict
 from helpers import reference
 
-from b2b_jax import convert, models, networks, weights
+from b2b_jax import convert, foreign, models, networks, templates, weights
 from b2b_jax.errors import UserError
 from b2b_jax.formats import torch_files
 from b2b_jax.models import recognition
@@ -76,12 +76,12 @@ CHECKPOINTS = {
 def test_round_trip_of_published_checkpoints(file, tmp_path):
     state, (name, hyper) = state_of(file), CHECKPOINTS[file]
     assert recognition.identify(state) == (name, hyper)
-    variables = weights.from_torch_state(state, weights.template(models.create(name, **hyper)))
+    variables = foreign.from_torch_state(state, templates.template(models.create(name, **hyper)))
     weights.save(tmp_path / "a.safetensors", name, hyper, variables)
     module, loaded = weights.load(tmp_path / "a.safetensors")
     assert module == models.create(name, **hyper)
     assert_same(flatten_dict(loaded), flatten_dict(variables))
-    assert_same(weights.to_torch_state(loaded), state)
+    assert_same(foreign.to_torch_state(loaded), state)
     assert os.listdir(tmp_path) == ["a.safetensors"]
 
 
@@ -147,20 +147,20 @@ def test_identify_full_size_networks(file, expected):
 )
 def test_round_trip_of_fresh_networks(name, hyper):
     variables = fresh(models.create(name, **hyper))
-    state = weights.to_torch_state(variables)
+    state = foreign.to_torch_state(variables)
     assert recognition.identify(state) == (name, hyper)
     assert any(key.endswith("num_batches_tracked") for key in state) == (hyper.get("norm") == "batch")
-    assert_same(flatten_dict(weights.from_torch_state(state, variables)), flatten_dict(variables))
+    assert_same(flatten_dict(foreign.from_torch_state(state, variables)), flatten_dict(variables))
 
 
 def fresh(module):
     """Random variables without compiling the initialisers."""
     rng = np.random.default_rng(0)
-    return jax.tree.map(lambda like: rng.standard_normal(like.shape, np.float32), weights.template(module))
+    return jax.tree.map(lambda like: rng.standard_normal(like.shape, np.float32), templates.template(module))
 
 
 def test_biases_of_restormer_are_where_the_original_has_them():
-    state = weights.to_torch_state(
+    state = foreign.to_torch_state(
         fresh(models.create("restormer", **RESTORMER | {"num_blocks": [2, 1, 1, 1], "bias": True}))
     )
     biases = [name for name in state if name.endswith(".bias") and ".norm" not in name]
@@ -208,31 +208,31 @@ REFUSED = {
 @pytest.mark.parametrize("option", REFUSED)
 def test_options_that_are_not_supported_are_refused_by_name(option):
     name, hyper, alter = REFUSED[option]
-    state = alter(weights.to_torch_state(fresh(models.create(name, **hyper))))
+    state = alter(foreign.to_torch_state(fresh(models.create(name, **hyper))))
     with pytest.raises(ValueError, match=f"{option}.*that variant is not supported"):
         recognition.identify(state)
 
 
 def test_statistics_of_old_instance_norms_are_dropped():
-    state = weights.to_torch_state(fresh(models.create("resnet", **RESNET | {"ngf": 2})))
+    state = foreign.to_torch_state(fresh(models.create("resnet", **RESNET | {"ngf": 2})))
     old = state | {f"model.2.{name}": kernel(2) for name in ("running_mean", "running_var", "num_batches_tracked")}
     name, hyper = recognition.identify(old)
     assert (name, hyper["norm"]) == ("resnet", "instance")
-    kept, dropped = weights.drop_unused(name, old)
+    kept, dropped = foreign.drop_unused(name, old)
     assert dropped == ["model.2.running_mean", "model.2.running_var"]
-    weights.from_torch_state(kept, weights.template(models.create(name, **hyper)))
+    foreign.from_torch_state(kept, templates.template(models.create(name, **hyper)))
 
 
 def test_layouts():
     kernel = np.arange(3 * 3 * 2 * 4, dtype=np.float32).reshape(3, 3, 2, 4)
-    state = weights.to_torch_state({"params": {"a.0": {"kernel": kernel}, "b": {"transposed_kernel": kernel}}})
+    state = foreign.to_torch_state({"params": {"a.0": {"kernel": kernel}, "b": {"transposed_kernel": kernel}}})
     assert state["a.0.weight"].shape == (4, 2, 3, 3) and state["b.weight"].shape == (2, 4, 3, 3)
     assert state["a.0.weight"][3, 1, 0, 2] == kernel[0, 2, 1, 3] == state["b.weight"][1, 3, 0, 2]
 
 
 def test_half_precision_checkpoints_become_float32():
     like = {"params": {"a": {"bias": jax.ShapeDtypeStruct((2,), jnp.float32)}}}
-    bias = weights.from_torch_state({"a.bias": np.array([1.5, 2], ml_dtypes.bfloat16)}, like)["params"]["a"]["bias"]
+    bias = foreign.from_torch_state({"a.bias": np.array([1.5, 2], ml_dtypes.bfloat16)}, like)["params"]["a"]["bias"]
     assert bias.dtype == np.float32
     np.testing.assert_array_equal(bias, [1.5, 2])
 
@@ -241,7 +241,7 @@ def test_mismatches_are_listed_by_name():
     like = {"params": {name: {"bias": np.zeros(2)} for name in ("a", "b", *(f"m{i}" for i in range(12)))}}
     state = {"a.bias": np.zeros(2), "b.bias": np.zeros(3), "c.bias": np.zeros(2)}
     with pytest.raises(ValueError) as error:
-        weights.from_torch_state(state, like)
+        foreign.from_torch_state(state, like)
     message = str(error.value)
     assert "12 missing (m0.bias" in message and "m9.bias, …" in message and "m10.bias" not in message
     assert "1 left over (c.bias)" in message and "b.bias (3,), wanted (2,)" in message
@@ -360,9 +360,9 @@ def test_tensors_that_are_no_floats_are_not_converted():
     like = {"params": {"a": {"bias": jax.ShapeDtypeStruct((2,), jnp.float32)}}}
     for kind in ("int64", "complex64", "bool"):
         with pytest.raises(ValueError, match=f"1 no floats .*is {kind}"):
-            weights.from_torch_state({"a.bias": np.zeros(2, kind)}, like)
+            foreign.from_torch_state({"a.bias": np.zeros(2, kind)}, like)
         with pytest.raises(ValueError, match=f"1 no floats .*is {kind}"):
-            weights.from_flax_tree("maxim", {"a/bias": np.zeros(2, kind)}, like)
+            foreign.from_flax_tree("maxim", {"a/bias": np.zeros(2, kind)}, like)
 
 
 def test_any_flipped_byte_is_noticed(ours):
@@ -453,7 +453,7 @@ def test_cli_there_and_back(cli, tmp_path, capsys):
 
 
 def test_cli_says_that_the_classifier_is_dropped(cli, tmp_path, capsys):
-    state = weights.to_torch_state(fresh(models.create("vgg", depth=16, layers=("relu5_3",))))
+    state = foreign.to_torch_state(fresh(models.create("vgg", depth=16, layers=("relu5_3",))))
     state |= {f"classifier.{i}.weight": np.zeros((1, 1), np.float32) for i in (0, 3, 6)}
     weights.write_safetensors(tmp_path / "vgg16.safetensors", state, {})
     assert cli(tmp_path / "vgg16.safetensors", tmp_path / "a.safetensors") == 0
@@ -488,12 +488,12 @@ def test_networks_are_found_where_programs_put_them(form, network, cli, tmp_path
     torch = pytest.importorskip("torch")
     nest, dropped = WORLD[form]
     module = models.create(network, **{"resnet": RESNET_STATE, "nafnet": TINY["nafnet"]}[network])
-    state = weights.to_torch_state(fresh(module))
+    state = foreign.to_torch_state(fresh(module))
     nested = jax.tree.map(lambda x: torch.from_numpy(x) if isinstance(x, np.ndarray) else x, nest(state))
     torch.save(nested, tmp_path / "a.ckpt")
     assert cli(tmp_path / "a.ckpt", tmp_path / "a.safetensors") == 0
     assert re.search(rf"dropped +{dropped}", capsys.readouterr().out)
-    assert_same(weights.to_torch_state(weights.load(tmp_path / "a.safetensors")[1]), state)
+    assert_same(foreign.to_torch_state(weights.load(tmp_path / "a.safetensors")[1]), state)
 
 
 @pytest.mark.parametrize("hyper", [{"n_blocks": 6, "use_dropout": True}, {"n_blocks": 1, "use_dropout": False}])
@@ -501,7 +501,7 @@ def test_networks_are_found_where_programs_put_them(form, network, cli, tmp_path
 def test_statistics_without_scales_are_instance_norm(hyper, counted):
     """PyTorch before 0.4 wrote those, and no num_batches_tracked; some later files have both."""
     module = models.create("resnet", **RESNET_STATE | hyper)
-    state = weights.to_torch_state(fresh(module))
+    state = foreign.to_torch_state(fresh(module))
     names = [name for name in state if name.endswith("bias")][:-1]
     layers = [
         re.sub(r"\d+(?=\.bias)", lambda found: str(int(found[0]) + 1), name).removesuffix("bias") for name in names
@@ -510,7 +510,7 @@ def test_statistics_without_scales_are_instance_norm(hyper, counted):
     old = state | {layer + leaf: kernel(2) for layer in layers for leaf in leaves}
     found = convert.from_torch(old, None)
     assert found.hyper == RESNET_STATE | hyper
-    assert_same(weights.to_torch_state(found.variables), state)
+    assert_same(foreign.to_torch_state(found.variables), state)
 
 
 def test_cli_shows_no_escape_codes_and_ends_with_one_line(cli, tmp_path, capsys):
@@ -526,7 +526,7 @@ def test_cli_shows_no_escape_codes_and_ends_with_one_line(cli, tmp_path, capsys)
 @pytest.mark.parametrize("shape", [(0, 3, 3, 3), (8, 0, 3, 3), (10**4, 3, 3, 3)])
 @pytest.mark.parametrize("network", ["nafnet", "restormer", "patchgan"])
 def test_tensors_of_odd_shapes_are_one_line(network, shape, cli, tmp_path, capsys):
-    state = weights.to_torch_state(fresh(models.create(network, **TINY[network])))
+    state = foreign.to_torch_state(fresh(models.create(network, **TINY[network])))
     for name in list(state)[:: max(1, len(state) // 6)]:
         weights.write_safetensors(tmp_path / "a.pth", state | {name: kernel(*shape)}, {})
         assert cli(tmp_path / "a.pth", tmp_path / "a.safetensors") == 2

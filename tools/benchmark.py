@@ -25,7 +25,7 @@ from absl import flags
 
 sys.path.append(str(Path(__file__).parents[1]))
 
-from b2b_jax import commandline, images, networks, settings
+from b2b_jax import commandline, images, levels, networks, settings
 from b2b_jax.data import scenes
 from b2b_jax.data.sources import ArraySource
 from b2b_jax.errors import UserError
@@ -148,10 +148,10 @@ def deblur(run: Run) -> Iterator[Row]:
     """A photo of --size restored on the device; its decoding and encoding; each network and the same in PyTorch."""
     photo = generated(1, *size())[0]
     if OPTIONS["against"].value:
-        yield from deblur_against_torch(run, images.to_float(photo)[None])
+        yield from deblur_against_torch(run, levels.to_float(photo)[None])
         return
     restore, variables = restorer(run)
-    x = jax.device_put(images.to_float(photo)[None])
+    x = jax.device_put(levels.to_float(photo)[None])
     program = measure.compiled(restore, variables, x)
     repeats = OPTIONS["repeats"].value
     seconds = measure.sample({"": lambda: program.call(variables, x)}, repeats)[""]

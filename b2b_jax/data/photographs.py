@@ -21,7 +21,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from b2b_jax import images
+from b2b_jax import images, levels
 from b2b_jax.data import blur
 from b2b_jax.data.sharpness import laplacian_variance
 from b2b_jax.errors import UserError
@@ -170,7 +170,7 @@ def softened(pixels: np.ndarray, sigma: float) -> np.ndarray:
     """The uint8 photo under a Gaussian of `sigma` pixels; 0 for none."""
     if not sigma:
         return pixels
-    return blur.round8(blur.apply(images.to_float(pixels), blur.gaussian_kernel(sigma, 9)))
+    return blur.round8(blur.apply(levels.to_float(pixels), blur.gaussian_kernel(sigma, 9)))
 
 
 def divide(photographs: Sequence[Photograph], seed: int) -> dict[str, list[Photograph]]:
@@ -189,7 +189,7 @@ def write_pile(folder: Path, photographs: Sequence[Photograph], settings: Settin
     camera, blurry = CAMERAS[settings.camera], folder.name == "unknown_blur"
     for path, pixels in photographs:
         for i, shot in enumerate(spread(pixels, settings.shot, PLAIN)):
-            taken = camera.take(rng, images.to_float(shot), camera.kernel(rng)) if blurry else shot
+            taken = camera.take(rng, levels.to_float(shot), camera.kernel(rng)) if blurry else shot
             images.write(folder / f"{path.stem}-{i:02d}.png", taken)
 
 
@@ -199,7 +199,7 @@ def write_test(folder: Path, photographs: Sequence[Photograph], settings: Settin
     camera, known, kernels = CAMERAS[settings.camera], Camera(settings.kernels), {}
     for path, pixels in photographs:
         for i, wide in enumerate(spread(pixels, settings.crop + 2 * margin, PLAIN_TEST, settings.crops)):
-            name, sharp = f"{path.stem}-{i}", images.to_float(wide)
+            name, sharp = f"{path.stem}-{i}", levels.to_float(wide)
             kernels[name] = camera.kernel(rng)
             versions = {
                 "sharp": wide[margin:-margin, margin:-margin],

@@ -19,7 +19,7 @@ import grain
 import numpy as np
 from grain.experimental import ZipMapDataset
 
-from b2b_jax import images
+from b2b_jax import levels
 from b2b_jax.data import blur, degradation
 from b2b_jax.data.skipping import Skipping
 from b2b_jax.data.sources import Record, Source, check_extent
@@ -99,7 +99,7 @@ class Resize(grain.transforms.Map):
     side: int
 
     def map(self, record: Record) -> Record:
-        small = {k: images.resize_shorter(v, self.side) for k, v in _images(record).items()}
+        small = {k: levels.resize_shorter(v, self.side) for k, v in _images(record).items()}
         return small | {"name": record["name"]}
 
 

@@ -20,7 +20,10 @@ from b2b_jax.errors import UserError, shown
 from b2b_jax.evaluation import converter, examples, lpips, protocols, rows, temporal
 from b2b_jax.evaluation.photographs import LARGEST_TILE, clock, tiles
 from b2b_jax.evaluation.rows import Table
-from b2b_jax.evaluation.scoring import Clock, Reduced, Scores, Setup, Sheet, score
+from b2b_jax.evaluation.scores import Clock, Scores
+from b2b_jax.evaluation.scoring import Setup, score
+from b2b_jax.evaluation.sheet import Sheet
+from b2b_jax.evaluation.streams import Reduced
 from b2b_jax.files import read_json, read_object, write_json
 from b2b_jax.settings import as_json
 from b2b_jax.stages import STAGES

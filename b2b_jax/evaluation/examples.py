@@ -11,9 +11,12 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from b2b_jax import images
+from b2b_jax import images, levels
 from b2b_jax.data.sources import Source
-from b2b_jax.evaluation.scoring import Batch, Method, Scores, fitting, read_ahead, to_devices
+from b2b_jax.evaluation.pictures import fitting
+from b2b_jax.evaluation.scores import Scores
+from b2b_jax.evaluation.scoring import Method
+from b2b_jax.evaluation.streams import Batch, read_ahead, to_devices
 from b2b_jax.files import write_json
 
 
@@ -63,7 +66,7 @@ def write(
 
 def show(folder: Path, restore: Mapping[str, Callable], title: str, photo: np.ndarray) -> None:
     """Saves the versions of a uint8 photo (h, w, 3) that has no truth; `restore` has networks by their stages."""
-    blurry = images.to_float(photo)[None]
+    blurry = levels.to_float(photo)[None]
     versions = {"input": blurry}
     versions |= {"deblurrer": restore["deblurrer"](blurry)} if "deblurrer" in restore else {}
     if {"deblurrer", "translator"} <= restore.keys():
@@ -80,6 +83,6 @@ def save(
     folder = folder / fitting(title.split(" (")[0].replace(" ", "-").replace("/", "-"))
     shutil.rmtree(folder, ignore_errors=True)
     for label, version in versions.items():
-        images.write(folder / f"{label}.png", images.to_uint8(jax.device_get(version[0])))
+        images.write(folder / f"{label}.png", levels.to_uint8(jax.device_get(version[0])))
     record = {"title": title, "kind": kind, "labels": list(versions), "captions": dict(captions)}
     write_json(folder / "example.json", record)

@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from b2b_jax import __version__, images, weights
 from b2b_jax.errors import shown
-from b2b_jax.evaluation import progress, report, scoring
+from b2b_jax.evaluation import progress, report, sheet
 from b2b_jax.evaluation.charts import Curve, Scatter
 from b2b_jax.evaluation.report import Example, Report, Table
 from b2b_jax.evaluation.rows import ROWS, best
@@ -248,7 +248,7 @@ def cell(values: dict, metric: str) -> str:
 
 def scatters(run: Run, dataset: str) -> list[Scatter]:
     """Every image's gain over the deblurrer against how blurred it is; nothing without images.csv."""
-    lines = scoring.read_sheet(run.workdir / "evaluation" / "images.csv")
+    lines = sheet.read_sheet(run.workdir / "evaluation" / "images.csv")
     psnr = {row: {name: x for (where, name, of), x in lines if of == row and where == dataset} for row in ROWS}
     # psnr is the first of the numbers, the variance the last; a line of either row may be lost
     points = [

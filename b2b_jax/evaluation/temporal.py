@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from b2b_jax import images
+from b2b_jax import levels
 from b2b_jax.data.sources import Source
 from b2b_jax.errors import UserError
 
@@ -83,7 +83,7 @@ def motion(frame: np.ndarray, before: np.ndarray) -> Motion:
     """The motion between two frames of at least SMALLEST pixels a side."""
     import cv2  # an optional extra
 
-    grey = [images.to_uint8(cv2.cvtColor(x, cv2.COLOR_RGB2GRAY)) for x in (frame, before)]
+    grey = [levels.to_uint8(cv2.cvtColor(x, cv2.COLOR_RGB2GRAY)) for x in (frame, before)]
     dis = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
     # The preset stops at half the resolution: of a shifted photo that leaves up to 11 grey levels, this 0.1.
     dis.setFinestScale(0)

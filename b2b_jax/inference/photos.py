@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from PIL import ExifTags, Image, ImageCms
 
-from b2b_jax import decoding, files, images, kinds
+from b2b_jax import decoding, files, images, kinds, levels, tiffs
 from b2b_jax.images import ImageError
 from b2b_jax.inference import sixteen_bits, tags
 from b2b_jax.inference.tags import Tags
@@ -62,7 +62,7 @@ def read(path: str | os.PathLike) -> Photo:
         else:
             image = images.upright(image)
             image, profile = _from_cmyk(image, profile, notes) if image.mode == "CMYK" else (image, profile)
-            array = images.deep_grey(path, image) if image.mode[0] in "IF" else np.array(_plain(image))
+            array = tiffs.deep_grey(image) if image.mode[0] in "IF" else np.array(_plain(image))
         kept = tags.read(path, image, orientation, notes)
     return _photo(array, profile, exif, kept, "; ".join(notes))
 
@@ -102,7 +102,7 @@ def write(path: str | os.PathLike, photo: Photo) -> str:
         if array.dtype == np.uint16 and suffix in sixteen_bits.WRITERS:
             sixteen_bits.WRITERS[suffix](part, array, photo.profile, photo.exif, photo.tags)
         else:
-            array = images.TO_8_BITS[array] if array.dtype == np.uint16 else array
+            array = levels.TO_8_BITS[array] if array.dtype == np.uint16 else array
             kept = {"icc_profile": photo.profile or None} | ({"exif": photo.exif} if photo.exif else {})
             try:
                 Image.fromarray(array).save(part, **images.SAVE[suffix], **kept | _options(photo, kind))

@@ -21,7 +21,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from b2b_jax import images
+from b2b_jax import levels
 from b2b_jax.errors import UserError
 from b2b_jax.inference import batching
 from b2b_jax.inference.chain import Chain
@@ -121,7 +121,7 @@ class Restorer:
 
     def _run(self, batch: np.ndarray) -> jax.Array:
         floats = np.issubdtype(batch.dtype, np.floating)
-        return self._chain(batch.astype(np.float32) if floats else images.to_float(batch))
+        return self._chain(batch.astype(np.float32) if floats else levels.to_float(batch))
 
     def _cut(self, h: int, w: int, tile: int) -> Plan:
         rows, columns = (cut(length, tile, self._overlap, self._chain.stride) for length in (h, w))
@@ -170,6 +170,6 @@ def _levels(x: np.ndarray, dtype: np.dtype) -> np.ndarray:
             if not np.isfinite(x).all():
                 raise ValueError("not all numbers are finite")
             return np.clip(x, 0, 1).astype(dtype)
-        return images.to_levels(x, dtype)
+        return levels.to_levels(x, dtype)
     except ValueError as error:
         raise UserError(f"the networks' output is broken: {error}; are these the right weights?") from error

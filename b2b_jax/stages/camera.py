@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from b2b_jax import images, losses, sharding
+from b2b_jax import images, levels, losses, sharding
 from b2b_jax.data import blur, pipeline
 from b2b_jax.data.skipping import apart
 from b2b_jax.data.sources import Source, check_sizes
@@ -197,7 +197,7 @@ def describe(run: Run, method: CameraModel, state: State, evaluate: loop.Evaluat
     for name, kernels in (("kernels", shot.kernel), ("true_kernels", true_kernels(run))):
         if kernels is not None and sharding.is_first():
             sheet = camera_figures.sheet(np.asarray(kernels))
-            images.write(run.workdir / "camera" / f"{name}.png", images.to_uint8(sheet))
+            images.write(run.workdir / "camera" / f"{name}.png", levels.to_uint8(sheet))
     scores, _ = evaluate(state)
     return scores | camera_figures.figures(shot)
 

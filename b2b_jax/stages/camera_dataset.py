@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from b2b_jax import images
+from b2b_jax import levels
 from b2b_jax.method import camera_model
 from b2b_jax.models.camera import Camera, Shot, render
 from b2b_jax.stages import camera
@@ -37,11 +37,11 @@ def photograph(run: Run, count: int) -> Iterator[Pair]:
     for index in range(count):
         record = photos[index % len(photos)]
         blurry, shot = jax.device_get(
-            shoot(learnt.variables, images.to_float(record["image"]), jax.random.fold_in(key, index))
+            shoot(learnt.variables, levels.to_float(record["image"]), jax.random.fold_in(key, index))
         )
         part = "test" if index % len(photos) >= len(photos) - held_out else "train"
         yield Pair(
-            part, images.to_uint8(blurry), record["image"], {"photo": record["name"]} | figures(shot), shot.kernel
+            part, levels.to_uint8(blurry), record["image"], {"photo": record["name"]} | figures(shot), shot.kernel
         )
 
 

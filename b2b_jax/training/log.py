@@ -17,7 +17,7 @@ from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tensorboardX.proto.summary_pb2 import Summary
 from tqdm import tqdm
 
-from b2b_jax import images
+from b2b_jax import images, levels
 from b2b_jax.errors import shown
 from b2b_jax.files import append_line, read_json, read_object, write_json, write_text
 
@@ -159,7 +159,7 @@ def read_samples(folder: Path) -> tuple[int, dict[str, list[np.ndarray]]]:
 
 def grid(columns: Sequence[np.ndarray], rows: int) -> np.ndarray:
     """Versions (n, h, w, 3) side by side, the first `rows` images below one another: uint8 (rows·h, columns·w, 3)."""
-    return images.to_uint8(np.concatenate(np.concatenate([x[:rows] for x in columns], axis=2)))
+    return levels.to_uint8(np.concatenate(np.concatenate([x[:rows] for x in columns], axis=2)))
 
 
 def _rows(path: Path) -> list[dict[str, Any]]:

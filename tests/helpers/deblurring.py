@@ -10,7 +10,7 @@ import pytest
 import tifffile
 from PIL import ExifTags, Image, ImageCms
 
-from b2b_jax import deblur, models, weights
+from b2b_jax import deblur, models, templates, weights
 from helpers import jit
 
 RNG = np.random.default_rng(0)
@@ -39,7 +39,7 @@ def save(path: Path, name: str, hyper: dict, seed: int | None = 0) -> Path:
         zero = seed is None and path[1].key == "ending"
         return np.zeros(like.shape, np.float32) if zero else rng.normal(0, 0.3, like.shape).astype(np.float32)
 
-    shapes = weights.template(models.create(name, **hyper))
+    shapes = templates.template(models.create(name, **hyper))
     weights.save(path, name, hyper, jax.tree_util.tree_map_with_path(draw, shapes))
     return path
 

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from b2b_jax import models, weights
+from b2b_jax import foreign, models
 from b2b_jax.formats import torch_files
 from helpers import REFERENCE
 
@@ -15,7 +15,7 @@ KEY = jax.random.key(0, impl="rbg")  # compiles faster than the default
 def load(module: nn.Module, name: str, size: int = 32) -> dict:
     """The weights of a reference checkpoint as variables of a module."""
     like = jax.eval_shape(module.init, KEY, jnp.zeros((1, size, size, 3)))
-    return weights.from_torch_state(torch_files.state_dict(torch_files.read(REFERENCE / f"{name}.pth")), like)
+    return foreign.from_torch_state(torch_files.state_dict(torch_files.read(REFERENCE / f"{name}.pth")), like)
 
 
 def positive_variance(path: tuple, x: np.ndarray) -> np.ndarray:

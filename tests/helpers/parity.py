@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from b2b_jax import models, weights
+from b2b_jax import foreign, models, templates
 from b2b_jax.formats import torch_files
 from b2b_jax.models import layers, mimo_unet, nafnet, patchgan, recognition, resnet, restormer, vgg
 from helpers import jit, nhwc, reference
@@ -33,7 +33,7 @@ def network(checkpoint: str) -> tuple[nn.Module, dict]:
     state = torch_files.state_dict(torch_files.read(reference(f"{checkpoint}.pth")))
     name, hyper = recognition.identify(state)
     module = models.create(name, **hyper)
-    return module, weights.from_torch_state(state, weights.template(module))
+    return module, foreign.from_torch_state(state, templates.template(module))
 
 
 def photo(data: dict[str, np.ndarray], name: str) -> np.ndarray:
@@ -146,7 +146,7 @@ def module(net: nn.Module) -> Callable[..., jax.Array]:
 
     def run(*args: Any) -> jax.Array:
         *inputs, p = args
-        return net.apply(weights.from_torch_state(p, jax.eval_shape(net.init, jax.random.key(0), *inputs)), *inputs)
+        return net.apply(foreign.from_torch_state(p, jax.eval_shape(net.init, jax.random.key(0), *inputs)), *inputs)
 
     return run
 

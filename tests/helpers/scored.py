@@ -4,10 +4,29 @@ import numpy as np
 
 from b2b_jax.data.sources import ArraySource
 from b2b_jax.evaluation import protocols, scoring
-from b2b_jax.evaluation.scoring import Clock, Scores, Setup, Sheet
+from b2b_jax.evaluation.scores import Clock, Scores
+from b2b_jax.evaluation.scoring import Setup
+from b2b_jax.evaluation.sheet import Sheet
 
 MEASURE = protocols.make_measure(protocols.PROTOCOLS["standard"], {})
 METHODS = {"input": lambda p: p["blurry"], "half": lambda p: (p["blurry"] + p["sharp"]) / 2}
+
+
+class Mixed:
+    """Six records, every third of another size; grey levels tell which."""
+
+    reads = 0
+
+    def __len__(self):
+        return 6
+
+    def __getitem__(self, index):
+        self.reads += 1
+        image = np.full((*self.size(index)[1:], 3), 40 * index, np.uint8)
+        return {"blurry": image, "sharp": image + np.uint8(5 + index), "name": f"folder/{index}.jpg"}
+
+    def size(self, index):
+        return f"folder/{index}.jpg", 24 if index % 3 == 2 else 16, 16
 
 
 def noisy_source(count: int) -> ArraySource:

@@ -10,7 +10,7 @@ import numpy as np
 from ml_collections import ConfigDict
 from PIL import Image
 
-from b2b_jax import images, sharding
+from b2b_jax import images, levels, sharding
 from b2b_jax.data import pipeline
 from b2b_jax.data.sources import Photos
 from tools.bench import measure
@@ -35,7 +35,7 @@ def rows(config: ConfigDict, photos: np.ndarray, repeats: int, eaten: float | No
         for suffix in ("png", "jpg"):
             paths = [Path(folder) / suffix / f"{i:04d}.{suffix}" for i in range(len(photos))]
             for path, photo in zip(paths, photos, strict=True):
-                images.write(path, images.to_uint8((photo + noise) / 255))
+                images.write(path, levels.to_uint8((photo + noise) / 255))
             yield from _timed(config, paths, suffix, repeats, eaten)
 
 

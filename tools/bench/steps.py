@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from b2b_jax import models, sharding, weights
+from b2b_jax import models, sharding, templates
 from b2b_jax.method import adaptation as adaptation_method
 from b2b_jax.method import known_blur
 from b2b_jax.networks import Network
@@ -30,7 +30,7 @@ def random_network(module) -> Network:
         scale = max(np.prod(leaf.shape[:-1]), 1) ** -0.5
         return (scale * rng.standard_normal(leaf.shape)).astype(leaf.dtype)
 
-    return Network(module, jax.tree.map(draw, weights.template(module)))
+    return Network(module, jax.tree.map(draw, templates.template(module)))
 
 
 def network(run: Run, stage: str) -> Network:

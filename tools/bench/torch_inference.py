@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from flax import linen as nn
 
-from b2b_jax import models, weights
+from b2b_jax import foreign, models
 from b2b_jax.errors import UserError
 from b2b_jax.networks import Network
 from tools.bench.torch_nafnet import NAFNet
@@ -27,7 +27,7 @@ def runs(network: Network, dtype: str) -> dict[str, Run]:
     """
     device = "cuda" if torch.cuda.is_available() else "cpu"
     module = twin(network.module)
-    state = weights.to_torch_state(network.variables)
+    state = foreign.to_torch_state(network.variables)
     module.load_state_dict({name: torch.from_numpy(array) for name, array in state.items()})
     module = module.eval().to(device, memory_format=torch.channels_last)
 

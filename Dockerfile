@@ -4,8 +4,8 @@ WORKDIR /src
 COPY pyproject.toml README.md LICENSE ./
 COPY b2b_jax b2b_jax
 COPY configs configs
-# For a GPU: docker build --build-arg EXTRAS=[cuda]
-ARG EXTRAS=""
+# For a GPU: docker build --build-arg EXTRAS=[video,cuda]
+ARG EXTRAS="[video]"
 # The package itself is installed from this folder, of whatever version it is.
 # hadolint ignore=DL3013
 RUN pip install --no-cache-dir ".${EXTRAS}" && useradd --create-home --uid 1000 photographer

@@ -10,7 +10,7 @@ from pathlib import Path
 import av
 
 from b2b_jax import images
-from b2b_jax.errors import shown
+from b2b_jax.errors import VideoError
 from b2b_jax.images import ImageError
 
 # FFmpeg's names of the formats that are opened.
@@ -23,13 +23,6 @@ EXACT = {"mov", "matroska", "avi"}  # containers whose headers say when the file
 TOLERANCE = 0.1  # seconds that a whole file may end before its header says, besides the time of its last frame
 HEAD = 64  # bytes, at most, from where FFmpeg says that a packet lies to its first byte
 OPTIONS = {"format_whitelist": ",".join(DEMUXERS), "protocol_whitelist": "file"}
-
-
-class VideoError(ValueError):
-    """A video that cannot be used; the message is one line that starts with its path."""
-
-    def __init__(self, message: object):
-        super().__init__(shown(message))
 
 
 @contextlib.contextmanager

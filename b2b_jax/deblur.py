@@ -31,7 +31,7 @@ end of the terminal, Ctrl-C or SIGTERM, with nothing half-written.
 import argparse
 import contextlib
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NoReturn
 
@@ -39,12 +39,11 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
-from b2b_jax import files, folders, memory, system, terminal
+from b2b_jax import extras, files, folders, memory, system, terminal
 from b2b_jax import named as named_networks
-from b2b_jax.clips import VideoError
-from b2b_jax.errors import UserError, disk_fault, shown
+from b2b_jax.errors import UserError, VideoError, disk_fault, shown
 from b2b_jax.images import ImageError
-from b2b_jax.inference import background, jobs, panels, photos, tiles, video
+from b2b_jax.inference import background, jobs, panels, photos, tiles
 from b2b_jax.inference.jobs import RESTORED, SIDE_BY_SIDE, TRANSLATED, Job, Jobs
 from b2b_jax.inference.photos import Photo
 from b2b_jax.inference.tiles import Restorer
@@ -249,13 +248,16 @@ def write_photo(job: Job, photo: Photo, restored: np.ndarray, bad: dict[Path, st
 
 
 def deblur_video(job: Job, restorer: Restorer, on_error: str) -> str:
-    """Restores a video; returns what its owner should know."""
+    """Restores a video; returns what its owner should know. UserError: the package that reads videos is missing."""
+    extras.need("av", extras.VIDEO)
+    from b2b_jax.inference import video
+
     count = video.count_frames(job.source) or None
     both = SIDE_BY_SIDE in job.targets
     networks = panels.after_input(restorer.frames) if both else restorer.frames
     with tqdm(total=count, desc=shown(job.source.name), unit="frame", leave=False, dynamic_ncols=True) as bar:
 
-        def restore(frames: video.Frames) -> video.Frames:
+        def restore(frames: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
             for frame in networks(frames):
                 yield frame
                 bar.update()

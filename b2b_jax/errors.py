@@ -25,6 +25,13 @@ class UserError(Exception):
         return "\n".join(self.args)
 
 
+class VideoError(ValueError):
+    """A video that cannot be used; the message is one line that starts with its path."""
+
+    def __init__(self, message: object):
+        super().__init__(shown(message))
+
+
 def shown(text: object) -> str:
     """Any text as one line that is safe to print: control characters escaped as Python writes them, the middle cut."""
     line = str(text)

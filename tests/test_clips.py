@@ -55,7 +55,7 @@ def samples(audio: av.AudioStream, index: int, start: int) -> av.AudioFrame:
 
 def convert(source: Path, on_error: str = "skip") -> tuple[Path, str]:
     """Converts a clip without changing its frames; the result and the note."""
-    target = source.parent / "out" / f"copy{video.output_suffix(source)}"
+    target = source.parent / "out" / f"copy{jobs.output_suffix(source)}"
     return target, video.convert(source, {target: ALL}, lambda x: x, on_error)
 
 

@@ -1,14 +1,18 @@
 """What is expected of a package: one version everywhere, its types held by mypy, its citation in order."""
 
+import os
 import re
 import subprocess
 import sys
 import tomllib
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 import b2b_jax
+from b2b_jax.data import folder
 
 ROOT = Path(__file__).parents[1]
 
@@ -34,6 +38,34 @@ def test_extras_that_error_messages_name_exist():
         for extra in re.findall(r"pip install 'b2b_jax\[(\w+)\]'", path.read_text())
     }
     assert named and named <= set(known)
+
+
+WITHOUT_AV = """
+import sys
+sys.modules["av"] = None
+from b2b_jax import deblur, main, prepare, serve, synthesize, tables
+from b2b_jax.data import folder
+assert not {"gradio", "onnx", "tensorflow_datasets", "wandb", "cv2", "pandas"} & set(sys.modules)
+sys.exit(deblur.main(sys.argv[1:]))
+"""
+
+
+def test_the_core_runs_without_the_package_for_videos(tmp_path):
+    Image.fromarray(np.full((24, 32, 3), 99, np.uint8)).save(tmp_path / "photo.png")
+    (tmp_path / "clip.mp4").write_bytes(b"\0\0\0\x18ftypmp42")
+    command = [sys.executable, "-c", WITHOUT_AV, tmp_path, "--model", "demo", "--output", tmp_path / "sharp"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run([*map(str, command)], capture_output=True, text=True, env=environment)
+    assert done.returncode == 2 and (tmp_path / "sharp/photo.png").is_file(), done.stderr
+    told = [line for line in done.stderr.splitlines() if "clip.mp4" in line]
+    assert len(told) == 1 and told[0].endswith("videos need the package av: pip install 'b2b_jax[video]'")
+
+
+def test_videos_to_train_on_need_it_too(tmp_path, monkeypatch):
+    (tmp_path / "clip.mp4").write_bytes(b"\0\0\0\x18ftypmp42")
+    monkeypatch.setitem(sys.modules, "av", None)
+    with pytest.raises(b2b_jax.UserError, match=r"pip install 'b2b_jax\[video\]'"):
+        folder.photos(tmp_path, tmp_path / "cache", 1, 0, 0.0)
 
 
 @pytest.mark.slow

@@ -13,13 +13,13 @@ import pytest
 from helpers.videos import ALL, RATE, TICK, UNEVEN, assert_same_pictures, make, pictures, read, rgb, same, seconds
 
 from b2b_jax import clips
-from b2b_jax.inference import video, video_writer
+from b2b_jax.inference import jobs, video, video_writer
 from b2b_jax.inference.video import VideoError
 
 
 def convert(source: Path, restore=same) -> Path:
     """Converts a clip to another of its container."""
-    target = source.parent / "out" / f"copy{video.output_suffix(source)}"
+    target = source.parent / "out" / f"copy{jobs.output_suffix(source)}"
     video.convert(source, {target: ALL}, restore)
     assert [path.name for path in target.parent.iterdir()] == [target.name]
     return target

@@ -5,8 +5,8 @@ from pathlib import Path
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
-from b2b_jax import files, folders, images
-from b2b_jax.data import finding, frames, prepared
+from b2b_jax import extras, files, folders, images
+from b2b_jax.data import finding, prepared
 from b2b_jax.data.photo import Photo
 from b2b_jax.data.skipping import BadPhotos
 from b2b_jax.errors import UserError, shown
@@ -51,6 +51,9 @@ def photos(folder: Path, cache: Path, every: int, limit: int, thin: float) -> tu
 
     Returns:
         The photos, and a line for every video that broke off or cannot be read, and every folder.
+
+    Raises:
+        UserError: there are videos, and the package that reads them is missing.
     """
     listed = folders.walk(folder, images.EXTENSIONS | images.VIDEO_EXTENSIONS)
     videos = {path: None for path in listed.files if path.suffix.lower() in images.VIDEO_EXTENSIONS}
@@ -59,6 +62,9 @@ def photos(folder: Path, cache: Path, every: int, limit: int, thin: float) -> tu
     if listed.others:
         tqdm.write(shown(f"{folder}: {folders.passed_over(listed.others)}"))
     files.tidy(cache, nested=True)
+    if videos:
+        extras.need("av", extras.VIDEO)
+        from b2b_jax.data import frames
     for video in videos:
         pictures, fault = frames.extract(video, cache, every, limit, thin)
         found += [Photo(path, None, video.relative_to(folder).as_posix()) for path in pictures]

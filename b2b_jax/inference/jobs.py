@@ -9,8 +9,10 @@ from typing import NamedTuple
 from b2b_jax import folders, images
 from b2b_jax.errors import shown
 from b2b_jax.images import ImageError
-from b2b_jax.inference import video
 
+# The containers that hold everything that is kept of a video, by suffix, and FFmpeg's names of them; videos in others
+# become Matroska, which holds any codec's packets.
+CONTAINERS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska", ".webm": "webm"}
 RESTORED, TRANSLATED, SIDE_BY_SIDE = "restored", "translated", "side_by_side"
 
 
@@ -111,7 +113,7 @@ class Wish(NamedTuple):
 def _wish(source: Path, relative: Path, output: Path, kinds: Sequence[str]) -> Wish:
     is_video = _is_video(source)
     if is_video:
-        suffix = video.output_suffix(relative)
+        suffix = output_suffix(relative)
     else:
         suffix = relative.suffix if relative.suffix.lower() in images.SAVE else ".png"
     return Wish(source, output / relative.with_name(relative.stem), relative.name, suffix, kinds, is_video)
@@ -152,6 +154,11 @@ def _add(jobs: Jobs, wish: Wish, targets: dict[str, Path], overwrite: bool) -> N
             jobs.todo.append(Job(wish.source, wanted, wish.is_video))
         else:
             jobs.skipped.append(wish.source)
+
+
+def output_suffix(source: Path) -> str:
+    """The suffix of the video that is made of a video."""
+    return source.suffix if source.suffix.lower() in CONTAINERS else ".mkv"
 
 
 def _is_video(source: Path) -> bool:

@@ -20,7 +20,7 @@ from b2b_jax import files
 from b2b_jax.clips import JUMPING, Clock, Ending, VideoError, formats, named, opened, packets, pictures
 from b2b_jax.inference import joins
 from b2b_jax.inference.background import behind, made_ahead
-from b2b_jax.inference.video_writer import CONTAINERS, SCALING, Writer, depth
+from b2b_jax.inference.video_writer import SCALING, Writer, depth
 
 Frames = Iterable[np.ndarray]
 Restore = Callable[[Frames], Frames]
@@ -64,11 +64,6 @@ class Damage:
         return "; ".join(filter(None, [lost if self.packets or self.frames else "", self._end]))
 
 
-def output_suffix(source: Path) -> str:
-    """The suffix of the video that `convert` makes of `source`."""
-    return source.suffix if source.suffix.lower() in CONTAINERS else ".mkv"
-
-
 def count_frames(source: Path) -> int:
     """How many frames the video has, as its header says or lets guess; 0 if neither. VideoError as `convert`."""
     with opened(source) as reader:
@@ -79,8 +74,8 @@ def count_frames(source: Path) -> int:
 def convert(source: Path, targets: Mapping[Path, slice], restore: Restore, on_error: str = "skip") -> str:
     """Writes `source` with restored frames; every target is whole or untouched. Returns what its owner should know.
 
-    targets: paths whose suffixes `output_suffix` gave, and the channels of the restored frames that each takes: three,
-        or several times three for as many pictures side by side.
+    targets: paths whose suffixes `jobs.output_suffix` gave, and the channels of the restored frames that each takes:
+        three, or several times three for as many pictures side by side.
     restore: frames (h, w, 3) to frames (h, w, c) of the same dtype, one for one. Meanwhile other threads decode the
         frames to come and encode those that are done.
     on_error: "skip" leaves out frames that cannot be decoded or are cut off, and counts them; "stop" makes them a

@@ -15,6 +15,7 @@ from av.video.reformatter import ColorRange, Colorspace, Interpolation
 from b2b_jax import clips
 from b2b_jax.clips import VideoError, named
 from b2b_jax.inference import hdr, panels, streams
+from b2b_jax.inference.jobs import CONTAINERS
 from b2b_jax.inference.streams import Others
 
 
@@ -29,8 +30,6 @@ class Encoder(NamedTuple):
 # No frames out of order (bf): with them an .mp4 cannot tell how long each frame of an uneven rate is shown.
 H264 = Encoder("libx264", {"crf": "16", "preset": "medium", "bf": "0"}, "yuv444p")
 VP9 = Encoder("libvpx-vp9", {"crf": "18", "b": "0", "cpu-used": "4", "row-mt": "1"}, "yuv420p")
-# The containers that hold everything that is kept; videos in others become Matroska, which holds any codec's packets.
-CONTAINERS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska", ".webm": "webm"}
 
 SCALING = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
 # FFmpeg's numbers (AVColorSpace) of the matrices and what its scaler calls them; without a tag it takes BT.601.

@@ -40,6 +40,12 @@ def test_extras_that_error_messages_name_exist():
     assert named and named <= set(known)
 
 
+@pytest.mark.parametrize("name", ["README.md", "CHANGELOG.md", "CONTRIBUTING.md"])
+def test_links_lead_somewhere(name):
+    links = re.findall(r"\]\(([^)#\s]+)", (ROOT / name).read_text())
+    assert [link for link in links if not link.startswith("https://") and not (ROOT / link).exists()] == []
+
+
 WITHOUT_AV = """
 import sys
 sys.modules["av"] = None

@@ -1,6 +1,8 @@
 """Checkpoints: what is saved comes back bit by bit, and no damage passes for it."""
 
+import errno
 import json
+import os
 import shutil
 
 import jax
@@ -202,6 +204,18 @@ def test_a_checkpoint_of_other_networks_is_refused(copy):
         pytest.raises(CheckpointError, match="does not fit the networks"),
     ):
         checkpoints.restore(other.replace(params=other.params | {"c": {"w": jnp.ones(3)}}))
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO])
+def test_a_save_that_fails_in_the_background_names_its_step_and_place(copy, monkeypatch, number):
+    async def fail(*_):
+        raise OSError(number, os.strerror(number))  # without a file, as what writes them says it
+
+    monkeypatch.setattr(checkpoint.HashesHandler, "_write", fail)
+    told = rf"Could not save step 8 in {copy}: .*{os.strerror(number)}.*are free there"
+    with pytest.raises(CheckpointError, match=told):
+        save(copy, 8)
+    assert checkpoint.steps(copy) == [6, 4, 2]
 
 
 def test_a_state_with_a_number_that_is_not_finite_is_never_saved(copy):

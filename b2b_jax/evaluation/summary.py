@@ -8,6 +8,7 @@ import platform
 import sys
 import time
 from collections.abc import Callable, Mapping
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import TypeVar
@@ -93,7 +94,14 @@ def show(run: Run, stage: str) -> None:
     try:
         report.write(run.workdir / "report", gather(run, stage))
     except Exception as error:
-        tqdm.write(shown(f"The report is not renewed: {type(error).__name__}: {error}"), file=sys.stderr)
+        disk = isinstance(error, OSError) and error.strerror
+        say_once(f"The report is not renewed: {disk or type(error).__name__}: {error.filename if disk else error}")
+
+
+@cache
+def say_once(text: str) -> None:
+    """Says on stderr what would be said again at every validation."""
+    tqdm.write(shown(text), file=sys.stderr)
 
 
 def gather(run: Run, stage: str = "") -> Report:

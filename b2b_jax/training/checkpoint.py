@@ -75,7 +75,7 @@ class Checkpoints:
         try:
             self._attempt(self._manager.wait_until_finished)
         finally:
-            self._manager.close()
+            self._attempt(self._manager.close)  # raises anew what a save in the background has met
 
     def restore(self, like: State) -> State | None:
         """The newest state, laid out on the devices as `like` is; None when there is no checkpoint."""

@@ -74,7 +74,8 @@ class Log:
             write()
         except Exception as error:  # of the disk, or whatever W&B and its network raise
             if not self._quiet:
-                tqdm.write(f"The log of {shown(self._folder)} has gaps from now on: {shown(error)}", file=sys.stderr)
+                reason = (isinstance(error, OSError) and error.strerror) or error
+                tqdm.write(f"The log of {shown(self._folder)} has gaps from now on: {shown(reason)}", file=sys.stderr)
             self._quiet = True
 
 

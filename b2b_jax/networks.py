@@ -14,10 +14,12 @@ import numpy as np
 
 from b2b_jax import models, weights
 from b2b_jax.errors import UserError
+from b2b_jax.files import read_json, read_object, write_json
 from b2b_jax.models.nafnet import NAFNet
 
 Array = jax.Array
 WEIGHTS = "weights.safetensors"  # what a finished stage of a run leaves in its folder
+MADE = "weights.json"  # in a run's folder: the SHA-256 of every network that it made, by the network's folder in it
 
 
 # Where a run's configuration describes what a stage trains: the key in the stage's section.
@@ -46,6 +48,40 @@ def load(path: Path, dtype: jnp.dtype) -> Network:
     return Network(module.clone(dtype=dtype), jax.device_put(variables))
 
 
+def export(workdir: Path, name: str, hyper: Mapping[str, Any], variables: Any) -> None:
+    """Writes a network that a run made to its folder `name` there: the mark that a stage is finished.
+
+    hyper: its hyper-parameters and, under "name", which network it is.
+    Its SHA-256 is kept first, so that no network lies there without one.
+    """
+    told, folder = dict(hyper), workdir / name
+
+    def keep(digest: str) -> None:
+        write_json(workdir / MADE, read_object(workdir / MADE) | {name: digest})
+
+    weights.save(folder / WEIGHTS, told.pop("name"), told, variables, stage=folder.name, announce=keep)
+
+
+def check_made(workdir: Path, name: str) -> None:
+    """UserError unless the network in the run's folder `name` is the one that the run made; older runs kept no record.
+
+    That its bytes are as they were written is `load`'s matter.
+    """
+    path, record = workdir / name / WEIGHTS, workdir / MADE
+    made = read_json(record)
+    if record.exists() and not (isinstance(made, dict) and all(isinstance(x, str) for x in made.values())):
+        raise UserError(f"{record} is damaged: put back a copy, or delete it to do without that check of the networks")
+    try:
+        digest = weights.header(path).get("sha256")
+    except (ValueError, OSError) as error:
+        raise UserError(str(error)) from error
+    if made and name in made and digest != made[name]:
+        raise UserError(
+            f"{path} is not the network that the run made, as its SHA-256 in {MADE} tells: put it back, or delete "
+            f"{workdir / Path(name).parts[0] / WEIGHTS}, and the run makes it anew from the stage's last checkpoint"
+        )
+
+
 def check_stage(path: Path, config: Mapping[str, Any]) -> None:
     """UserError unless the weights of a run's own stage, the folder that they lie in, are those that it trained.
 
@@ -68,6 +104,7 @@ def check_stage(path: Path, config: Mapping[str, Any]) -> None:
             f"{path} {wrong}: put back the file of the {stage}, or delete it, and the run makes it anew from its last "
             "checkpoint"
         )
+    check_made(path.parent.parent, stage)
 
 
 def _tensors_of(name: str, hyper: Mapping[str, Any]) -> nn.Module:

@@ -6,7 +6,7 @@ Arrays here are numpy arrays; nothing is placed on an accelerator.
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +40,14 @@ COUNTS = {
 ADVICE = "b2b_jax.convert converts checkpoints of PyTorch"
 
 
-def save(path: str | Path, name: str, hyper: Mapping[str, Any], variables: Variables, stage: str = "") -> None:
+def save(
+    path: str | Path,
+    name: str,
+    hyper: Mapping[str, Any],
+    variables: Variables,
+    stage: str = "",
+    announce: Callable[[str], None] = lambda digest: None,
+) -> None:
     """Writes a network as one safetensors file that `load` can rebuild it from; whole or not at all.
 
     Args:
@@ -49,6 +56,7 @@ def save(path: str | Path, name: str, hyper: Mapping[str, Any], variables: Varia
       hyper: its hyper-parameters, storable as JSON.
       variables: flax variables, stored under names like `params/intro/kernel`.
       stage: what trained it in a run, so that no other stage's file is taken for it.
+      announce: is told the SHA-256 before the file is there.
 
     Raises:
       OSError: the file cannot be written.
@@ -56,6 +64,7 @@ def save(path: str | Path, name: str, hyper: Mapping[str, Any], variables: Varia
     arrays = {"/".join(key): np.asarray(array) for key, array in flatten_dict(variables).items()}
     network = {"model": name, "hyper": dict(hyper)} | ({"stage": stage} if stage else {})
     network["sha256"] = safetensors_files.digest(json.dumps(network), arrays)
+    announce(network["sha256"])
     write_safetensors(path, arrays, {METADATA: json.dumps(network)})
 
 

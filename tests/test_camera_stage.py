@@ -302,7 +302,7 @@ def test_the_dataset_has_whole_aligned_pairs_in_gopros_layout(tmp_path):
     network = run.config.camera.network
     network.size = 5
     variables = models.create(**network.to_dict()).init(KEY, jnp.zeros((1, network.latent)))
-    common.export(tmp_path / "camera", network, variables)
+    common.export(run, "camera", network, variables)
     pairs = list(camera_dataset.photograph(run, 11))
     assert [pair.part for pair in pairs] == [*["train"] * 9, "test", "train"]
     np.testing.assert_array_equal(pairs[10].sharp, sharp[0])

@@ -142,6 +142,11 @@ def test_weights_that_changed_or_changed_places_are_one_line(call, networks, tmp
     deblurrer.write_bytes(networks["mimo"].read_bytes())
     code, _, errors = call(photo, model=run)
     assert code == 2 and "another network than the run's configuration, mimo_unet" in errors[0]
+    deblurrer.write_bytes(whole)
+    for stage in ("deblurrer", "translator"):  # of a run that differs in its seed alone
+        (run / "weights.json").write_text(json.dumps({stage: "0" * 64}))
+        code, _, errors = call(photo, model=run)
+        assert code == 2 and f"{stage}/weights.safetensors is not the network that the run made" in errors[0]
     (run / "config.json").write_text('{"deblurrer": 3}')
     code, _, errors = call(photo, model=run)
     assert code == 2 and "config.json is damaged" in errors[0] and len(errors) == 1

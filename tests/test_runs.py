@@ -3,17 +3,19 @@
 import json
 import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from b2b_jax import images
+from b2b_jax import images, weights
 from b2b_jax.data import blur, scenes
 
 ROOT = Path(__file__).parents[1]
@@ -124,6 +126,34 @@ def test_the_same_command_again_trains_nothing(demo, environment, data):
     assert len(before) == 9 and {path: path.stat().st_mtime_ns for path in kept} == before
     for stage in ("deblurrer", "camera", "adaptation", "translator", "evaluation"):
         assert f"{stage}: done before, skipped" in output
+
+
+def flipped(path):
+    """One bit in the middle of the arrays."""
+    data = bytearray(path.read_bytes())
+    data[len(data) * 7 // 10] ^= 0x20
+    path.write_bytes(data)
+
+
+def of_another_seed(path):
+    """A whole file of the same network and stage, with other numbers in it."""
+    told, (_, variables) = weights.header(path), weights.load(path)
+    other = jax.tree.map(lambda x: x + 1e-3, variables)
+    weights.save(path, told["model"], told["hyper"], other, stage=told["stage"])
+
+
+CHANGES = [("deblurrer", flipped, "is damaged"), ("adaptation", of_another_seed, "is not the network")]
+
+
+@pytest.mark.parametrize(("stage", "change", "said"), CHANGES)
+def test_changed_weights_end_the_next_start_and_touch_nothing(demo, environment, data, tmp_path, stage, change, said):
+    run, file = shutil.copytree(demo, tmp_path / "run"), tmp_path / "run" / stage / "weights.safetensors"
+    change(file)
+    before = {path: path.read_bytes() for path in (file, run / "results.json", run / "evaluation" / "images.csv")}
+    code, output = finish(start(environment, run, data, *QUICK))
+    lines = [line for line in output.splitlines() if line.startswith(f"{file} {said}")]
+    assert code == 2 and len(lines) == 1 and "Traceback" not in output, output
+    assert {path: path.read_bytes() for path in before} == before
 
 
 # --------------------------------------------------------------------------------------------------------- interruption

@@ -412,6 +412,33 @@ def test_another_stages_file_is_noticed(tmp_path):
             networks.check_stage(own, config)
 
 
+def test_a_network_of_another_seed_is_noticed(tmp_path):
+    hyper, runs = {"name": "nafnet", **TINY["nafnet"]}, [tmp_path / "a", tmp_path / "b"]
+    config, variables = {"deblurrer": {"network": hyper}}, fresh(models.create(**hyper))
+    for number, run in enumerate(runs):
+        for name in ("deblurrer", "deblurrer/part"):
+            networks.export(run, name, hyper, jax.tree.map(lambda x, n=number: x + n, variables))
+            networks.check_made(run, name)
+    files = [run / "deblurrer" / networks.WEIGHTS for run in runs]
+    for name in ("deblurrer", "deblurrer/part"):
+        (runs[0] / name / networks.WEIGHTS).write_bytes((runs[1] / name / networks.WEIGHTS).read_bytes())
+        with pytest.raises(UserError, match=f"{name}/{networks.WEIGHTS} is not the network.*or delete {files[0]}, and"):
+            networks.check_made(runs[0], name)
+    with pytest.raises(UserError, match="is not the network that the run made"):
+        networks.check_stage(files[0], config)
+    (runs[0] / networks.MADE).unlink()  # as an older version left it
+    networks.check_stage(files[0], config)
+
+
+@pytest.mark.parametrize("content", ["", "[1]", '{"deblurrer": 3}', '{"deblurrer": "ab'])
+def test_a_damaged_record_of_the_networks_is_named(tmp_path, content):
+    hyper = {"name": "nafnet", **TINY["nafnet"]}
+    networks.export(tmp_path, "deblurrer", hyper, fresh(models.create(**hyper)))
+    (tmp_path / networks.MADE).write_text(content)
+    with pytest.raises(UserError, match=r"weights\.json is damaged: put back a copy, or delete it"):
+        networks.check_stage(tmp_path / "deblurrer" / networks.WEIGHTS, {"deblurrer": {"network": hyper}})
+
+
 def test_equal_networks_give_equal_files(ours, tmp_path):
     module, variables = weights.load(ours)
     hyper = {"ndf": module.ndf, "n_layers": module.n_layers, "norm": module.norm, "input": module.input}

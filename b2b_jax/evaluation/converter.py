@@ -18,7 +18,7 @@ import numpy as np
 from b2b_jax.inference import batching
 from b2b_jax.models.layers import pyramid
 from b2b_jax.models.patchgan import multiscale
-from b2b_jax.networks import WEIGHTS, load
+from b2b_jax.networks import WEIGHTS, check_made, load
 from b2b_jax.stages import converter, known_blur
 from b2b_jax.stages.run import Run
 
@@ -45,6 +45,7 @@ def judge(run: Run, translate: Callable) -> dict[str, dict[str, float]]:
 
 def discriminator(run: Run) -> Callable[[np.ndarray], np.ndarray]:
     """1 for each image (n, h, w, 3) that the translator's discriminator takes for the known blur, else 0: (n,)."""
+    check_made(run.workdir, "translator/discriminator")
     network = load(run.workdir / "translator" / "discriminator" / WEIGHTS, jnp.dtype("float32"))
     threshold = THRESHOLDS[run.config.translator.gan_loss]
 
@@ -58,6 +59,7 @@ def discriminator(run: Run) -> Callable[[np.ndarray], np.ndarray]:
 
 def classifier(run: Run) -> Callable[[np.ndarray], np.ndarray]:
     """The trained ResNet-18; answers as `discriminator` does."""
+    check_made(run.workdir, "converter")
     network = load(run.workdir / "converter" / WEIGHTS, jnp.dtype("float32"))
     answer = converter.answers(network.module)
     return lambda images: answer(network.variables, images)

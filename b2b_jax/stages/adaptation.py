@@ -17,7 +17,7 @@ from b2b_jax.errors import UserError
 from b2b_jax.files import write_json
 from b2b_jax.inference import batching
 from b2b_jax.method import supervised
-from b2b_jax.networks import WEIGHTS, Network
+from b2b_jax.networks import Network
 from b2b_jax.stages import camera, common, pairs
 from b2b_jax.stages.pairs import Pairs
 from b2b_jax.stages.run import Run, centre_crops
@@ -40,9 +40,8 @@ def fit(run: Run, validated: Callable[[], None]) -> None:
     trained = task(run, deblurrer, opened, evaluate)
     state = common.train(run, trained, common.batches(run, streams, config.batch), validated)
     record(run, evaluate, deblurrer.variables, state)
-    if sharding.is_first():
-        name, hyper = weights.describe(run.weights_path("deblurrer"))
-        weights.save(run.workdir / "adaptation" / WEIGHTS, name, hyper, jax.device_get(best_params(state, "deblurrer")))
+    name, hyper = weights.describe(run.weights_path("deblurrer"))
+    common.export(run, "adaptation", {"name": name, **hyper}, best_params(state, "deblurrer"))
 
 
 def task(run: Run, deblurrer: Network, opened: Pairs, evaluate: loop.Evaluate) -> loop.Task:

@@ -51,7 +51,7 @@ def fit(run: Run, validated: Callable[[], None]) -> None:
         scores, _ = evaluate(state)
         print("blur_extractor: " + ", ".join(f"{name} {score:.2f} dB" for name, score in scores.items()))
         write_json(folder / "scores.json", scores)
-    common.export(folder, config.network, best_params(state, "blur_extractor"))
+    common.export(run, "blur_extractor", config.network, best_params(state, "blur_extractor"))
 
 
 def load(run: Run) -> Network:

@@ -42,7 +42,7 @@ def fit(run: Run, validated: Callable[[], None]) -> None:
     reasons = too_few(run)
     if reasons:
         return record(run, {}, reasons)
-    config, folder, method = run.config.camera, run.workdir / "camera", create(run)
+    config, method = run.config.camera, create(run)
     photos = unseen(run, method)
     evaluate = validate(run, method, photos)
     try:
@@ -52,8 +52,8 @@ def fit(run: Run, validated: Callable[[], None]) -> None:
     found = describe(run, method, state, evaluate)
     found["noise_of_piles"] = [round(camera_figures.noise(x), 5) for x in photos]
     record(run, found, camera_figures.doubts(found))
-    common.export(folder / "discriminator", config.discriminator, state.params["discriminator"])
-    common.export(folder, config.network, best_params(state, "camera"))  # last: it marks the stage as finished
+    common.export(run, "camera/discriminator", config.discriminator, state.params["discriminator"])
+    common.export(run, "camera", config.network, best_params(state, "camera"))  # last: it marks the stage as finished
 
 
 def record(run: Run, found: dict, reasons: list[str]) -> None:

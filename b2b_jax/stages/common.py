@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -10,17 +11,17 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from b2b_jax import losses, metrics, models, sharding, weights
+from b2b_jax import losses, metrics, models, networks, sharding
 from b2b_jax.data import pipeline
 from b2b_jax.data.sources import Source
 from b2b_jax.errors import UserError
 from b2b_jax.files import read_object
 from b2b_jax.method.known_blur import Supply
-from b2b_jax.networks import WEIGHTS, Network
+from b2b_jax.networks import Network
 from b2b_jax.settings import check_choice
 from b2b_jax.stages.run import Run
 from b2b_jax.training import loop, optimizers
-from b2b_jax.training.state import State
+from b2b_jax.training.state import Params, State
 
 VGG_DEPTHS = {"vgg19": 19, "vgg16": 16}
 VGG_LAYERS = {16: models.vgg.VGG16_RELEASE_LAYERS, 19: models.vgg.VGG19_LAYERS}
@@ -39,11 +40,10 @@ def stream_seed(seed: int, number: int) -> int:
     return int(np.random.SeedSequence([seed, number]).generate_state(1)[0])
 
 
-def export(folder: Path, hyper: ConfigDict, variables) -> None:
-    """Writes a stage's weights: the mark that it is finished, and what every later stage loads."""
-    hyper = hyper.to_dict()
+def export(run: Run, name: str, hyper: Mapping[str, Any], variables: Params) -> None:
+    """Writes a network of the run to its folder `name`, as networks.export does: once, however many processes run."""
     if sharding.is_first():
-        weights.save(folder / WEIGHTS, hyper.pop("name"), hyper, jax.device_get(variables), stage=folder.name)
+        networks.export(run.workdir, name, hyper, jax.device_get(variables))
 
 
 def load_vgg(run: Run, kind: str, path: Path, instead: str) -> Network:

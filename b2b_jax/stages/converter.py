@@ -39,8 +39,8 @@ def fit(run: Run, validated: Callable[[], None]) -> None:
     camera = Supply(run.unknown.blur, pipeline.Crop, {"image": "unknown_blur"})
     streams = common.streams(run, [camera, *known.supplies], config.crop, SEED)
     state = common.train(run, task, common.batches(run, streams, config.batch), validated)
-    hyper = ConfigDict({"name": "resnet18", "width": config.width, "input": config.input})
-    common.export(run.workdir / "converter", hyper, state.params["classifier"])
+    hyper = {"name": "resnet18", "width": config.width, "input": config.input}
+    common.export(run, "converter", hyper, state.params["classifier"])
 
 
 def create(config: ConfigDict) -> ResNet18:

@@ -27,11 +27,11 @@ LEAST = {"critics": 1, "pool": 0, "clip": 0, "cycle_weight": 0, "identity_weight
 
 def fit(run: Run, validated: Callable[[], None]) -> None:
     """Trains both generators and exports them; the deblurring one is the stage's network."""
-    config, folder = run.config.cycle, run.workdir / "cycle"
-    method = create(run)
+    config, method = run.config.cycle, create(run)
     state = common.train(run, task(run, method, validate(run, method.networks["to_sharp"])), batches(run), validated)
-    common.export(folder / "to_blurry", config.generator, state.params["to_blurry"])
-    common.export(folder, config.generator, best_params(state, "to_sharp"))  # last: it marks the stage as finished
+    common.export(run, "cycle/to_blurry", config.generator, state.params["to_blurry"])
+    # Last: it marks the stage as finished.
+    common.export(run, "cycle", config.generator, best_params(state, "to_sharp"))
 
 
 def create(run: Run) -> Cycle:

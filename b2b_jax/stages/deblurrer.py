@@ -32,7 +32,7 @@ def fit_pairs(run: Run, name: str, pairs: domains.Known, validated: Callable[[],
     stream = common.stream(run, pairs.train, pairs.crop(config.crop), SEED)
     trained = task(run, name, common.load_features(run, "deblurrer"), evaluate)
     state = common.train(run, trained, common.batches(run, [stream], config.batch), validated)
-    common.export(run.workdir / name, config.network, best_params(state, "deblurrer"))
+    common.export(run, name, config.network, best_params(state, "deblurrer"))
 
 
 def task(run: Run, name: str, features: Network | None, evaluate: loop.Evaluate) -> loop.Task:

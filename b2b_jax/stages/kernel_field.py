@@ -47,7 +47,7 @@ def fit(run: Run, validated: Callable[[], None]) -> None:
     supply = sharp_photos(run, shots.reach)
     streams = common.streams(run, [supply], network.window, SEED)
     state = common.train(run, task(run, network, shots.shot), common.batches(run, streams, config.batch), validated)
-    common.export(run.workdir / "kernel_field", config.network, best_params(state, "generator"))
+    common.export(run, "kernel_field", config.network, best_params(state, "generator"))
 
 
 def task(run: Run, network: KernelField, shot: Shot) -> loop.Task:

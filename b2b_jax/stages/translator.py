@@ -65,12 +65,12 @@ def create(run: Run) -> nn.Module:
 
 def fit_towards(run: Run, name: str, inputs: Inputs, validated: Callable[[], None]) -> None:
     """Trains `config.translator` towards a set K and exports it to the run's folder `name`."""
-    config, folder = run.config.translator, run.workdir / name
+    config = run.config.translator
     trained = task(run, name, inputs, validate(run, create(run)))
     further = [*inputs.known.supplies, *(inputs.taught.supplies if inputs.taught else [])]
     state = common.train(run, trained, batches(run, further), validated)
-    common.export(folder / "discriminator", config.discriminator, state.params["discriminator"])
-    common.export(folder, config.generator, best_params(state, "generator"))  # last: it marks the stage as finished
+    common.export(run, f"{name}/discriminator", config.discriminator, state.params["discriminator"])
+    common.export(run, name, config.generator, best_params(state, "generator"))  # last: it marks the stage as finished
 
 
 def task(run: Run, name: str, inputs: Inputs, evaluate: loop.Evaluate) -> loop.Task:

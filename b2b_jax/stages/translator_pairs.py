@@ -46,7 +46,7 @@ def fit_alone(run: Run, name: str, evaluate: loop.Evaluate, validated: Callable[
     )
     streams = common.streams(run, taught.supplies, config.crop, SEED)
     state = common.train(run, task, common.batches(run, streams, config.batch), validated)
-    common.export(run.workdir / name, config.generator, best_params(state, "generator"))
+    common.export(run, name, config.generator, best_params(state, "generator"))
 
 
 def check(run: Run) -> None:

@@ -1,6 +1,6 @@
 """Breaks runs in every way that is promised to be harmless, and shows whether it was: a table, exit code 1 on any miss.
 
-    python tools/torture.py kill corrupt diskfull signals nan processes soak
+    python tools/torture.py kill corrupt diskfull writes signals nan processes soak
 
 Each name is one torture of real runs of the main command with small networks, on the CPU; without a name, all of them.
 --short makes less of each. The folder --workdir keeps what they leave, and is emptied first.
@@ -15,16 +15,18 @@ from absl import logging
 
 sys.path.append(str(Path(__file__).parents[1]))
 
-from tools.tortures.bench import Bench
+from tools.tortures.bench import Bench, count
 from tools.tortures.disks import torture_corrupt, torture_diskfull
 from tools.tortures.processes import torture_processes
 from tools.tortures.steady import torture_nan, torture_soak
 from tools.tortures.stops import torture_kill, torture_signals
+from tools.tortures.writes import torture_writes
 
 TORTURES = {
     "kill": torture_kill,
     "corrupt": torture_corrupt,
     "diskfull": torture_diskfull,
+    "writes": torture_writes,
     "signals": torture_signals,
     "nan": torture_nan,
     "processes": torture_processes,
@@ -45,14 +47,19 @@ def main() -> int:
     if bench.reference.complete():
         print(bench.reference.output)
         return 1
-    good = True
+    counts = {}
     print("| torture | what | wanted | found | |\n|---|---|---|---|---|")
     for name in arguments.names or TORTURES:
+        rows = []
         for row in TORTURES[name](bench):
             cells = [name, *(cell.replace("|", "/") for cell in row[:3]), "ok" if row.good else "**MISS**"]
             print(f"| {' | '.join(cells)} |", flush=True)
-            good &= row.good
-    return 0 if good else 1
+            rows.append(row)
+        counts[name] = count(rows)
+    print("\n| torture | tries | held | broken |\n|---|---|---|---|")
+    for name, (tries, broken) in counts.items():
+        print(f"| {name} | {tries} | {tries - broken} | {broken} |")
+    return 1 if any(broken for _, broken in counts.values()) else 0
 
 
 if __name__ == "__main__":

@@ -79,7 +79,7 @@ def every_file(bench: Bench) -> Row:
             count, noticed = count + 1, noticed + bool(checkpoint.damage(step))
         path.write_bytes(whole)
     good = count == noticed and not checkpoint.damage(step)
-    return Row("every file flipped, cut, emptied, removed: noticed", f"{count} of {count}", f"{noticed}", good)
+    return Row("every file flipped, cut, emptied, removed: noticed", f"{count} of {count}", f"{noticed}", good, count)
 
 
 def torture_diskfull(bench: Bench) -> Iterator[Row]:

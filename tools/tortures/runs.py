@@ -21,32 +21,39 @@ from b2b_jax.training import checkpoint
 
 ROOT = Path(__file__).parents[2]
 PATIENCE = 900  # seconds until a run counts as hanging
+RESULTS = ("*.safetensors", "scores.json", "*kernels.png")  # of a finished stage, beside its checkpoints and log
 TEMPORARY = f"*{checkpoint.atomicity.TMP_DIR_SUFFIX}*"
 
 
 class Run:
     """One run in a folder of its own, started as often as it takes."""
 
-    def __init__(self, folder: Path, shared: Path, *settings: str):
+    def __init__(self, folder: Path, shared: Path, config: str, *settings: str):
         """`shared` keeps the scenes and compiled programs of all runs; `settings` are config keys, "loop.keep=9"."""
-        self.folder, self.shared, self.settings = folder, shared, settings
+        self.folder, self.shared, self.config, self.settings = folder, shared, config, settings
         self.output = ""  # of the last start
 
     def stage(self, name: str) -> Path:
         """The folder of a stage."""
         return self.folder / "run" / name
 
+    def arguments(self, *more: str) -> list[str]:
+        """What the command is told, with `more` config keys."""
+        keys = [f"--config.{key}" for key in (f"data.root={self.shared / 'data'}", *self.settings, *more)]
+        return [f"--config={self.config}", *keys, f"--workdir={self.folder / 'run'}"]
+
+    def environment(self) -> dict[str, str]:
+        """Where it finds this package and, besides, what another run has compiled."""
+        variables = {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu", "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
+        return os.environ | variables | {"JAX_COMPILATION_CACHE_DIR": str(self.shared / "xla")}
+
     def start(self, *more: str, arguments: Sequence[str] = (), environment: Mapping[str, str] | None = None, **options):
         """Starts the command; `options` go to Popen."""
-        keys = [f"--config.{key}" for key in (f"data.root={self.shared / 'data'}", *self.settings, *more)]
-        command = [sys.executable, "-m", "b2b_jax.main", "--config=configs/demo.py:quick", *keys]
-        variables = {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu", "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
-        variables["JAX_COMPILATION_CACHE_DIR"] = str(self.shared / "xla")
         self.folder.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=self.folder, prefix="output-", delete=False) as output:  # a pipe fills up
             process = subprocess.Popen(
-                [*command, f"--workdir={self.folder / 'run'}", *arguments],
-                env=os.environ | variables | dict(environment or {}),
+                [sys.executable, "-m", "b2b_jax.main", *self.arguments(*more), *arguments],
+                env=self.environment() | dict(environment or {}),
                 cwd=ROOT,
                 stdout=output,
                 stderr=subprocess.STDOUT,
@@ -97,14 +104,17 @@ class Run:
         return changed
 
     def fingerprint(self, stage: str) -> str:
-        """SHA-256 of all arrays of the last checkpoint (their own hashes) and of the names of all photos in order."""
+        """SHA-256 of all arrays of the last checkpoint (their own hashes), of the names of all photos in order, and of
+        what the stage left for others: its networks, scores and pictures of kernels."""
         if not self.steps(stage):
             return "no checkpoint"
         step = self.stage(stage) / "checkpoints" / str(self.steps(stage)[0])
         if checkpoint.damage(step):
             return f"{step} is damaged"
         arrays = json.loads((step / "hashes" / "metadata").read_text())
-        text = json.dumps([int(step.name), sorted(arrays.items()), self.names(stage)])
+        left = [path for pattern in RESULTS for path in sorted(self.stage(stage).rglob(pattern))]
+        results = [(str(path.relative_to(self.stage(stage))), checkpoint.digest(path)) for path in left]
+        text = json.dumps([int(step.name), sorted(arrays.items()), self.names(stage), results])
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def names(self, stage: str) -> list[list[str]]:

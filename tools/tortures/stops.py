@@ -5,48 +5,66 @@ import os
 import random
 import signal
 import time
+from collections import Counter
 from collections.abc import Iterator
 
-from tools.tortures.bench import STAGES, Bench, Row, equal, says
+from tools.tortures.bench import KINDS, Bench, Row, equal, says, slug
 from tools.tortures.runs import Run, kill, wait
+
+LAST = 3  # kills after the last step, while a stage is described and exported
 
 
 def torture_kill(bench: Bench) -> Iterator[Row]:
-    """kill -9 at random moments of either stage, many inside a save; with 0, 2, 1 data threads in turn."""
+    """kill -9 at random moments of every kind of training, many inside a save; with 0, 2, 1 data threads in turn."""
+    for kind in KINDS:
+        run, chance, threads = bench.one(f"killed-{slug(kind)}", kind), random.Random(kind), itertools.cycle((0, 2, 1))
+        counts = kill_often(bench, run, kind, chance, threads)
+        least, inside = (2, 1) if bench.short else (20, 6)
+        found = f"{counts['all']}, {counts['save']}, {counts['end']}"
+        good = counts["all"] >= least and counts["save"] >= inside
+        what = f"{kind}: kills, of them inside a save, after the last step"
+        yield Row(what, f"≥ {least}, ≥ {inside}, any", found, good, counts["all"])
+        yield equal(f"{kind}: exit code of the last start", 0, run.complete(f"data.threads={next(threads)}"))
+        yield bench.same(kind, run, kind)
+
+
+def kill_often(bench: Bench, run: Run, kind: str, chance: random.Random, threads: Iterator[int]) -> Counter:
+    """Starts the run and kills it, until that was enough; counts the kills: "all", "save", "end"."""
+    stage, kills = KINDS[kind].stage, Counter()
     least, inside = (2, 1) if bench.short else (20, 6)
-    for stage in STAGES:
-        run, chance, threads = bench.one(f"killed-{stage}", stage), random.Random(stage), itertools.cycle((0, 2, 1))
-        kills = hits = 0
-        while kills < least or hits < inside:
-            process = run.start(f"data.threads={next(threads)}")
-            in_save = bench.short or (hits < inside and kills % 2 == 0)  # a short run ends too soon for the others
-            moment = "save" if in_save else chance.choice(("start", "step", "step"))
-            if not come(run, stage, process, moment, chance):
-                break
-            saving = run.saves(stage)
-            kill(process)
-            kills, hits = kills + 1, hits + bool(saving & run.saves(stage))
-        yield Row(
-            f"{stage}: kills, of them inside a save",
-            f"≥ {least}, ≥ {inside}",
-            f"{kills}, {hits}",
-            kills >= least and hits >= inside,
-        )
-        yield equal(f"{stage}: exit code of the last start", 0, run.complete(f"data.threads={next(threads)}"))
-        yield bench.same(stage, run, stage)
+    while kills["end"] < (1 if bench.short else LAST):
+        before_end = kills["all"] < least or kills["save"] < inside
+        # A short run ends too soon for the others.
+        in_save = bench.short or (kills["save"] < inside and kills["all"] % 2 == 0)
+        moment = "end" if not before_end else "save" if in_save else chance.choice(("start", "step", "step"))
+        process = run.start(f"data.threads={next(threads)}")
+        if not come(run, stage, process, moment, chance):
+            run.finish(process)
+            break
+        saving = run.saves(stage)
+        kill(process)
+        kills.update({"all": 1, "save": int(bool(saving & run.saves(stage))), "end": int(moment == "end")})
+    return kills
 
 
 def come(run: Run, stage: str, process, moment: str, chance: random.Random) -> bool:
-    """Waits for a moment of the run: while it starts, some steps on, or in a save; False if it ended before."""
+    """Waits for a moment of the run: while it starts, some steps on, in a save, or after the last step.
+
+    False if it ended before.
+    """
     if moment == "start":
-        wait(process, lambda: False, chance.uniform(0, 10))
+        wait(process, run.changes(stage, 1), chance.uniform(0, 10))
     elif moment == "step":
-        wait(process, run.changes(stage, 2))
-        wait(process, lambda: False, chance.uniform(0, 1))
-    else:
+        wait(process, run.changes(stage, chance.randint(2, 8)))
+        wait(process, lambda: False, chance.uniform(0, 0.1))
+    elif moment == "save":
         old = run.saves(stage)
         wait(process, lambda: run.saves(stage) - old)
         wait(process, lambda: False, chance.uniform(0, 0.02))
+    else:
+        summary = run.stage(stage) / "summary.json"  # written after the last step; later starts open the log once more
+        wait(process, run.changes(stage, 1) if summary.exists() else summary.exists)
+        wait(process, lambda: False, chance.uniform(0, 0.5))
     return process.poll() is None
 
 

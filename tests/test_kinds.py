@@ -5,6 +5,7 @@ import os
 import struct
 import sys
 
+import imagecodecs
 import numpy as np
 import pytest
 import tifffile
@@ -12,7 +13,7 @@ from PIL import Image
 
 from b2b_jax import images, kinds
 from b2b_jax.images import ImageError
-from b2b_jax.inference import photos
+from b2b_jax.inference import jpeg_xl, photos
 
 SMOOTH = np.linspace(0, 255, 24 * 32 * 3).reshape(24, 32, 3).astype(np.uint8)
 MOSAIC = np.add.outer(np.arange(24), np.arange(32) * 900).astype(np.uint16)
@@ -210,6 +211,48 @@ def test_jpeg_xl(tmp_path):
     Image.fromarray(SMOOTH).save(tmp_path / "a.png", "JXL", lossless=True, exif=exif.tobytes())
     np.testing.assert_array_equal(images.read(tmp_path / "a.png"), SMOOTH)
     np.testing.assert_array_equal(photos.read(tmp_path / "a.png").pixels, SMOOTH)
+
+
+DEEP = (np.arange(24 * 32 * 4).reshape(24, 32, 4) * 21).astype(np.uint16)
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+@pytest.mark.parametrize(("bits", "container"), [(10, False), (12, True), (14, False), (16, True)])
+def test_deep_jpeg_xl_keeps_its_levels(tmp_path, bits, container, channels):
+    pytest.importorskip("pillow_jxl")
+    deep = np.ascontiguousarray(DEEP[..., :channels] >> (16 - bits)).squeeze()
+    data = imagecodecs.jpegxl_encode(deep, lossless=True, bitspersample=bits, usecontainer=container)
+    (tmp_path / "a.jxl").write_bytes(data)
+    found = photos.read(tmp_path / "a.jxl")
+    assert found.note == "" and found.pixels.dtype == np.uint16 and jpeg_xl.depth(tmp_path / "a.jxl") == bits
+    array = np.rint(deep.reshape(24, 32, channels) / (2**bits - 1) * 65535)
+    np.testing.assert_allclose(found.pixels[..., 0], array[..., 0], atol=1)
+    if channels >= 3:
+        np.testing.assert_allclose(found.pixels, array[..., :3], atol=1)
+    if channels % 2 == 0:
+        np.testing.assert_allclose(found.alpha, array[..., -1], atol=1)
+    photos.write(tmp_path / "b.png", found)
+    np.testing.assert_array_equal(photos.read(tmp_path / "b.png").pixels, found.pixels)
+
+
+def test_floats_of_jpeg_xl_are_said_and_a_broken_one_is_a_line(tmp_path):
+    pytest.importorskip("pillow_jxl")
+    floats = (DEEP[..., :3] / 65535).astype(np.float32)
+    (tmp_path / "a.jxl").write_bytes(imagecodecs.jpegxl_encode(floats, lossless=True))
+    assert "its 32 bits became 8" in photos.read(tmp_path / "a.jxl").note
+    whole = imagecodecs.jpegxl_encode(np.ascontiguousarray(DEEP[..., :3]), lossless=True)
+    for length in (len(whole) // 2, 40, 13):
+        (tmp_path / "a.jxl").write_bytes(whole[:length])
+        with pytest.raises(ImageError, match=rf"^{tmp_path}/a\.jxl: "):
+            photos.read(tmp_path / "a.jxl")
+
+
+@pytest.mark.parametrize("size", [(24, 40), (8, 8), (24, 24), (300, 17), (1, 700)])
+def test_the_depth_of_jpeg_xl_is_read_whatever_the_size(tmp_path, size):
+    for bits in (8, 9, 16):
+        array = np.zeros((*size, 3), np.uint8 if bits == 8 else np.uint16)
+        (tmp_path / "a.jxl").write_bytes(imagecodecs.jpegxl_encode(array, lossless=True, bitspersample=bits))
+        assert jpeg_xl.depth(tmp_path / "a.jxl") == bits
 
 
 @pytest.mark.parametrize(("head", "extra"), [(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "heif"), (b"\xff\x0a\0", "jxl")])

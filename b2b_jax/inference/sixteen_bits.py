@@ -1,4 +1,4 @@
-"""PNG and TIFF files of 16 bits a channel, which Pillow reads as 8 bits when they have colours or transparency.
+"""PNG, TIFF and JPEG XL of 16 bits a channel, which Pillow reads as 8 bits when they have colours or transparency.
 
 Arrays are uint16, (h, w) or (h, w, c): grey, grey and alpha, RGB, RGBA.
 """
@@ -13,7 +13,7 @@ import tifffile
 from PIL import Image, PngImagePlugin, TiffImagePlugin
 
 from b2b_jax.images import ImageError
-from b2b_jax.inference import tags
+from b2b_jax.inference import jpeg_xl, tags
 from b2b_jax.inference.tags import Tags
 
 PNG_HEADER = 33  # bytes of the signature and of the chunk IHDR, which comes first
@@ -26,6 +26,9 @@ def holds(path: Path, image: Image.Image) -> bool:
     """True when the file, which Pillow has opened as `image`, is one for this module."""
     if image.format == "PNG":
         return depth(path, image) == 16
+    if image.format == "JXL":
+        deep = 8 < depth(path, image) <= 16 and image.mode in ("RGB", "RGBA", "LA")
+        return deep and imagecodecs.JPEGXL.available
     if image.format != "TIFF":
         return False
     found = image.tag_v2
@@ -41,6 +44,8 @@ def depth(path: Path, image: Image.Image) -> int:
         return max(image.tag_v2.get(TiffImagePlugin.BITSPERSAMPLE, (1,)))
     if image.format == "HEIF":
         return image.info.get("bit_depth", 8)
+    if image.format == "JXL":
+        return jpeg_xl.depth(path)
     with path.open("rb") as file:
         head = file.read(HEAD)
     return DEPTHS[image.format](head) if image.format in DEPTHS else 8
@@ -65,6 +70,8 @@ def read(path: Path, image: Image.Image) -> np.ndarray:
     """The pixels of a file that `holds` accepted, as they lie, with 0 for black. ImageError: too many channels."""
     if image.format == "PNG":
         return imagecodecs.png_decode(path.read_bytes())
+    if image.format == "JXL":
+        return jpeg_xl.read(path)
     with tifffile.TiffFile(path) as file:
         page = file.pages[image.tell()]
         if page.samplesperpixel > 4 or page.imagedepth > 1:

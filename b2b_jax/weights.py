@@ -1,6 +1,7 @@
 """Weights on disk: our safetensors files, which hold a network's name, hyper-parameters, arrays and their SHA-256.
 
-Arrays here are numpy arrays; nothing is placed on an accelerator.
+Arrays here are numpy arrays; nothing is placed on an accelerator. Scripts take `template` and `to_torch_state` from
+here, too.
 """
 
 import json
@@ -17,11 +18,13 @@ from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
 from b2b_jax import files, templates
+from b2b_jax.foreign import to_torch_state as to_torch_state
 from b2b_jax.formats import opening, safetensors_files
 from b2b_jax.formats.opening import Problem
 from b2b_jax.models import create
 from b2b_jax.models.recognition import MOST_TENSORS, State
 from b2b_jax.templates import Variables
+from b2b_jax.templates import template as template
 
 # {"model", "hyper", "stage", "sha256"}, the last two of newer files. One entry, in JSON: safetensors writes several in
 # an order that changes from run to run.

@@ -12,7 +12,9 @@ import pytest
 from PIL import Image
 
 import b2b_jax
+from b2b_jax import weights
 from b2b_jax.data import folder
+from b2b_jax.evaluation import scoring
 
 ROOT = Path(__file__).parents[1]
 
@@ -79,3 +81,8 @@ def test_the_public_face_is_typed_rightly():
     pytest.importorskip("mypy")
     done = subprocess.run([sys.executable, "-m", "mypy"], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout
+
+
+def test_what_scripts_of_users_take_from_these_modules_stays():
+    assert callable(weights.template) and callable(weights.to_torch_state)
+    assert callable(scoring.save) and callable(scoring.Sheet)

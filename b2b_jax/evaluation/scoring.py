@@ -16,7 +16,8 @@ from tqdm import tqdm
 
 from b2b_jax import metrics
 from b2b_jax.data.sources import Source
-from b2b_jax.evaluation import pictures, temporal
+from b2b_jax.evaluation import temporal
+from b2b_jax.evaluation.pictures import common, save
 from b2b_jax.evaluation.protocols import Measure
 from b2b_jax.evaluation.scores import Clock, Scores
 from b2b_jax.evaluation.sheet import Sheet
@@ -69,7 +70,7 @@ def score(name: str, source: Source, methods: Mapping[str, Method], measure: Mea
                 found[row][temporal.NAME] = values
             with setup.clock.part("writing"):
                 if setup.pictures:
-                    pictures.save(setup.pictures / name, batch_names, results, pictures.common(names), setup.threads)
+                    save(setup.pictures / name, batch_names, results, common(names), setup.threads)
                 setup.sheet.append(name, batch_names, found, blur)
             setup.clock.images += len(batch_names)
             bar.update(len(batch_names))

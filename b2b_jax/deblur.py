@@ -24,8 +24,8 @@ and that is said; a photo too wide for its format gets its pictures one upon the
 Outputs are DIR/NAME; what was found in a folder keeps its place below it. Outputs that exist are skipped, so the same
 command resumes after a stop. Files that cannot be done are listed at the end, after all the others are done.
 
-Exit codes: 0 done; 2 something in the input is wrong, one line each; 1 a fault of ours; 129, 130 and 143 stopped by the
-end of the terminal, Ctrl-C or SIGTERM, with nothing half-written.
+Exit codes: 0 done; 2 files could not be read or written, one line each, or the call is wrong; 1 a fault of ours;
+129, 130 and 143 stopped by the end of the terminal, Ctrl-C or SIGTERM, with nothing half-written.
 """
 
 import argparse
@@ -208,8 +208,10 @@ def named(job: Job, bad: dict[Path, str]) -> Iterator[None]:
     """Puts what is wrong with a job's file under its path into `bad`; a fault of ours passes through."""
     try:
         yield
-    except (ImageError, VideoError, UserError, OSError) as error:
+    except (ImageError, VideoError, UserError) as error:
         bad[job.source] = reason(job.source, str(error))
+    except OSError as error:
+        bad[job.source] = reason(job.source, disk_fault(error)[0] if error.errno and error.filename else str(error))
     except (MemoryError, jax.errors.JaxRuntimeError) as error:
         if not isinstance(error, MemoryError) and "RESOURCE_EXHAUSTED" not in str(error):
             raise

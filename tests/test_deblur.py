@@ -1,5 +1,6 @@
 """The command line on photos, folders and videos: what it writes, what it keeps, what it refuses and how it ends."""
 
+import errno
 import json
 import os
 import signal
@@ -372,6 +373,19 @@ def test_what_fails_for_one_photo_does_not_stop_the_others(call, tmp_path, monke
     code, printed, errors = call(*(write(tmp_path / name, RGB8) for name in ("a.png", "b.png")))
     assert code == 2 and "1 written" in printed and f"{tmp_path / 'a.png'}: " in errors[1] and wanted in errors[1]
     assert listing(tmp_path / "out") == ["b.png"]
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS])
+def test_an_output_that_cannot_be_written_is_told_with_its_place(call, tmp_path, monkeypatch, number):
+    target, word = tmp_path / "out" / "a.png", os.strerror(number)
+
+    def fail(*_):
+        raise OSError(number, word, str(target))
+
+    monkeypatch.setattr(photos_module, "write", fail)
+    code, printed, errors = call(write(tmp_path / "a.png", RGB8))
+    assert code == 2 and "0 written" in printed and f"{target}" in errors[1] and word in errors[1]
+    assert ("bytes are free there" in errors[1]) == (number == errno.ENOSPC) and "Errno" not in errors[1]
 
 
 def test_the_next_is_read_and_the_last_written_meanwhile(call, tmp_path, monkeypatch):

@@ -148,6 +148,12 @@ def _concatenate(graph: Graph, equation: Any, *parts: Any) -> str:
     return graph.add("Concat", *filled, axis=equation.params["dimension"])
 
 
+def _stack(graph: Graph, equation: Any, *parts: Any) -> str:
+    axis, shape = equation.params["axis"], list(equation.outvars[0].aval.shape)
+    shape[axis] = 1
+    return graph.add("Concat", *(graph.reshape(part, tuple(shape)) for part in parts), axis=axis)
+
+
 def _pad(graph: Graph, equation: Any, x: str, value: Any) -> str:
     widths = equation.params["padding_config"]
     if any(inner for _, _, inner in widths):
@@ -251,6 +257,7 @@ RULES = {
     "sqrt": _plain("Sqrt"),
     "square": lambda graph, equation, x: graph.add("Mul", x, x),
     "squeeze": _reshape,
+    "stack": _stack,
     "stop_gradient": _plain("Identity"),
     "sub": _plain("Sub"),
     "tanh": _plain("Tanh"),

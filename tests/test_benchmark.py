@@ -11,7 +11,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import pytest
-from helpers import FLAGS
+from helpers import FLAGS, forked
 
 from b2b_jax.models.convolution import conv
 from tools.bench import measure
@@ -125,16 +125,16 @@ def test_deblur_takes_turns_with_pytorch():
     ]
 
 
-@pytest.mark.parametrize(
-    ("arguments", "said"),
-    [
-        (["fly"], "got fly"),
-        (["deblur", "--config=configs/demo.py", "--size=12"], "--size is '12'"),
-        (["data", "--config=configs/demo.py", "--against=torch"], "--against goes with train and deblur"),
-        (["train"], "No configuration. Usage: python tools/benchmark.py"),
-    ],
-)
-def test_a_mistake_gives_one_line(arguments, said):
-    run = benchmark(*arguments)
-    assert run.returncode == 2
-    assert said in run.stderr and run.stderr.count("\n") == 1
+MISTAKES = {
+    "got fly": ["fly"],
+    "--size is '12'": ["deblur", "--config=configs/demo.py", "--size=12"],
+    "--against goes with train and deblur": ["data", "--config=configs/demo.py", "--against=torch"],
+    "No configuration. Usage: python tools/benchmark.py": ["train"],
+}
+
+
+def test_a_mistake_gives_one_line():
+    ran = forked.run_each([[str(ROOT / "tools" / "benchmark.py"), *arguments] for arguments in MISTAKES.values()])
+    for said, one in zip(MISTAKES, ran, strict=True):
+        assert one.code == 2
+        assert said in one.err and one.err.count("\n") == 1

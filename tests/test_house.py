@@ -2,14 +2,11 @@
 
 import ast
 import functools
-import json
-import os
-import subprocess
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
+from helpers import forked
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = sorted((ROOT / "b2b_jax").rglob("*.py"))
@@ -207,41 +204,17 @@ def test_what_the_paper_says_takes_at_most_five_arguments():
     )
 
 
-COMMANDS = [path for path in PACKAGE + TOOLS if "\nif __name__" in path.read_text()]
-# Forked for each command, so that what all of them import is imported once; none of it starts JAX's threads.
-EXPLAIN = """
-import contextlib, io, json, os, runpy, sys
-from b2b_jax import deblur, main, serve
-results = {}
-for path in sys.argv[1:]:
-    ours, theirs = os.pipe()
-    if not os.fork():
-        out, err = io.StringIO(), io.StringIO()
-        sys.argv = [path, "--help"]
-        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-            try:
-                code = runpy.run_path(path, run_name="__main__") and 0
-            except SystemExit as exit:
-                code = exit.code
-        os.write(theirs, json.dumps([code or 0, out.getvalue(), err.getvalue()]).encode())
-        os._exit(0)
-    os.close(theirs)
-    results[path] = json.loads(open(ours).read() or "null")
-    os.wait()
-print(json.dumps(results))
-"""
+SPOKEN_TO = ROOT / "tools" / "tortures" / "filling.py"  # by another program, on its standard input
+COMMANDS = [path for path in PACKAGE + TOOLS if "\nif __name__" in path.read_text() and path != SPOKEN_TO]
 
 
 @pytest.fixture(scope="module")
 def explained():
-    options = {"cwd": ROOT, "env": os.environ | {"PYTHONPATH": str(ROOT)}, "capture_output": True, "text": True}
-    ran = subprocess.run([sys.executable, "-c", EXPLAIN, *map(str, COMMANDS)], **options, timeout=600)
-    assert ran.returncode == 0, ran.stderr
-    return json.loads(ran.stdout)
+    return dict(zip(COMMANDS, forked.run_each([[str(path), "--help"] for path in COMMANDS]), strict=True))
 
 
 @pytest.mark.parametrize("path", COMMANDS, ids=label)
 def test_every_command_explains_itself(path, explained):
-    code, out, error = explained[str(path)]
-    assert code == 0 and not error
-    assert "--" in out and len(out.splitlines()) > 3
+    ran = explained[path]
+    assert ran.code == 0 and not ran.err
+    assert "--" in ran.out and len(ran.out.splitlines()) > 3

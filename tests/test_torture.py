@@ -19,8 +19,9 @@ def test_no_torture_finds_a_miss(tmp_path):
     run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stdout + run.stderr
     rows, counts = (part.splitlines()[2:] for part in run.stdout.split("\n\n"))
-    for table in (rows, counts):
-        assert {line.split("|")[1].strip() for line in table} == set(torture.TORTURES)
+    assert {line.split("|")[1].strip() for line in counts} == set(torture.TORTURES)
+    done = set(torture.TORTURES) - ({"writes"} if os.geteuid() else set())  # which takes root
+    assert {line.split("|")[1].strip() for line in rows} == done
 
 
 def test_disturbances_are_counted_once_and_all_of_a_bad_one_are_broken():

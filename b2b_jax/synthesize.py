@@ -22,7 +22,7 @@ import numpy as np
 from absl import flags
 from tqdm import tqdm
 
-from b2b_jax import commandline, images, levels, settings
+from b2b_jax import commandline, images, levels, settings, terminal
 from b2b_jax.compilation import enable_compilation_cache
 from b2b_jax.data import pipeline
 from b2b_jax.errors import UserError
@@ -40,6 +40,7 @@ COUNT = flags.DEFINE_integer("count", 100, "How many photos to write.", lower_bo
 
 def command() -> int:
     """Runs the command line; returns its exit code."""
+    terminal.protect()
     if {"-h", "--help"} & set(sys.argv):
         print(__doc__, commandline.described(OUTPUT, WHAT, COUNT), sep="\n")
         return 0

@@ -226,22 +226,16 @@ def camera() -> ConfigDict:
                 }
             ),
             "discriminator": ConfigDict(
-                {
-                    "name": "patchgan",
-                    "ndf": 16,
-                    "n_layers": 2,  # a small reach: what else differs between the piles is out of its sight
-                    "norm": "none",
-                    "weight_init": "torch",
-                    "input": "gradient",  # colour and content drown the cue of a small blur
-                }
+                # It sees autocorrelations of gradients: colour and content drown the cue of a small blur.
+                {"name": "correlation", "lags": 15, "width": 128}
             ),
             "gan_loss": "hinge",
-            "gradient_penalty": ConfigDict({"weight": 1e-5, "every": 4, "precision": "highest"}),
+            "gradient_penalty": ConfigDict({"weight": 0.1, "every": 4, "precision": "highest"}),
             "camera_rate": 2e-3,  # of Adam, falling in a line to a twentieth
             "discriminator_rate": 1e-3,
             "betas": (0.5, 0.99),
             "steps": 4_000,  # the demo's 1,000 suffice for its 48 pixels; at this size it has not been measured
-            "batch": 16,  # images of each pile over all devices
+            "batch": 64,  # images of each pile over all devices: over few, random kernels differ by chance
             "crop": 128,  # pixels of a blurry photo; of a sharp one as many more as the camera reaches
             "ema": 0.995,  # decay of the camera's moving average, which is what makes pairs; 0 = none
             "threshold": 0.025,  # of a kernel's peak, below which it is cut to zero in pairs: a softmax leaves a haze
@@ -366,8 +360,19 @@ def kernel_field() -> ConfigDict:
                     "symmetric": True,  # in use: autocorrelations do not tell a kernel from its mirror image
                 }
             ),
-            "kernels": "",  # a .npy of the camera's true kernels (n, k, k), where they are known: no camera is learnt
-            "lessons": 2048,  # random shots of the learnt camera that it is taught with
+            "teacher": "camera",  # whose kernels: camera (the learnt one) | file (`kernels`) | family (`family`)
+            "kernels": "",  # for teacher=file, a .npy of kernels (n, k, k): those of the camera, where they are known
+            # For teacher=family: of each kind equally many, whatever the camera is.
+            "family": ConfigDict(
+                {
+                    "two_copies": {"kind": "copies", "copies": 2, "extent": (1.0, 12.0), "angle": (0.0, 180.0)},
+                    "three_copies": {"kind": "copies", "copies": 3, "extent": (2.0, 14.0), "angle": (0.0, 180.0)},
+                    "motion": {"kind": "box", "length": (1.0, 14.0), "angle": (0.0, 180.0)},
+                    "hand": {"kind": "trajectory", "length": (2.0, 14.0)},
+                    "defocus": {"kind": "gaussian", "sigma": (0.3, 3.0)},
+                }
+            ),
+            "lessons": 2048,  # random shots that it is taught with
             # What the camera's kernels shall become, at best: even motion in any direction. Of so many random ones each
             # takes the nearest, where `ridge` is the squared spectrum below which a frequency of the camera's kernel
             # counts as lost, and `mildness` the squared error that a square pixel less of blur is worth.

@@ -202,8 +202,7 @@ def test_two_copies_are_recovered_from_unpaired_piles():
         batch.pop("name")
         state, _ = step(state, {}, batch, KEY)
     learnt = camera_model.draw_kernels(networks["camera"], state.ema["camera"], 256, KEY, config.threshold)
-    # 0.36 was measured; two copies of unequal weight, centred, already lie some way from two of equal weight.
-    assert camera_model.total_variation(learnt, kernel) < 0.45
+    assert camera_model.total_variation(learnt, kernel) < 0.25
     start = camera_model.init(method, config.crop, KEY).ema["camera"]
     untrained = camera_model.draw_kernels(networks["camera"], start, 256, KEY, config.threshold)
     assert camera_model.total_variation(untrained, kernel) > 0.75

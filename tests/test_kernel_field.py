@@ -12,7 +12,7 @@ from b2b_jax.inference.chain import Chain
 from b2b_jax.inference.tiles import Restorer
 from b2b_jax.method import blur2blur
 from b2b_jax.method.blur2blur import Blur2Blur
-from b2b_jax.models import kernel_field
+from b2b_jax.models import autocorrelation
 from b2b_jax.networks import Network
 from b2b_jax.stages import translator
 
@@ -35,7 +35,7 @@ def photo(*shape: int) -> np.ndarray:
 
 def test_autocorrelation_equals_scipys():
     x, lags = photo(2, 24, 31), 6
-    got = kernel_field.autocorrelations(jnp.asarray(x), lags).reshape(2, 2, 13, 13)
+    got = autocorrelation.autocorrelations(jnp.asarray(x), lags).reshape(2, 2, 13, 13)
     hann = np.outer(*(0.5 - 0.5 * np.cos(2 * np.pi * (np.arange(s) + 0.5) / s) for s in (24, 31)))
     for i in range(2):
         luma = x[i] @ [0.299, 0.587, 0.114]
@@ -48,8 +48,8 @@ def test_autocorrelation_equals_scipys():
 
 
 def test_a_flat_photo_tells_nothing_and_lags_may_exceed_it():
-    assert not np.any(kernel_field.autocorrelations(jnp.full((1, 4, 4, 3), 0.5), 6))
-    random = kernel_field.autocorrelations(jnp.asarray(photo(1, 4, 4)), 6).reshape(2, 13, 13)
+    assert not np.any(autocorrelation.autocorrelations(jnp.full((1, 4, 4, 3), 0.5), 6))
+    random = autocorrelation.autocorrelations(jnp.asarray(photo(1, 4, 4)), 6).reshape(2, 13, 13)
     np.testing.assert_allclose(random[:, :2], 0, atol=1e-6)
     np.testing.assert_allclose(random[:, 6, 6], 1, atol=1e-4)
 
@@ -57,7 +57,7 @@ def test_a_flat_photo_tells_nothing_and_lags_may_exceed_it():
 def test_two_copies_are_seen_at_their_distance():
     sharp = blur.apply(photo(64, 64), blur.gaussian_kernel(0.7, 9))
     blurry = blur.apply(sharp, blur.splat(np.array([[-3.0, 0.0], [3.0, 0.0]]), 9))
-    dx = kernel_field.autocorrelations(jnp.asarray(blurry[None]), 8)[0].reshape(2, 17, 17)[0]
+    dx = autocorrelation.autocorrelations(jnp.asarray(blurry[None]), 8)[0].reshape(2, 17, 17)[0]
     side = np.asarray(dx[8, 12:])
     assert 12 + side.argmax() == 8 + 6 and side.max() > 0.4
 

@@ -1,5 +1,7 @@
 """Filling kernels against what they must be and against SciPy; the step that teaches a kernel field."""
 
+from types import SimpleNamespace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -129,3 +131,31 @@ def test_kernels_are_read_with_sum_one(tmp_path):
     for name in ("text.npy", "missing.npy"):
         with pytest.raises(UserError, match=r"kernel_field\.kernels"):
             kernel_field.read_kernels(tmp_path / name)
+
+
+def family(**specs) -> SimpleNamespace:
+    section = ConfigDict({"family": specs, "lessons": 6, "kernels": ""})
+    return SimpleNamespace(config=ConfigDict({"kernel_field": section, "seed": 0}))
+
+
+def test_a_family_has_each_kind_equally_often():
+    run = family(
+        one={"kind": "box", "length": (1.0, 1.0), "size": 9}, two={"kind": "box", "length": (7.0, 7.0), "size": 9}
+    )
+    kernels = kernel_field.drawn(run)
+    assert kernels.shape == (6, 9, 9) and kernel_field.family_reach(run) == 4
+    longer = [kernel.max() < 0.5 for kernel in kernels]
+    assert longer == 3 * [False, True]
+
+
+@pytest.mark.parametrize(
+    "specs, message",
+    [
+        ({"one": {"kind": "boxx"}}, r"family\.one: .*did you mean 'box'"),
+        ({"one": {"kind": "gaussian", "size": 9}, "two": {"kind": "gaussian", "size": 11}}, "kernels of 2 sizes"),
+        ({}, "kernels of 0 sizes"),
+    ],
+)
+def test_a_family_that_cannot_be_drawn_is_refused(specs, message):
+    with pytest.raises(UserError, match=message):
+        kernel_field.family_reach(family(**specs))

@@ -14,6 +14,7 @@ import flax.linen as nn
 from b2b_jax.errors import suggestion
 from b2b_jax.models.camera import Camera
 from b2b_jax.models.classifier import ResNet18
+from b2b_jax.models.correlation import CorrelationDiscriminator
 from b2b_jax.models.kernel_field import KernelField
 from b2b_jax.models.kernel_wizard import KernelWizard
 from b2b_jax.models.maxim import MAXIM
@@ -28,6 +29,7 @@ from b2b_jax.models.vgg import VGG
 
 MODELS = {
     "camera": Camera,
+    "correlation": CorrelationDiscriminator,
     "kernel_field": KernelField,
     "kernel_wizard": KernelWizard,
     "maxim": MAXIM,

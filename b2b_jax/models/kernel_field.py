@@ -16,12 +16,10 @@ import jax.numpy as jnp
 import numpy as np
 from scipy import fft
 
+from b2b_jax.models.autocorrelation import autocorrelations, hann
 from b2b_jax.models.camera import filtered
 
 Array = jax.Array
-
-LUMA = (0.299, 0.587, 0.114)
-SILENT = 1e-9  # mean squared gradient of a window that shows nothing: its autocorrelation is left near 0
 
 
 class KernelField(nn.Module):
@@ -95,30 +93,7 @@ class KernelField(nn.Module):
         return -0.5 * (square[:, None] + square).ravel()
 
 
-# -------------------------------------------------------------------------------------------------------------- reading
-
-
-def autocorrelations(windows: Array, lags: int) -> Array:
-    """Of both gradients of the luma of windows (m, s, t, 3): (m, 2 (2 lags + 1)²), each over its peak, at zero lag.
-
-    Windows that show nothing give zeros. Lags beyond a window give zeros.
-    """
-    luma = windows @ jnp.asarray(LUMA)
-    dx = jnp.diff(luma, axis=2, append=luma[:, :, -1:])
-    dy = jnp.diff(luma, axis=1, append=luma[:, -1:])
-    seen = jnp.stack([dx, dy], axis=1) * _hann(luma.shape[1])[:, None] * _hann(luma.shape[2])
-    # Padded by the lags, so that what wraps around lies beyond them.
-    sides = tuple(fft.next_fast_len(max(side, lags + 1) + lags, real=True) for side in luma.shape[1:])
-    spectrum = jnp.fft.rfft2(seen, sides)
-    found = jnp.fft.irfft2(jnp.square(spectrum.real) + jnp.square(spectrum.imag), sides)
-    peak = found[..., :1, :1] + SILENT * luma.shape[1] * luma.shape[2]
-    around = np.arange(-lags, lags + 1)
-    return (found / peak)[..., around[:, None], around].reshape(len(windows), -1)
-
-
-def _hann(side: int) -> np.ndarray:
-    """A Hann window of `side` pixels, nowhere 0; half-overlapping ones of an even side sum to 1."""
-    return (0.5 - 0.5 * np.cos(2 * np.pi * (np.arange(side) + 0.5) / side)).astype(np.float32)
+# ------------------------------------------------------------------------------------------------------------- windows
 
 
 class Windows:
@@ -143,7 +118,7 @@ class Windows:
 
     def blended(self, windows: Array, n: int) -> Array:
         """Photos (n, h, w, c) from their windows (n · windows, s, t, c), weighted by Hann windows."""
-        (s, t), weight = self.sides, _hann(self.sides[0])[:, None] * _hann(self.sides[1])
+        (s, t), weight = self.sides, hann(self.sides[0])[:, None] * hann(self.sides[1])
         windows = windows.reshape(n, -1, s, t, windows.shape[-1])
         total, weights = jnp.zeros((n, *self.shape, windows.shape[-1])), np.zeros(self.shape, np.float32)
         places = [(r, c) for r in self.starts[0] for c in self.starts[1]]

@@ -116,7 +116,7 @@ def needed(run: Run) -> bool:
     """True when the camera is asked for, or something that trains with it."""
     config = run.config
     supervised = config.translator.supervision != "adversarial" or config.evaluation.blur2blur_pairs
-    taught = config.kernel_field.enabled and not config.kernel_field.kernels
+    taught = config.kernel_field.enabled and config.kernel_field.teacher == "camera"
     return config.camera.enabled or config.adaptation.enabled or supervised or taught
 
 
@@ -214,7 +214,9 @@ def check(run: Run) -> None:
     common.check_batch("camera", config.batch)
     check_choice("camera.gan_loss", config.gan_loss, losses.GAN_LOSSES)
     check_choice("camera.network.name", config.network.name, ("camera",))
-    check_choice("camera.discriminator.norm", config.discriminator.norm, ("instance", "none"))
+    check_choice("camera.discriminator.name", config.discriminator.name, ("correlation", "patchgan"))
+    if config.discriminator.name == "patchgan":
+        check_choice("camera.discriminator.norm", config.discriminator.norm, ("instance", "none"))
     method = create(run)
     common.check_traces("camera", method.networks["discriminator"], config.crop)
     for supply in supplies(run, method, held_out=False) if not too_few(run) else []:

@@ -1,6 +1,6 @@
 """A translator that can only convolve, taught which kernel each blur of the camera needs.
 
-The camera's kernels are those of its learnt model or, where they are known, of a file.
+The kernels are those of the learnt camera, of a file, or of a family that is so wide that the camera's are among them.
 """
 
 from collections.abc import Callable
@@ -10,6 +10,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from ml_collections import ConfigDict
 
 from b2b_jax.data import blur, pipeline
 from b2b_jax.data.sources import check_sizes
@@ -38,9 +39,9 @@ class Shots(NamedTuple):
 
 
 def fit(run: Run, validated: Callable[[], None]) -> None:
-    """Teaches it and exports it, unless there is neither a usable camera nor its kernels."""
+    """Teaches it and exports it, unless it needs a camera and there is no usable one."""
     config = run.config.kernel_field
-    if not config.kernels and not camera.usable(run):
+    if config.teacher == "camera" and not camera.usable(run):
         print("kernel_field: left out, there is no usable camera to learn the kernels from")
         return
     network, shots = create(run), open_shots(run)
@@ -79,14 +80,34 @@ def lessons(run: Run, network: KernelField, shot: Shot) -> Lessons:
 
 
 def open_shots(run: Run) -> Shots:
-    """Shots of the learnt camera, or of the kernels in the file that the config names."""
-    config = run.config.kernel_field
-    if config.kernels:
-        kernels = read_kernels(Path(config.kernels))
-        return Shots(Shot(jnp.asarray(kernels), None, None, None, None), kernels.shape[-1] // 2)
-    learnt, key = camera.load(run), jax.random.key(run.config.seed)
-    shot = camera_model.draw(learnt.module, learnt.variables, config.lessons, key, run.config.camera.threshold)
-    return Shots(shot, learnt.module.reach)
+    """What it is taught with, as config.kernel_field.teacher says."""
+    return TEACHERS[run.config.kernel_field.teacher](run)
+
+
+def learnt(run: Run) -> Shots:
+    """Random shots of the learnt camera."""
+    network, key = camera.load(run), jax.random.key(run.config.seed)
+    count, threshold = run.config.kernel_field.lessons, run.config.camera.threshold
+    return Shots(camera_model.draw(network.module, network.variables, count, key, threshold), network.module.reach)
+
+
+def given(kernels: np.ndarray) -> Shots:
+    """Shots that only blur, by these kernels (n, k, k)."""
+    return Shots(Shot(jnp.asarray(kernels), None, None, None, None), kernels.shape[-1] // 2)
+
+
+def drawn(run: Run) -> np.ndarray:
+    """Random kernels of the family, of each kind equally many."""
+    config, rng = run.config.kernel_field, np.random.default_rng(run.config.seed)
+    specs = list(config.family.to_dict().values())
+    return np.stack([blur.draw(rng, specs[i % len(specs)]) for i in range(config.lessons)])
+
+
+TEACHERS = {
+    "camera": learnt,
+    "file": lambda run: given(read_kernels(Path(run.config.kernel_field.kernels))),
+    "family": lambda run: given(drawn(run)),
+}
 
 
 def read_kernels(path: Path) -> np.ndarray:
@@ -122,14 +143,34 @@ def check(run: Run) -> None:
     common.check_batch("kernel_field", config.batch)
     common.check_optimizer("kernel_field", config.optimizer)
     check_choice("kernel_field.network.name", config.network.name, ("kernel_field",))
-    network = create(run)
+    check_choice("kernel_field.teacher", config.teacher, TEACHERS)
+    check_blur("known_kernel", config.known_kernel)
+    supply = sharp_photos(run, REACHES[config.teacher](run))
+    check_sizes(supply.source, supply.crop(create(run).window).extent, "kernel_field.network.window")
+
+
+def check_blur(key: str, spec: ConfigDict) -> int:
+    """Pixels that a kernel reaches which is drawn as `spec` says; UserError naming `key` when none can be."""
     try:
-        blur.draw(np.random.default_rng(0), config.known_kernel.to_dict())
-    except ValueError as error:
-        raise UserError(f"kernel_field.known_kernel: {error}") from error
-    reach = config.kernels and read_kernels(Path(config.kernels)).shape[-1] // 2
-    supply = sharp_photos(run, reach or run.config.camera.network.size // 2 + HALO)
-    check_sizes(supply.source, supply.crop(network.window).extent, "kernel_field.network.window")
+        return blur.draw(np.random.default_rng(0), spec.to_dict()).shape[-1] // 2
+    except (TypeError, ValueError) as error:
+        raise UserError(f"kernel_field.{key}: {error}") from error
+
+
+def family_reach(run: Run) -> int:
+    """Pixels that the kernels of the family reach; UserError when they differ in size, or there are none."""
+    family = run.config.kernel_field.family
+    reaches = {check_blur(f"family.{name}", spec) for name, spec in family.items()}
+    if len(reaches) != 1:
+        raise UserError(f"kernel_field.family has kernels of {len(reaches)} sizes; wanted are kernels of one size")
+    return reaches.pop()
+
+
+REACHES = {
+    "camera": lambda run: run.config.camera.network.size // 2 + HALO,
+    "file": lambda run: read_kernels(Path(run.config.kernel_field.kernels)).shape[-1] // 2,
+    "family": family_reach,
+}
 
 
 STAGE = Stage(

@@ -22,7 +22,7 @@ class Kind(NamedTuple):
     config: str = "configs/demo.py:quick"
 
 
-CAMERA = ("camera.network.size=9", "camera.network.width=8", "camera.discriminator.ndf=4", "camera.crop=24")
+CAMERA = ("camera.network.size=9", "camera.network.width=8", "camera.discriminator.width=8", "camera.crop=24")
 FIELD = {"size": 9, "lags": 4, "width": 16, "window": 32}
 CYCLE = ("cycle.generator.ngf=4", "cycle.discriminator.ndf=4", "cycle.crop=32", "cycle.batch=2")
 KINDS = {

@@ -24,6 +24,7 @@ from b2b_jax.method import adaptation, blur2blur, paired_translation
 from b2b_jax.method.blur2blur import Blur2Blur, Photos
 from b2b_jax.method.paired_translation import Lesson
 from b2b_jax.models.camera import Shot
+from b2b_jax.stages import adaptation as adaptation_stage
 from b2b_jax.stages import camera, camera_dataset, camera_figures, common
 from b2b_jax.stages.run import Run
 from b2b_jax.training import state as states
@@ -142,6 +143,15 @@ def test_too_few_photos_are_said_and_nothing_is_trained(tmp_path, capsys):
     assert "camera: not used, unknown_blur has 7 photos" in capsys.readouterr().out
     assert not camera.usable(run) and not run.trained("camera")
     assert not json.loads((tmp_path / "camera" / "scores.json").read_text())["usable"]
+
+
+@pytest.mark.parametrize("verdict", [True, False])
+def test_what_needs_a_refused_camera_is_not_waited_for(tmp_path, verdict):
+    run = tiny_run(tmp_path)
+    assert adaptation_stage.needed(run)
+    write_json(tmp_path / "camera" / "scores.json", {"usable": verdict})
+    (tmp_path / "camera" / "weights.safetensors").touch()
+    assert adaptation_stage.needed(run) == verdict
 
 
 # ---------------------------------------------------------------------------------------------------------------- pairs

@@ -95,8 +95,8 @@ def record(run: Run, evaluate: loop.Evaluate, before: Any, state: State) -> None
 
 
 def needed(run: Run) -> bool:
-    """True when the adapted deblurrer is asked for."""
-    return run.config.adaptation.enabled
+    """True when the adapted deblurrer is asked for, unless there is no camera to adapt it to."""
+    return run.config.adaptation.enabled and not camera.refused(run)
 
 
 def check(run: Run) -> None:

@@ -112,6 +112,11 @@ def usable(run: Run) -> bool:
     return bool(run.config.camera.weights) or (run.trained("camera") and found.get("usable", False))
 
 
+def refused(run: Run) -> bool:
+    """True when the run learnt a camera and found it not worth training with."""
+    return run.trained("camera") and not usable(run)
+
+
 def needed(run: Run) -> bool:
     """True when the camera is asked for, or something that trains with it."""
     config = run.config

@@ -133,8 +133,9 @@ def sharp_photos(run: Run, reach: int) -> Supply:
 
 
 def needed(run: Run) -> bool:
-    """True when it is asked for."""
-    return run.config.kernel_field.enabled
+    """True when it is asked for, unless its teacher is a camera that is not worth learning from."""
+    config = run.config.kernel_field
+    return config.enabled and not (config.teacher == "camera" and camera.refused(run))
 
 
 def check(run: Run) -> None:

@@ -1,13 +1,17 @@
 """Makes `configs` importable however pytest is started, and compiles quickly: in tests that takes longer than running.
 
-`XLA_FLAGS= pytest` compiles as users do; `.ci/run` runs the slow tests so.
+`XLA_FLAGS= pytest` compiles as users do; `.ci/run` runs the slow tests so. Programs that tests start obey SIGHUP, also
+where pytest itself was started by nohup.
 """
 
 import os
+import signal
 import sys
 from pathlib import Path
 
 from helpers import FLAGS
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
+if hasattr(signal, "SIGHUP"):
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # what is ignored is inherited
 os.environ.setdefault("XLA_FLAGS", FLAGS)  # read when JAX first compiles; programs that tests start inherit it

@@ -234,8 +234,8 @@ def camera() -> ConfigDict:
             "camera_rate": 2e-3,  # of Adam, falling in a line to a twentieth
             "discriminator_rate": 1e-3,
             "betas": (0.5, 0.99),
-            "steps": 4_000,  # the demo's 1,000 suffice for its 48 pixels; at this size it has not been measured
-            "batch": 64,  # images of each pile over all devices: over few, random kernels differ by chance
+            "steps": 4_000,  # the demo's 600 suffice for its 64 pixels; at this size it has not been measured
+            "batch": 64,  # images of each pile over all devices; a few random kernels are no fair sample of a camera
             "crop": 128,  # pixels of a blurry photo; of a sharp one as many more as the camera reaches
             "ema": 0.995,  # decay of the camera's moving average, which is what makes pairs; 0 = none
             "threshold": 0.025,  # of a kernel's peak, below which it is cut to zero in pairs: a softmax leaves a haze
@@ -362,16 +362,7 @@ def kernel_field() -> ConfigDict:
             ),
             "teacher": "camera",  # whose kernels: camera (the learnt one) | file (`kernels`) | family (`family`)
             "kernels": "",  # for teacher=file, a .npy of kernels (n, k, k): those of the camera, where they are known
-            # For teacher=family: of each kind equally many, whatever the camera is.
-            "family": ConfigDict(
-                {
-                    "two_copies": {"kind": "copies", "copies": 2, "extent": (1.0, 12.0), "angle": (0.0, 180.0)},
-                    "three_copies": {"kind": "copies", "copies": 3, "extent": (2.0, 14.0), "angle": (0.0, 180.0)},
-                    "motion": {"kind": "box", "length": (1.0, 14.0), "angle": (0.0, 180.0)},
-                    "hand": {"kind": "trajectory", "length": (2.0, 14.0)},
-                    "defocus": {"kind": "gaussian", "sigma": (0.3, 3.0)},
-                }
-            ),
+            "family": family(),  # for teacher=family
             "lessons": 2048,  # random shots that it is taught with
             # What the camera's kernels shall become, at best: even motion in any direction. Of so many random ones each
             # takes the nearest, where `ridge` is the squared spectrum below which a frequency of the camera's kernel
@@ -385,6 +376,19 @@ def kernel_field() -> ConfigDict:
             "augment": True,  # quarter turns and mirror images of the sharp photos, before they are blurred
             "optimizer": optimizer(learning_rate=1e-3, warmup=50, weight_decay=1e-4, clip=1.0),
             "ema": 0.0,  # decay of the weights' moving average; 0 = none
+        }
+    )
+
+
+def family() -> ConfigDict:
+    """Blurs of every kind, drawn equally often: what a kernel field is taught with where the camera is not known."""
+    return ConfigDict(
+        {
+            "two_copies": {"kind": "copies", "copies": 2, "extent": (1.0, 12.0), "angle": (0.0, 180.0)},
+            "three_copies": {"kind": "copies", "copies": 3, "extent": (2.0, 14.0), "angle": (0.0, 180.0)},
+            "motion": {"kind": "box", "length": (1.0, 14.0), "angle": (0.0, 180.0)},
+            "hand": {"kind": "trajectory", "length": (2.0, 14.0)},
+            "defocus": {"kind": "gaussian", "sigma": (0.3, 3.0)},
         }
     )
 

@@ -36,7 +36,8 @@ def get_config(variant: str = "") -> ConfigDict:
     # sharpening, which would stand in for them, is left to the camera that sharpens.
     config.camera.network.update(size=21, sharpening=camera == "phone")
     config.camera.update(steps=3_000, gradient_penalty={"weight": 1.0})
-    config.kernel_field.update(enabled=True, teacher=TEACHERS[teacher], kernels=f"{folder}/kernels.npy")
+    kernels = f"{folder}/kernels.npy" if teacher == "true" else ""
+    config.kernel_field.update(enabled=True, teacher=TEACHERS[teacher], kernels=kernels)
     # MAXIM takes seconds for a crop on a CPU: few are looked at while training.
     config.loop.update(log_every=50, evaluate_every=10_000, checkpoint_every=250)
     config.evaluation.update(validation_images=4, batch=1, oracle=True)

@@ -145,6 +145,21 @@ def test_too_few_photos_are_said_and_nothing_is_trained(tmp_path, capsys):
     assert not json.loads((tmp_path / "camera" / "scores.json").read_text())["usable"]
 
 
+@pytest.mark.parametrize(
+    "discriminator, message",
+    [
+        ({"name": "patchgan", "lags": 5}, "lags"),  # what is left of the other's keys
+        ({"name": "patchgan", "norm": "batch"}, r"camera\.discriminator\.norm"),
+        ({"name": "vgg"}, r"camera\.discriminator\.name"),
+    ],
+)
+def test_a_discriminator_that_does_not_fit_is_refused(tmp_path, discriminator, message):
+    run = tiny_run(tmp_path, blur=pile(7), sharp=pile(40))
+    run.config.camera.discriminator = ConfigDict(discriminator)
+    with pytest.raises(UserError, match=message):
+        camera.check(run)
+
+
 @pytest.mark.parametrize("verdict", [True, False])
 def test_what_needs_a_refused_camera_is_not_waited_for(tmp_path, verdict):
     run = tiny_run(tmp_path)

@@ -159,3 +159,11 @@ def test_a_family_has_each_kind_equally_often():
 def test_a_family_that_cannot_be_drawn_is_refused(specs, message):
     with pytest.raises(UserError, match=message):
         kernel_field.family_reach(family(**specs))
+
+
+@pytest.mark.parametrize("teacher, kernels", [("file", ""), ("camera", "k.npy"), ("family", "k.npy")])
+def test_a_file_of_kernels_goes_with_its_teacher(teacher, kernels):
+    with pytest.raises(UserError, match="goes with teacher=file"):
+        kernel_field.check_file(ConfigDict({"teacher": teacher, "kernels": kernels}))
+    kernel_field.check_file(ConfigDict({"teacher": "file", "kernels": "k.npy"}))
+    kernel_field.check_file(ConfigDict({"teacher": "camera", "kernels": ""}))

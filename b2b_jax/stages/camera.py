@@ -22,6 +22,7 @@ from b2b_jax.method import camera_model
 from b2b_jax.method.camera_model import CameraModel
 from b2b_jax.method.known_blur import Supply
 from b2b_jax.models.camera import Camera, Shot
+from b2b_jax.models.patchgan import PatchGAN
 from b2b_jax.networks import Network
 from b2b_jax.settings import check_choice
 from b2b_jax.stages import camera_figures, common
@@ -220,10 +221,11 @@ def check(run: Run) -> None:
     check_choice("camera.gan_loss", config.gan_loss, losses.GAN_LOSSES)
     check_choice("camera.network.name", config.network.name, ("camera",))
     check_choice("camera.discriminator.name", config.discriminator.name, ("correlation", "patchgan"))
-    if config.discriminator.name == "patchgan":
-        check_choice("camera.discriminator.norm", config.discriminator.norm, ("instance", "none"))
     method = create(run)
-    common.check_traces("camera", method.networks["discriminator"], config.crop)
+    discriminator = method.networks["discriminator"]
+    if isinstance(discriminator, PatchGAN):
+        check_choice("camera.discriminator.norm", discriminator.norm, ("instance", "none"))
+    common.check_traces("camera", discriminator, config.crop)
     for supply in supplies(run, method, held_out=False) if not too_few(run) else []:
         check_sizes(supply.source, supply.crop(config.crop).extent, "camera.crop")
 

@@ -145,9 +145,17 @@ def check(run: Run) -> None:
     common.check_optimizer("kernel_field", config.optimizer)
     check_choice("kernel_field.network.name", config.network.name, ("kernel_field",))
     check_choice("kernel_field.teacher", config.teacher, TEACHERS)
+    check_file(config)
     check_blur("known_kernel", config.known_kernel)
     supply = sharp_photos(run, REACHES[config.teacher](run))
     check_sizes(supply.source, supply.crop(create(run).window).extent, "kernel_field.network.window")
+
+
+def check_file(config: ConfigDict) -> None:
+    """UserError unless a file of kernels is given exactly when the teacher is one: none is passed over in silence."""
+    if (config.teacher == "file") != bool(config.kernels):
+        found = f"kernel_field.kernels is {config.kernels!r} and kernel_field.teacher is {config.teacher!r}"
+        raise UserError(f"{found}; a .npy file of kernels goes with teacher=file, and with nothing else")
 
 
 def check_blur(key: str, spec: ConfigDict) -> int:

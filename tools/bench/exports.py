@@ -16,7 +16,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import ModuleType
 
-import flax.linen as nn
 import jax
 import numpy as np
 from clu.parameter_overview import count_parameters
@@ -24,8 +23,8 @@ from clu.parameter_overview import count_parameters
 from b2b_jax import commandline, export, extras, models, named, system
 from b2b_jax.formats import onnx_files
 from b2b_jax.networks import Network
+from tools.bench import steps
 
-NOISE = 0.1  # standard deviation of biases and the like
 HEAD = (
     "| network | parameters | ONNX file, MB | largest difference from JAX | onnxruntime, s | JAX, s |",
     "| --- | --- | --- | --- | --- | --- |",
@@ -78,24 +77,10 @@ def opened(name: str) -> list[Network]:
     path, _, rest = name.partition(":")
     if path in models.MODELS:
         hyper = {key: int(value) for key, _, value in (pair.partition("=") for pair in filter(None, rest.split(",")))}
-        return [random_network(models.create(path, **hyper))]
+        return [steps.random_network(models.create(path, **hyper))]
     model = named.located(path)
     choice = system.from_run(model, rest) if model.is_dir() else system.Choice(None, Path(model), None)
     return system.open_networks(choice, "float32")
-
-
-def random_network(module: nn.Module) -> Network:
-    """A network whose every layer does something, unlike one at the start of its training; nothing is compiled."""
-    rng = np.random.default_rng(0)
-
-    def draw(path: tuple, like: jax.ShapeDtypeStruct) -> np.ndarray:
-        noise = rng.standard_normal(like.shape, np.float32)
-        if like.ndim > 1:
-            return noise / np.sqrt(np.prod(like.shape[:-1]))
-        return NOISE * noise + (path[-1].key == "scale")
-
-    like = jax.eval_shape(module.init, jax.random.key(0), jax.ShapeDtypeStruct((1, 256, 256, 3), np.float32))
-    return Network(module, jax.tree_util.tree_map_with_path(draw, like))
 
 
 def in_turns(calls: Sequence[Callable[[], object]], repeats: int) -> list[str]:

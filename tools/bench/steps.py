@@ -16,6 +16,8 @@ from b2b_jax.stages.pairs import Pairs
 from b2b_jax.stages.run import Run
 from b2b_jax.training import loop
 
+NOISE = 0.1  # standard deviation of biases and the like
+
 
 def no_evaluation(state: Any) -> tuple[loop.Scores, loop.Versions]:
     """What a task is given here to validate with: nothing."""
@@ -23,14 +25,16 @@ def no_evaluation(state: Any) -> tuple[loop.Scores, loop.Versions]:
 
 
 def random_network(module) -> Network:
-    """The network with random weights, scaled so that values neither vanish nor overflow on their way."""
+    """The network with random weights: every layer does something, and values neither vanish nor overflow."""
     rng = np.random.default_rng(0)
 
-    def draw(leaf: jax.ShapeDtypeStruct) -> np.ndarray:
-        scale = max(np.prod(leaf.shape[:-1]), 1) ** -0.5
-        return (scale * rng.standard_normal(leaf.shape)).astype(leaf.dtype)
+    def draw(path: tuple, leaf: jax.ShapeDtypeStruct) -> np.ndarray:
+        noise = rng.standard_normal(leaf.shape)
+        if leaf.ndim > 1:
+            return (noise / np.sqrt(np.prod(leaf.shape[:-1]))).astype(leaf.dtype)
+        return (NOISE * noise + (path[-1].key == "scale")).astype(leaf.dtype)
 
-    return Network(module, jax.tree.map(draw, templates.template(module)))
+    return Network(module, jax.tree_util.tree_map_with_path(draw, templates.template(module)))
 
 
 def network(run: Run, stage: str) -> Network:

@@ -12,7 +12,7 @@ from b2b_jax.page.training import PILES, Training
 
 INTRODUCTION = """Two piles of photos and videos of **one camera**: blurry ones, and sharp ones of other scenes, a
 hundred or more of each. The networks are small (`configs/camera.py:small`) and are trained on this computer, the
-deblurrer on generated scenes; a run of the demo, which is shorter, takes 8 minutes on 2 cores. A run that was stopped
+deblurrer on generated scenes; a run of the demo, which is shorter, takes 6 minutes on 2 cores. A run that was stopped
 resumes from its work folder."""
 SETTINGS = "One KEY=VALUE a line, of those in configs/default.py, such as camera.steps=2000"
 REPORT = "/report"

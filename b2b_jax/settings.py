@@ -7,8 +7,9 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 from ml_collections import ConfigDict
 
-from b2b_jax.data import blur
+from b2b_jax.data import blur, moving
 from b2b_jax.data.degradation import DEGRADATIONS
+from b2b_jax.data.processing import Processing
 from b2b_jax.data.sensor import RESPONSES
 from b2b_jax.data.synthetic import FRAME_KINDS
 from b2b_jax.errors import UserError
@@ -81,10 +82,25 @@ def check_values(config: ConfigDict) -> None:
     for key, least in LEAST.items():
         if config.loop[key] < least:
             raise UserError(f"loop.{key} is {config.loop[key]}; it must be at least {least}")
-    for key in ("known_kernel", "unknown_kernel"):
-        try:
-            blur.draw(np.random.default_rng(0), config.data.scenes[key].to_dict())
-        except ValueError as error:
-            raise UserError(f"data.scenes.{key}: {error}") from error
+    check_scenes(config.data.scenes)
     if config.loop.wandb and not importlib.util.find_spec("wandb"):
         raise UserError("loop.wandb is set, but wandb is not installed: pip install -e '.[wandb]'")
+
+
+def check_scenes(config: ConfigDict) -> None:
+    """UserError for generated cameras that cannot be."""
+    rng, photo = np.random.default_rng(0), np.zeros((8, 8, 3), np.float32)
+    tries = {
+        "known_kernel": lambda value: blur.draw(rng, value),
+        "unknown_kernel": lambda value: (
+            moving.draw(rng, photo, value) if value.get("kind") in moving.MOTIONS else blur.draw(rng, value)
+        ),
+        "unknown_processing": lambda value: Processing(**value),
+    }
+    for key, attempt in tries.items():
+        try:
+            attempt(config[key].to_dict())
+        except (ValueError, TypeError) as error:
+            raise UserError(f"data.scenes.{key}: {error}") from error
+    if config.sharp_scale < 1:
+        raise UserError(f"data.scenes.sharp_scale is {config.sharp_scale}; it must be at least 1")

@@ -111,6 +111,11 @@ def scenes() -> ConfigDict:
             "unknown_kernel": ConfigDict(
                 {"kind": "copies", "extent": (3.5, 5.5), "copies": 2, "angle": (-10.0, 10.0), "size": 21}
             ),
+            # What the camera does behind its lens: b2b_jax/data/processing.py. As it stands, nothing.
+            "unknown_processing": ConfigDict(
+                {"response": "linear", "amount": (0.0, 0.0), "sigma": (1.0, 1.5), "noise": 0.0, "quality": 0}
+            ),
+            "sharp_scale": 1,  # above 1: unknown_sharp shows so many times smaller things than unknown_blur
         }
     )
 
@@ -219,6 +224,7 @@ def camera() -> ConfigDict:
                     "width": 64,  # of the two layers that they go through
                     "size": 31,  # pixels of a kernel, odd: longer blur than this is not learnt
                     "start": 3.0,  # pixels: standard deviation of the Gaussian that the untrained kernel is
+                    "field": 0,  # pixels over which a photo's kernel drifts, at best camera.crop; 0 = one for a photo
                     "kernel": True,  # the parts that the camera has: blur,
                     "sharpening": True,  # an unsharp mask after it,
                     "noise": True,  # white noise,
@@ -227,7 +233,7 @@ def camera() -> ConfigDict:
             ),
             "discriminator": ConfigDict(
                 # It sees autocorrelations of gradients: colour and content drown the cue of a small blur.
-                {"name": "correlation", "lags": 15, "width": 128}
+                {"name": "correlation", "lags": 15, "width": 128, "windows": 1}  # windows²: one for each part of a crop
             ),
             "gan_loss": "hinge",
             "gradient_penalty": ConfigDict({"weight": 0.1, "every": 4, "precision": "highest"}),

@@ -83,6 +83,30 @@ def test_the_gradient_is_that_of_the_slow_convolution():
         np.testing.assert_allclose(slope, (ends[0] - ends[1]) / (2 * step), rtol=1e-3)
 
 
+def test_a_kernel_drifts_from_corner_to_corner():
+    """Each pixel is the mean of the four corners' photos, weighted by how near it is to them."""
+    sharp, corners = photos(), [shots(seed=i)._replace(response=None) for i in range(4)]
+    kernel = np.stack([shot.kernel for shot in corners], axis=1)
+    for field in (0.0, 60.0):  # a field smaller than the frame covers all of it
+        got = jit(render)(sharp, corners[0]._replace(kernel=kernel, amount=None, field=np.float32(field)), KEY)
+        at = [(np.arange(3, side - 3) - (side - 1) / 2) / max(field, side) + 0.5 for side in sharp.shape[1:3]]
+        down, right = at[0][:, None, None], at[1][:, None]
+        shares = [v * h for v in (1 - down, down) for h in (1 - right, right)]
+        parts = [render(sharp, shot._replace(amount=None), KEY) for shot in corners]
+        np.testing.assert_allclose(got, sum(map(np.multiply, shares, parts)), atol=3e-6)
+
+
+def test_a_drifting_camera_differs_between_corners():
+    camera = models.create("camera", field=64, response=True)
+    variables = camera.init(KEY, jnp.zeros((1, 8)))
+    shot = camera_model.draw(camera, variables, 3, KEY, 0.02)
+    assert shot.kernel.shape == (3, 4, 21, 21) and np.abs(shot.kernel[:, 0] - shot.kernel[:, 3]).max() > 1e-4
+    np.testing.assert_allclose(shot.kernel.sum((-2, -1)), 1, rtol=1e-5)
+    assert camera_model.steady(shot).kernel.shape == (3, 21, 21)
+    blurry, sharp = camera_model.pairs(camera, variables, jnp.asarray(photos((3, 60, 60, 3))), KEY, 0.02)
+    assert blurry.shape == sharp.shape == (3, 24, 24, 3)
+
+
 def test_noise_has_its_deviation():
     shot = Shot(None, None, None, np.array([0.01, 0.1]), None)
     noise = render(np.full((2, 64, 64, 3), 0.5), shot, KEY) - 0.5

@@ -53,3 +53,15 @@ def test_it_has_one_logit_a_photo_whatever_its_size():
     variables = NETWORK.init(KEY, jnp.zeros((1, 8, 8, 3)))
     for shape in ((3, 16, 20, 3), (3, 33, 9, 3)):
         assert NETWORK.apply(variables, jnp.ones(shape)).shape == (3, 1, 1, 1)
+
+
+def test_parts_of_a_photo_are_seen_apart():
+    """Two quarters that change places are told, which one look at the whole photo cannot."""
+    sharp, soft = photo()[:16, :16], blur.apply(photo()[:16, :16], blur.gaussian_kernel(1.5, 9))
+    one = np.concatenate([np.concatenate(row, axis=1) for row in ((sharp, soft), (soft, soft))])
+    other = one[:, ::-1]
+    network = models.create("correlation", lags=3, width=8, windows=2)
+    variables = network.init(KEY, jnp.zeros((1, 32, 32, 3)))
+    logits = network.apply(variables, jnp.stack([one, other, sharp.repeat(2, 0).repeat(2, 1)])).ravel()
+    assert abs(logits[0] - logits[1]) > 1e-3
+    assert network.apply(variables, jnp.ones((2, 33, 40, 3))).shape == (2, 1, 1, 1)

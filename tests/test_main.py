@@ -21,14 +21,15 @@ VARIANTS = {
         *("blur2blur,rb2v,restormer", "paired", "imgaug,rsblur,restormer", "bsrgan,gopro", "rsblur,quick"),
         *("cyclegan", "dualgan,rsblur", "cyclegan,demo", "dualgan,quick", "bsrgan,demo,restormer"),
     ],
-    "camera": [""],
+    "camera": ["", "small"],
     "default": [""],
     "deblurrers": [
         *("nafnet32_gopro", "nafnet64_gopro", "nafnet64_reds", "restormer_gopro"),
         *("mimo_unet_gopro", "mimo_unet_plus_gopro"),
     ],
-    "demo": ["", "full", "extractor", "quick", "gpu"],
+    "demo": ["", "full", "hard", "extractor", "quick", "gpu"],
     "gopro": ["", "paper", "release"],
+    "limits": ["paths", "photos,25", "others", "drift,zoom", "without,noise", "with,response", "sharpness"],
     "photographs": ["", "phone", "night,true"],
     "rb2v": ["", "paper", "release"],
     "reds": ["", "paper", "release"],
@@ -291,6 +292,9 @@ def test_a_configuration_has_the_keys_of_default_and_no_other(name, variant):
         for section, part in (("deblurrer", "network"), ("translator", "generator"), ("cycle", "generator")):
             models.create(**config[section][part].to_dict())  # another network has hyper-parameters of its own
             config[section][part] = ConfigDict()
+        settings.check_scenes(config.data.scenes)  # another blur has parameters of its own
+        for kernel in ("known_kernel", "unknown_kernel"):
+            config.data.scenes[kernel] = ConfigDict()
     assert keys(configs[0]) == keys(configs[1])
 
 

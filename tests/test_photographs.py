@@ -9,6 +9,7 @@ import pytest
 from b2b_jax import images, levels
 from b2b_jax.data import blur, domains, photographs
 from b2b_jax.data.photographs import CAMERAS, Settings
+from b2b_jax.data.processing import Processing
 from b2b_jax.errors import UserError
 from configs import default
 from tools import photographs as tool
@@ -100,11 +101,11 @@ def test_cameras_repeat_themselves_and_change_the_photo(name):
 
 def test_sharpening_and_noise_are_what_they_say():
     rng, grey = np.random.default_rng(0), np.full((80, 80, 3), 0.5, np.float32)
-    camera = photographs.Camera((), noise=0.02)
+    camera = photographs.Camera((), Processing(noise=0.02))
     taken = camera.take(rng, grey, blur.box_filter_kernel(1)) / 255
     assert abs(taken.std() - 0.02) < 0.001 and abs(taken.mean() - 0.5) < 0.001
     edge = grey * (np.arange(80)[:, None] < 40)
-    sharpened = photographs.Camera((), amount=(2.0, 2.0)).take(rng, edge, blur.box_filter_kernel(1))
+    sharpened = photographs.Camera((), Processing(amount=(2.0, 2.0))).take(rng, edge, blur.box_filter_kernel(1))
     assert sharpened.max() > 160  # an edge overshoots
 
 

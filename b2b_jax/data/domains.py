@@ -11,9 +11,11 @@ from pathlib import Path
 import numpy as np
 from ml_collections import ConfigDict
 
-from b2b_jax.data import blur, finding, folder, pipeline, prepared, scenes, split
+from b2b_jax import levels
+from b2b_jax.data import blur, finding, folder, moving, pipeline, prepared, scenes, split
 from b2b_jax.data.layouts import LAYOUTS
 from b2b_jax.data.photo import Photo
+from b2b_jax.data.processing import Processing
 from b2b_jax.data.skipping import BadPhotos, Skipping, apart
 from b2b_jax.data.sources import Also, ArraySource, Pairs, Photos, Source, check_sizes
 from b2b_jax.data.synthetic import FRAME_KINDS, Degraded, averages
@@ -98,11 +100,9 @@ def keep_bad_photos(opened: Known | Unknown, path: Path) -> None:
 # ---------------------------------------------------------------------------------------------------- generated scenes
 
 
-def _scenes(data: ConfigDict, part: str) -> np.ndarray:
-    count, seed = data.scenes[part], data.scenes.seed + PARTS.index(part)
-    return scenes.cached(
-        Path(data.root) / "scenes" / f"{part}-{seed}-{count}x{data.scenes.size}.npy", seed, count, data.scenes.size
-    )
+def _scenes(data: ConfigDict, part: str, scale: int = 1) -> np.ndarray:
+    count, seed, size = data.scenes[part], data.scenes.seed + PARTS.index(part), scale * data.scenes.size
+    return scenes.cached(Path(data.root) / "scenes" / f"{part}-{seed}-{count}x{size}.npy", seed, count, size)
 
 
 def _known_scenes(data: ConfigDict) -> Known:
@@ -116,23 +116,53 @@ def _known_scenes(data: ConfigDict) -> Known:
 
 
 def _unknown_scenes(data: ConfigDict) -> Unknown:
-    seed, known, unknown = data.scenes.seed, data.scenes.known_kernel.to_dict(), data.scenes.unknown_kernel.to_dict()
-    source, sharp, validation, test = (_scenes(data, part) for part in ("blur", "sharp", "validation", "test"))
-    source, sharp = (pile[: round(data.share * len(pile))] for pile in (source, sharp))
-    blurry = blurred(source, unknown, seed)
+    seed = data.scenes.seed
+    source, validation, test = (_scenes(data, part) for part in ("blur", "validation", "test"))
+    source, sharp = (pile[: round(data.share * len(pile))] for pile in (source, _sharp_scenes(data)))
+    blurry = photographed(source, data.scenes, seed)
     return Unknown(
         blur=ArraySource("unknown_blur", image=blurry),
         sharp=ArraySource("unknown_sharp", image=sharp),
-        validation=ArraySource("validation", blurry=blurred(validation, unknown, seed + 1), sharp=validation),
-        test=scored("test", test, unknown, known, seed + 2),
+        validation=ArraySource("validation", blurry=photographed(validation, data.scenes, seed + 1), sharp=validation),
+        test=scored("test", test, data.scenes, seed + 2),
         pairs=ArraySource("unknown_blur", blurry=blurry, sharp=source),
     )
 
 
-def scored(name: str, sharp: np.ndarray, unknown: dict, known: dict, seed: int) -> ArraySource:
-    """Test records of uint8 photos (n, h, w, 3): each under an unknown and, for the oracle, under a known kernel."""
-    blurs = {"blurry": blurred(sharp, unknown, seed), "known_blurry": blurred(sharp, known, seed)}
-    return ArraySource(name, sharp=sharp, **blurs)
+def _sharp_scenes(data: ConfigDict) -> np.ndarray:
+    """The sharp pile, reduced from larger scenes where it is to show other things than the blurry one."""
+    scale = data.scenes.sharp_scale
+    photos = _scenes(data, "sharp", scale)
+    if scale == 1:
+        return photos
+    blocks = photos.reshape(len(photos), data.scenes.size, scale, data.scenes.size, scale, 3)
+    return np.stack([np.rint(block.mean((1, 3))).astype(np.uint8) for block in blocks])
+
+
+def scored(name: str, sharp: np.ndarray, settings: ConfigDict, seed: int) -> ArraySource:
+    """Test records of uint8 photos (n, h, w, 3): each as the camera takes it and, for the oracle, under a known kernel.
+
+    `settings` is the section `data.scenes`.
+    """
+    known_blurry = blurred(sharp, settings.known_kernel.to_dict(), seed)
+    return ArraySource(name, sharp=sharp, blurry=photographed(sharp, settings, seed), known_blurry=known_blurry)
+
+
+def photographed(photos: np.ndarray, settings: ConfigDict, seed: int) -> np.ndarray:
+    """Each uint8 photo (n, h, w, 3) as the unknown camera of the section `data.scenes` takes it: uint8."""
+    kernel, processing = settings.unknown_kernel.to_dict(), Processing(**settings.unknown_processing.to_dict())
+    if kernel["kind"] in blur.KERNELS and processing == Processing():
+        return blurred(photos, kernel, seed)
+    rng = np.random.default_rng([seed, len(photos)])
+    return np.stack([_taken(rng, levels.to_float(x), kernel, processing) for x in photos])
+
+
+def _taken(rng: np.random.Generator, sharp: np.ndarray, kernel: dict, processing: Processing) -> np.ndarray:
+    light = processing.light(sharp)
+    moves = kernel["kind"] in moving.MOTIONS
+    return processing.develop(
+        rng, moving.draw(rng, light, kernel) if moves else blur.apply(light, blur.draw(rng, kernel))
+    )
 
 
 def moved(sharp: np.ndarray, kernel: dict, seed: int) -> ArraySource:

@@ -11,7 +11,6 @@ No photograph is in two parts. All that is random comes from the seed: equal fil
 """
 
 import hashlib
-import io
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from fnmatch import fnmatch
@@ -23,6 +22,7 @@ from PIL import Image
 
 from b2b_jax import images, levels
 from b2b_jax.data import blur
+from b2b_jax.data.processing import Processing
 from b2b_jax.data.sharpness import laplacian_variance
 from b2b_jax.errors import UserError
 from b2b_jax.files import write_json
@@ -38,18 +38,13 @@ KERNELS = 2048
 # The known blur: paths of a hand-held camera, averaged as stored values, as GoPro's linear response has it.
 KNOWN = {"kind": "trajectory", "length": (6.0, 14.0)}
 
-Range = tuple[float, float]
-
 
 @dataclass(frozen=True)
 class Camera:
     """What a camera does to a sharp photo: one of its blurs, at random, then its processing."""
 
     kernels: tuple[dict, ...]  # for `blur.draw`
-    amount: Range = (0.0, 0.0)  # of over-sharpening by an unsharp mask
-    sigma: Range = (1.0, 1.5)  # pixels, of that mask
-    noise: float = 0.0  # standard deviation, of a range of 1
-    quality: int = 0  # of JPEG; 0 = none
+    processing: Processing = field(default_factory=Processing)
 
     def kernel(self, rng: np.random.Generator) -> np.ndarray:
         """A random kernel, float32 (k, k)."""
@@ -57,11 +52,7 @@ class Camera:
 
     def take(self, rng: np.random.Generator, sharp: np.ndarray, kernel: np.ndarray) -> np.ndarray:
         """The photo that the camera makes of float `sharp` (h, w, 3): uint8 (h - k + 1, w - k + 1, 3)."""
-        x = blur.blur_valid(sharp, kernel)
-        if self.amount[1]:
-            x = x + rng.uniform(*self.amount) * (x - blur.apply(x, blur.gaussian_kernel(rng.uniform(*self.sigma))))
-        x = blur.round8(x + self.noise * rng.standard_normal(x.shape))
-        return compressed(x, self.quality) if self.quality else x
+        return self.processing.develop(rng, blur.blur_valid(self.processing.light(sharp), kernel))
 
 
 CAMERAS = {
@@ -70,17 +61,10 @@ CAMERAS = {
         tuple({"kind": "copies", "copies": n, "extent": (4.0, 9.0), "angle": (0.0, 180.0)} for n in (2, 3))
     ),
     # A phone: hand-held, over-sharpened, some noise.
-    "phone": Camera((KNOWN,), amount=(1.5, 3.0), noise=3 / 255),
+    "phone": Camera((KNOWN,), Processing(amount=(1.5, 3.0), noise=3 / 255)),
     # The same at night: longer paths, much noise, small files.
-    "night": Camera(({"kind": "trajectory", "length": (8.0, 18.0)},), noise=8 / 255, quality=75),
+    "night": Camera(({"kind": "trajectory", "length": (8.0, 18.0)},), Processing(noise=8 / 255, quality=75)),
 }
-
-
-def compressed(image: np.ndarray, quality: int) -> np.ndarray:
-    """The uint8 photo after JPEG."""
-    file = io.BytesIO()
-    Image.fromarray(image).save(file, format="JPEG", quality=quality)
-    return np.asarray(Image.open(file))
 
 
 class Photograph(NamedTuple):

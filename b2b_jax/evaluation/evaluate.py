@@ -100,8 +100,7 @@ def test_sets(run: Run) -> dict[str, Source]:
     sets = {camera_set(run): run.unknown.test} if run.unknown.test else {}
     if run.config.evaluation.photographs:
         settings = run.config.data.scenes
-        known, unknown = settings.known_kernel.to_dict(), settings.unknown_kernel.to_dict()
-        sets["photographs"] = domains.scored("photographs", tiles(settings.size), unknown, known, settings.seed + 3)
+        sets["photographs"] = domains.scored("photographs", tiles(settings.size), settings, settings.seed + 3)
     return sets
 
 

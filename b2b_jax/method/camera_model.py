@@ -148,27 +148,32 @@ def draw(camera: Camera, variables: states.Params, count: int, key: Array, thres
 
 def draw_kernels(camera: Camera, variables: states.Params, count: int, key: Array, threshold: float) -> Array:
     """Kernels (count, k, k) of the camera as they stand in its pairs: non-negative, of sum 1, on their centroids."""
-    return draw(camera, variables, count, key, threshold).kernel
+    return steady(draw(camera, variables, count, key, threshold)).kernel
+
+
+def steady(shot: Shot) -> Shot:
+    """The shot with one kernel for each photo: where it drifts, that of the first corner."""
+    return shot if shot.field is None else shot._replace(kernel=shot.kernel[:, 0], field=None)
 
 
 def cleaned(kernel: Array, threshold: float) -> Array:
-    """Kernels (n, k, k) without what is below `threshold` times their peak: a softmax leaves a haze."""
-    kept = jnp.where(kernel < threshold * kernel.max((1, 2), keepdims=True), 0.0, kernel)
-    return kept / kept.sum((1, 2), keepdims=True)
+    """Kernels (..., k, k) without what is below `threshold` times their peak: a softmax leaves a haze."""
+    kept = jnp.where(kernel < threshold * kernel.max((-2, -1), keepdims=True), 0.0, kernel)
+    return kept / kept.sum((-2, -1), keepdims=True)
 
 
 def centred(kernel: Array) -> Array:
-    """Kernels (n, k, k) moved, bilinearly, so that their centroid is the central pixel: a pair must be aligned."""
+    """Kernels (..., k, k) moved, bilinearly, so that their centroid is the central pixel: a pair must be aligned."""
     k = kernel.shape[-1]
     along = jnp.arange(k) - k // 2
-    rows, columns = jnp.einsum("nij,i->n", kernel, along), jnp.einsum("nij,j->n", kernel, along)
-    moved = jnp.einsum("nai,nij,nbj->nab", _shift(along, rows), kernel, _shift(along, columns))
-    return moved / moved.sum((1, 2), keepdims=True)
+    rows, columns = jnp.einsum("...ij,i->...", kernel, along), jnp.einsum("...ij,j->...", kernel, along)
+    moved = jnp.einsum("...ai,...ij,...bj->...ab", _shift(along, rows), kernel, _shift(along, columns))
+    return moved / moved.sum((-2, -1), keepdims=True)
 
 
 def _shift(along: Array, distance: Array) -> Array:
-    """Matrices (n, k, k) that take what is at i + distance to i, shared between two pixels."""
-    return jnp.maximum(0, 1 - jnp.abs(along[:, None] + distance[:, None, None] - along))
+    """Matrices (..., k, k) that take what is at i + distance to i, shared between two pixels."""
+    return jnp.maximum(0, 1 - jnp.abs(along[:, None] + distance[..., None, None] - along))
 
 
 # ----------------------------------------------------------------------------------------------------------- validation

@@ -27,11 +27,12 @@ DARKEST = 1 / 512  # half a grey level: a power's slope is infinite at zero
 class Shot(NamedTuple):
     """What the camera does to each of n photos; None for a part that it does not have."""
 
-    kernel: Array | None  # (n, k, k): non-negative, of sum 1
+    kernel: Array | None  # (n, k, k): non-negative, of sum 1; (n, 4, k, k) where it drifts, at four corners
     amount: Array | None  # (n,): what sharpening adds of the difference from the smoothed photo
     sigma: Array | None  # (n,): of the Gaussian that smooths it, in pixels
     noise: Array | None  # (n,): standard deviation, of a range of 1
     response: Array | None  # (): stored value ** response = light
+    field: Array | None = None  # (): pixels from corner to corner, about the centre of the photo, where it drifts
 
 
 class Camera(nn.Module):
@@ -46,6 +47,7 @@ class Camera(nn.Module):
     width: int = 64
     size: int = 21
     start: float = 3.0
+    field: int = 0
     kernel: bool = True
     sharpening: bool = True
     noise: bool = True
@@ -56,10 +58,12 @@ class Camera(nn.Module):
     def __call__(self, z: Array, train: bool = False) -> Shot:
         x = nn.leaky_relu(nn.Dense(self.width, name="features.0")(z), 0.2)
         x = nn.leaky_relu(nn.Dense(self.width, name="features.1")(x), 0.2)
-        kernel = Kernel(self.size, self.start, name="kernel_part")(x) if self.kernel else None
+        kernel = Kernel(self.size, self.start, self.field > 0, name="kernel_part")(x) if self.kernel else None
         amount, sigma = Sharpening(name="sharpening_part")(x) if self.sharpening else (None, None)
         noise = Noise(name="noise_part")(x) if self.noise else None
-        return Shot(kernel, amount, sigma, noise, Response(name="response_part")() if self.response else None)
+        response = Response(name="response_part")() if self.response else None
+        drifts = self.kernel and self.field > 0
+        return Shot(kernel, amount, sigma, noise, response, jnp.float32(self.field) if drifts else None)
 
     @property
     def input_shape(self) -> tuple[int, int]:
@@ -73,15 +77,24 @@ class Camera(nn.Module):
 
 
 class Kernel(nn.Module):
-    """(n, c) -> kernels (n, size, size): a softmax over the pixels, at first near a Gaussian."""
+    """(n, c) -> kernels (n, size, size): a softmax over the pixels, at first near a Gaussian.
+
+    With `drifts` (n, 4, size, size): the logits change in a line over the frame, and these are its corners, top left,
+    top right, bottom left, bottom right.
+    """
 
     size: int
     start: float
+    drifts: bool = False
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
         logits = nn.Dense(self.size**2, name="logits", bias_init=lambda *_: self._gaussian().ravel())(x)
-        return jax.nn.softmax(logits, axis=-1).reshape(-1, self.size, self.size)
+        if self.drifts:
+            down, right = jnp.split(nn.Dense(2 * self.size**2, name="slopes")(x), 2, axis=-1)
+            corners = [logits + 0.5 * (v * down + h * right) for v in (-1, 1) for h in (-1, 1)]
+            logits = jnp.stack(corners, axis=1)
+        return jax.nn.softmax(logits, axis=-1).reshape(*logits.shape[:-1], self.size, self.size)
 
     def _gaussian(self) -> Array:
         square = jnp.square((jnp.arange(self.size) - self.size // 2) / self.start)
@@ -130,10 +143,13 @@ def render(sharp: Array, shot: Shot, key: Array) -> Array:
     lens = [] if shot.kernel is None else [shot.kernel]
     processing = [] if shot.amount is None else [sharpener(shot.amount, shot.sigma)]
     sides = tuple(fft.next_fast_len(side, real=True) for side in sharp.shape[1:3])
-    if shot.response is None:
+    if shot.response is None and shot.field is None:
         x = filtered(sharp, [*lens, *processing], sides)
+    elif shot.response is None:
+        x = filtered(blended(sharp, shot, sides), processing, sides)
     else:  # only the lens sees light; what the camera sharpens is stored values
-        light = filtered(jnp.maximum(sharp, DARKEST) ** shot.response, lens, sides)
+        light = jnp.maximum(sharp, DARKEST) ** shot.response
+        light = filtered(light, lens, sides) if shot.field is None else blended(light, shot, sides)
         x = filtered(jnp.maximum(light, 1e-6) ** (1 / shot.response), processing, sides)
     # No kernel is moved to the origin: what is whole lies below and right of all their reach.
     above = sum(kernel.shape[-1] - 1 for kernel in (*lens, *processing))
@@ -155,6 +171,24 @@ def filtered(x: Array, kernels: Sequence[Array], sides: tuple[int, int]) -> Arra
     for kernel in kernels:
         spectrum = spectrum * jnp.fft.rfft2(kernel, sides)[..., None]
     return jnp.fft.irfft2(spectrum, sides, axes=(1, 2))
+
+
+def blended(x: Array, shot: Shot, sides: tuple[int, int]) -> Array:
+    """`filtered` by a kernel that drifts: by those of the corners, shared between them in lines over the frame.
+
+    A frame larger than the field drifts as much, over all of it.
+    """
+    middle = shot.kernel.shape[-1] // 2
+    down, right = (
+        jnp.clip((jnp.arange(padded) - middle - (side - 1) / 2) / jnp.maximum(shot.field, side) + 0.5, 0, 1)
+        for padded, side in zip(sides, x.shape[1:3], strict=True)
+    )
+    shares = [v[:, None] * h for v in (1 - down, down) for h in (1 - right, right)]
+    spectrum = jnp.fft.rfft2(x, sides, axes=(1, 2))
+    return sum(
+        share[..., None] * jnp.fft.irfft2(spectrum * jnp.fft.rfft2(kernel, sides)[..., None], sides, axes=(1, 2))
+        for share, kernel in zip(shares, jnp.moveaxis(shot.kernel, 1, 0), strict=True)
+    )
 
 
 def sharpener(amount: Array, sigma: Array) -> Array:

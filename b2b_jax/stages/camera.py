@@ -161,10 +161,12 @@ def unseen(run: Run, method: CameraModel) -> Unseen:
 
 
 def true_kernels(run: Run) -> np.ndarray | None:
-    """SHOTS random kernels of a generated camera; None for a real one, whose kernels nobody knows, and for masks."""
+    """SHOTS random kernels of a generated camera; None for a real one, of unknown kernels, for motions and masks."""
     if run.config.data.unknown != "scenes" or run.config.data.unknown_blur:
         return None
     spec, rng = run.config.data.scenes.unknown_kernel.to_dict(), np.random.default_rng(run.config.data.scenes.seed)
+    if spec["kind"] not in blur.KERNELS:
+        return None
     kernels = np.stack([blur.draw(rng, spec) for _ in range(SHOTS)])
     return kernels if kernels.min() >= 0 else None
 
@@ -193,8 +195,9 @@ def validate(run: Run, method: CameraModel, photos: Unseen) -> loop.Evaluate:
 
 
 def shots(run: Run, camera: Camera, params: Params) -> Shot:
-    """SHOTS shots of the camera as they stand in pairs."""
-    return camera_model.draw(camera, params, SHOTS, jax.random.key(run.config.seed), run.config.camera.threshold)
+    """SHOTS shots of the camera as they stand in pairs; of kernels that drift, all corners."""
+    shot = camera_model.draw(camera, params, SHOTS, jax.random.key(run.config.seed), run.config.camera.threshold)
+    return shot if shot.field is None else shot._replace(kernel=shot.kernel.reshape(-1, *shot.kernel.shape[-2:]))
 
 
 def describe(run: Run, method: CameraModel, state: State, evaluate: loop.Evaluate) -> dict:

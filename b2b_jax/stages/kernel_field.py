@@ -88,7 +88,8 @@ def learnt(run: Run) -> Shots:
     """Random shots of the learnt camera."""
     network, key = camera.load(run), jax.random.key(run.config.seed)
     count, threshold = run.config.kernel_field.lessons, run.config.camera.threshold
-    return Shots(camera_model.draw(network.module, network.variables, count, key, threshold), network.module.reach)
+    shot = camera_model.draw(network.module, network.variables, count, key, threshold)
+    return Shots(camera_model.steady(shot), network.module.reach)
 
 
 def given(kernels: np.ndarray) -> Shots:

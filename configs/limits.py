@@ -12,6 +12,14 @@ trained once and given. Rows:
     without,PART                phone, its camera model without kernel, sharpening or noise
     with,response               light, the camera model with a response
 
+Instead of adapting the deblurrer, a translator may be trained with the camera's pairs, the deblurrer staying as it is:
+
+    translator,pairs            copies; MIMO-UNet, through the deblurrer to the sharp photo
+    translator,both             … and adversarially
+    field,taught                copies; a kernel field, taught the filling kernels of the camera's
+    field,pairs                 … through the deblurrer to the sharp photo
+    field,adversarial           … as the paper trains its translator, with no camera learnt
+
 configs/limits.txt lists them all, with three seeds; docs/results.md has the table.
 """
 
@@ -42,6 +50,7 @@ def get_config(variant: str = "copies") -> ConfigDict:
     row = ROWS.get(name, camera if name in CAMERAS and not value else None)
     if row is None:
         wanted = ", ".join((*CAMERAS, "photos,N", "others", "drift,CAMERA", "without,PART", "with,response"))
+        wanted += ", translator,HOW, field,HOW"
         raise ValueError(f"configs/limits.py has no row {variant!r}; it has {wanted}")
     config = demo.get_config()
     config.stages = ("deblurrer", "camera", "adaptation", "evaluation", "report")
@@ -92,6 +101,35 @@ def with_response(config: ConfigDict, part: str) -> None:
     config.camera.network[choice("with", part, ("response",))] = True
 
 
+def translator(config: ConfigDict, name: str) -> None:
+    """The demo's translator, which sees pairs of the camera."""
+    supervision = {"pairs": "camera", "both": "both"}[choice("translator", name, ("pairs", "both"))]
+    config.translator.supervision = supervision
+    instead_of_adapting(config, "camera", "translator")
+
+
+def field(config: ConfigDict, name: str) -> None:
+    """A translator that can only convolve, read from larger crops; its kernels as long as the demo's."""
+    choice("field", name, ("taught", "pairs", "adversarial"))
+    config.kernel_field.network.update(window=96, lags=12)
+    if name == "taught":
+        config.kernel_field.update(enabled=True, steps=600, batch=32)
+        config.kernel_field.known_kernel = config.data.scenes.known_kernel
+        return instead_of_adapting(config, "camera", "kernel_field")
+    config.translator.generator = config.kernel_field.network
+    config.translator.crop = 96
+    if name == "adversarial":
+        return instead_of_adapting(config, "translator")
+    config.translator.supervision = "camera"
+    instead_of_adapting(config, "camera", "translator")
+
+
+def instead_of_adapting(config: ConfigDict, *stages: str) -> None:
+    """Trains these stages, and leaves the deblurrer as it is."""
+    config.adaptation.enabled = False
+    config.stages = ("deblurrer", *stages, "evaluation", "report")
+
+
 def choice(row: str, value: str, choices: tuple[str, ...]) -> str:
     """The value; ValueError when it is none of the choices."""
     if value not in choices:
@@ -105,4 +143,6 @@ ROWS: dict[str, Callable[[ConfigDict, str], None]] = {
     "drift": drift,
     "without": without,
     "with": with_response,
+    "translator": translator,
+    "field": field,
 }

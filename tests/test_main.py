@@ -29,7 +29,10 @@ VARIANTS = {
     ],
     "demo": ["", "full", "hard", "extractor", "quick", "gpu"],
     "gopro": ["", "paper", "release"],
-    "limits": ["paths", "photos,25", "others", "drift,zoom", "without,noise", "with,response", "sharpness"],
+    "limits": [
+        *("paths", "photos,25", "others", "drift,zoom", "without,noise", "with,response", "sharpness"),
+        *("translator,both", "field,pairs"),
+    ],
     "photographs": ["", "phone", "night,true"],
     "rb2v": ["", "paper", "release"],
     "reds": ["", "paper", "release"],

@@ -1,4 +1,4 @@
-"""The table of configs/limits.py: what adapting to the learnt camera gains in each of its rows, over the seeds.
+"""The table of configs/limits.py: what the learnt camera gains in each of its rows, over the seeds.
 
     python tools/limits.py runs/limits/*
 
@@ -16,7 +16,8 @@ import numpy as np
 
 from b2b_jax.files import read_object
 
-SYSTEMS = ("input", "deblurrer", "fixed_filter", "adapted", "oracle")
+OURS = ("adapted", "kernel_field", "blur2blur")  # what a row is about: the first that it has
+SYSTEMS = ("input", "deblurrer", "fixed_filter", "ours", "oracle")
 RIVALS = ("deblurrer", "fixed_filter")
 HEAD = ("row", "runs", *SYSTEMS, *(f"gain over {rival}" for rival in RIVALS), "AUC", "kernel distance")
 
@@ -48,19 +49,21 @@ def rows(folders: Sequence[Path]) -> dict[str, list[Path]]:
 def line(name: str, folders: Sequence[Path]) -> list[str]:
     """The cells of one row."""
     results = [read_object(folder / "results.json") for folder in folders]
-    psnr = {system: [r["rows"][system]["psnr"] for r in results if system in r["rows"]] for system in SYSTEMS}
-    cameras = [r["camera"] for r in results]
+    ours = next((system for system in OURS if system in results[0]["rows"]), None)
+    names = {system: ours if system == "ours" else system for system in SYSTEMS}
+    psnr = {s: [r["rows"][name]["psnr"] for r in results if name in r["rows"]] for s, name in names.items()}
+    cameras = [r["camera"] or {} for r in results]
     cells = [f"{np.mean(values):.2f}" if values else "–" for values in psnr.values()]
-    gains = [gain(folders, psnr, rival) if psnr["adapted"] else "camera refused" for rival in RIVALS]
+    gains = [gain(folders, psnr, ours, rival) if ours else "camera refused" for rival in RIVALS]
     return [name, str(len(folders)), *cells, *gains, *(mean(cameras, k) for k in ("held_out_auc", "kernel_distance"))]
 
 
-def gain(folders: Sequence[Path], psnr: dict[str, list[float]], rival: str) -> str:
-    """What the adapted deblurrer gains over a rival, ± its standard error."""
-    if len(psnr["adapted"]) > 1:
-        gains, mark = np.subtract(psnr["adapted"], psnr[rival]), ""
+def gain(folders: Sequence[Path], psnr: dict[str, list[float]], ours: str, rival: str) -> str:
+    """What a row gains over a rival, ± its standard error."""
+    if len(psnr["ours"]) > 1:
+        gains, mark = np.subtract(psnr["ours"], psnr[rival]), ""
     else:
-        gains, mark = np.subtract(*(of_images(folders[0], system) for system in ("adapted", rival))), " ◦"
+        gains, mark = np.subtract(*(of_images(folders[0], system) for system in (ours, rival))), " ◦"
     return f"{gains.mean():+.2f} ± {gains.std(ddof=1) / np.sqrt(len(gains)):.2f}{mark}"
 
 

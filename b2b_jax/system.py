@@ -24,7 +24,14 @@ from b2b_jax.inference.tiles import Restorer
 from b2b_jax.models.kernel_wizard import KernelWizard
 from b2b_jax.networks import Network
 
-METHODS = ("adapted", "blur2blur", "deblurrer")
+SYSTEMS: Mapping[str, Sequence[str]] = {  # the stages of each system of a run, in the order in which they run
+    "adapted": ("adaptation",),
+    "kernel_field": ("kernel_field", "deblurrer"),
+    "blur2blur": ("translator", "deblurrer"),
+    "deblurrer": ("deblurrer",),
+}
+METHODS = tuple(SYSTEMS)
+EXTRAS = {"adapted": "adapted deblurrer", "kernel_field": "kernel field"}  # what not every run has
 
 
 def load(
@@ -34,8 +41,9 @@ def load(
 
     Args:
         path: a folder of `b2b_jax.main`, a .safetensors of `b2b_jax.convert`, or a name of `named.NAMED`.
-        method: which system of a run: its deblurrer adapted to the camera ("adapted"), its translator before its
-            deblurrer ("blur2blur"), or its deblurrer alone ("deblurrer"); "" for what its evaluation found best.
+        method: which system of a run: its deblurrer adapted to the camera ("adapted"), its kernel field or its
+            translator before its deblurrer ("kernel_field", "blur2blur"), or its deblurrer alone ("deblurrer"); "" for
+            what its evaluation found best.
         tile: largest side in pixels of the tiles that a photo is cut into; 0 runs it whole where memory allows.
         overlap: pixels that neighbouring tiles share.
         dtype: what the networks compute in: "float32", "bfloat16", or "auto" (float32 on a CPU only).
@@ -115,17 +123,19 @@ def from_run(folder: Path, method: str = "") -> Choice:
     config = read_config(folder)
     if method and method not in METHODS:
         raise UserError(f"method {method!r} is unknown; a run's systems are {', '.join(METHODS)}")
-    paths = {stage: weights_path(folder, config, stage) for stage in ("translator", "deblurrer", "adaptation")}
-    method = method or best_method(folder, paths)
-    if method == "adapted" and not paths["adaptation"].is_file():
-        raise UserError(f"{folder} has no adapted deblurrer; its other systems are {', '.join(METHODS[1:])}")
-    network, last = config["deblurrer"]["network"], "adaptation" if method == "adapted" else "deblurrer"
-    for stage in (last, "translator") if method == "blur2blur" else (last,):
+    paths = {stage: weights_path(folder, config, stage) for stages in SYSTEMS.values() for stage in stages}
+    there = [name for name in METHODS if name not in EXTRAS or paths[SYSTEMS[name][0]].is_file()]
+    method = method or best_method(folder, there)
+    if method not in there:
+        raise UserError(f"{folder} has no {EXTRAS[method]}; its other systems are {', '.join(there)}")
+    for stage in SYSTEMS[method]:
         if paths[stage] == folder / stage / networks.WEIGHTS and paths[stage].is_file():
             networks.check_stage(paths[stage], config)
+    *before, last = (paths[stage] for stage in SYSTEMS[method])
+    network = config["deblurrer"]["network"]
     return Choice(
-        translator=paths["translator"] if method == "blur2blur" else None,
-        deblurrer=paths[last],
+        translator=before[0] if before else None,
+        deblurrer=last,
         train_size=network.get("train_size", 0) if network.get("local") else 0,
     )
 
@@ -155,10 +165,10 @@ def weights_path(folder: Path, config: Mapping, stage: str) -> Path:
     return Path(given) if given else folder / stage / networks.WEIGHTS
 
 
-def best_method(folder: Path, paths: Mapping[str, Path]) -> str:
-    """What the run's evaluation found best; without one, the adapted deblurrer if there is one, else Blur2Blur."""
+def best_method(folder: Path, there: Sequence[str]) -> str:
+    """What the run's evaluation found best; without one, the first of the systems that are there."""
     measured = read_object(folder / "results.json").get("method")
-    return measured if measured in METHODS else ("adapted" if paths["adaptation"].is_file() else "blur2blur")
+    return measured if measured in METHODS else there[0]
 
 
 def open_networks(choice: Choice, dtype: str = "auto") -> list[Network]:

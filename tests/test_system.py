@@ -12,6 +12,7 @@ from helpers.networks import images, random_variables
 
 import b2b_jax
 from b2b_jax import models, system, weights
+from b2b_jax.evaluation import rows
 from b2b_jax.networks import apply
 
 HYPER = {"width": 4, "encoders": [1], "middle": 1, "decoders": [1]}
@@ -88,6 +89,10 @@ def test_importing_the_package_starts_nothing():
     assert inspect.signature(system.load).parameters.keys() >= {"path", "method", "tile", "overlap", "dtype"}
 
 
+def test_what_scores_best_can_be_used():
+    assert rows.SYSTEMS == system.METHODS and set(rows.SYSTEMS) < set(rows.ROWS)
+
+
 @pytest.mark.parametrize(
     ("measured", "adapted", "method", "files"),
     [
@@ -96,14 +101,16 @@ def test_importing_the_package_starts_nothing():
         ("blur2blur", True, "", ("translator", "deblurrer")),
         ("adapted", True, "deblurrer", (None, "deblurrer")),
         ("deblurrer", True, "adapted", (None, "adaptation")),
+        ("kernel_field", True, "", ("kernel_field", "deblurrer")),
+        ("", False, "", ("kernel_field", "deblurrer")),
     ],
 )
-def test_a_run_is_used_as_it_was_measured_best_or_as_is_asked(file, tmp_path, measured, adapted, method, files):
+def test_a_run_is_used_as_measured_best_or_as_asked(file, tmp_path, measured, adapted, method, files):
     sections = {"deblurrer": {"network": {"name": "nafnet", **HYPER}}, "translator": {}}
     (tmp_path / "config.json").write_text(json.dumps(sections))
     (tmp_path / "results.json").write_text(json.dumps({"method": measured or None}))
-    if adapted:
-        (tmp_path / "adaptation").mkdir()
-        (tmp_path / "adaptation" / "weights.safetensors").write_bytes(file.read_bytes())
+    for stage in (["adaptation"] if adapted else []) + (["kernel_field"] if "kernel_field" in files else []):
+        (tmp_path / stage).mkdir()
+        (tmp_path / stage / "weights.safetensors").write_bytes(file.read_bytes())
     chosen = system.from_run(tmp_path, method)
     assert tuple(path and path.parent.name for path in chosen[:2]) == files

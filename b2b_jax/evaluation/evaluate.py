@@ -46,7 +46,7 @@ def evaluate(run: Run) -> None:
     """
     start, folder = time.monotonic(), run.workdir / "evaluation"
     keep_or_clear(folder, inputs(run))
-    stages = [name for name in ("deblurrer", "translator", "adaptation") if name in digests(run)]
+    stages = [name for name in ("deblurrer", "translator", "kernel_field", "adaptation") if name in digests(run)]
     restore = {name: networks.runner(run.network(name)) for name in stages}
     setup, results = make_setup(run, folder), []
     for name, source in test_sets(run).items():

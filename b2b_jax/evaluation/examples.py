@@ -69,6 +69,8 @@ def show(folder: Path, restore: Mapping[str, Callable], title: str, photo: np.nd
     blurry = levels.to_float(photo)[None]
     versions = {"input": blurry}
     versions |= {"deblurrer": restore["deblurrer"](blurry)} if "deblurrer" in restore else {}
+    if {"deblurrer", "kernel_field"} <= restore.keys():
+        versions["kernel_field"] = restore["deblurrer"](restore["kernel_field"](blurry))
     if {"deblurrer", "translator"} <= restore.keys():
         versions["translated"] = restore["translator"](blurry)
         versions["blur2blur"] = restore["deblurrer"](versions["translated"])

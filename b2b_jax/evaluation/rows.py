@@ -20,7 +20,7 @@ from b2b_jax.files import read_object, write_json
 from b2b_jax.inference import batching
 from b2b_jax.stages.run import Run, centre_crops
 
-SYSTEMS = ("adapted", "blur2blur", "deblurrer")  # rows that need no truth: what `deblur --method` can use
+SYSTEMS = ("adapted", "kernel_field", "blur2blur", "deblurrer")  # need no truth: what `deblur --method` can use
 FILTER_IMAGES, FILTER_CROP = 24, 256  # photos, and pixels of their centres, on which the fixed filter is chosen
 
 
@@ -49,7 +49,7 @@ class Row(NamedTuple):
 
 
 def best(scores: Mapping[str, Mapping[str, float]]) -> str | None:
-    """The system of a run that a user should take: the row of SYSTEMS with the highest PSNR in `scores`, if any."""
+    """The system of a run that a user should take, one of SYSTEMS: the highest PSNR in `scores`, if any."""
     return max((row for row in SYSTEMS if row in scores), key=lambda row: scores[row]["psnr"], default=None)
 
 

@@ -31,10 +31,11 @@ from b2b_jax.training import log
 
 T = TypeVar("T")
 
+OURS = ("blur2blur", "kernel_field", "adapted")  # rows that a run is about
 # The versions of a picture; the first and the last are those that the slider compares at the start.
-LABELS = {name: row.short for name, row in ROWS.items() if name not in ("blur2blur", "adapted")}
+LABELS = {name: row.short for name, row in ROWS.items() if name not in OURS}
 LABELS |= {"translated": "translated G(y)", "sharp": "truth"}
-LABELS |= {name: ROWS[name].short for name in ("blur2blur", "adapted")}
+LABELS |= {name: ROWS[name].short for name in OURS}
 METRICS = {  # title and decimals
     "psnr": ("PSNR, dB", 2),
     "ssim": ("SSIM", 3),
@@ -71,6 +72,7 @@ CURVES = {  # title, label, the keys of metrics.jsonl, logarithmic
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "grain", "orbax-checkpoint", "numpy")
 SUBJECTS = {  # the first of these rows that a run has is what its page is about
     "blur2blur": "Blur2Blur",
+    "kernel_field": "The kernel field",
     "adapted": "The adapted deblurrer",
     "cyclegan": "CycleGAN",
     "dualgan": "DualGAN",
@@ -152,7 +154,7 @@ def summary_line(results: dict) -> str:
     if not results.get("rows"):
         return "No scores: nothing has been evaluated, or there is no truth to score against."
     psnr = {row: values["psnr"] for row, values in results["rows"].items()}
-    rows = [row for row in ("blur2blur", "adapted") if row in psnr] or [subject(results["rows"])]
+    rows = [row for row in OURS if row in psnr] or [subject(results["rows"])]
     over = baseline(results["rows"])
     gains = (
         f"{SUBJECTS[row]} gains "
@@ -165,8 +167,8 @@ def summary_line(results: dict) -> str:
 
 
 def subject(scores: Mapping[str, Mapping]) -> str:
-    """The row that a run is about: the better one of Blur2Blur and the adapted deblurrer, else its first one."""
-    ours = {row: scores[row] for row in ("blur2blur", "adapted") if row in scores}
+    """The row that a run is about: the best of OURS, else its first one."""
+    ours = {row: scores[row] for row in OURS if row in scores}
     return best(ours) or next(row for row in SUBJECTS if row in scores)
 
 

@@ -5,6 +5,7 @@ import importlib.util
 from b2b_jax.errors import UserError
 
 VIDEO = "videos need the package av: pip install 'b2b_jax[video]'"
+FRAMES = "adaptation.teacher is 'frames', which matches frames with OpenCV: pip install 'b2b_jax[frames]'"
 
 
 def need(package: str, message: str) -> None:

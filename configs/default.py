@@ -251,20 +251,42 @@ def camera() -> ConfigDict:
 
 
 def adaptation() -> ConfigDict:
-    """The deblurrer goes on training on pairs that the learnt camera makes of unknown_sharp; not in the paper."""
+    """The deblurrer goes on training on pairs of this camera; not in the paper."""
     return ConfigDict(
         {
             "enabled": False,
             "weights": "",  # a .safetensors of an adapted deblurrer: loaded instead of trained
+            # Whose pairs: camera (the learnt one makes them of unknown_sharp) | frames (blurry frames of your videos,
+            # and what sharp ones near by tell of them: BluRef's idea, arXiv 2603.14176)
+            "teacher": "camera",
+            "frames": near_frames(),  # for teacher=frames
             "known": 0.25,  # share of known pairs in a batch, so that it forgets nothing
             "loss": "l1",  # as deblurrer.loss
             "perceptual_weights": "weights/vgg19.safetensors",
             "steps": 20_000,
             "batch": 16,  # images over all devices
             "crop": 256,  # pixels
-            "augment": True,  # quarter turns and mirror images of the sharp photos, before they are blurred
+            # Quarter turns and mirror images of the sharp photos, before they are blurred; of matched frames with their
+            # blur, which only suits one that has every direction.
+            "augment": True,
             "optimizer": optimizer(name="adam", learning_rate=2e-4, final=1e-7, betas=(0.9, 0.99), warmup=50, clip=1.0),
             "ema": 0.0,  # decay of the weights' moving average; 0 = none
+        }
+    )
+
+
+def near_frames() -> ConfigDict:
+    """Which frames of your videos are paired; for every blurry one a sharp one near by is moved onto it."""
+    return ConfigDict(
+        {
+            "folder": "",  # of videos, and of sub-folders of numbered frames; "" = data.unknown_blur
+            "limit": 200,  # first frames of one video, all of them neighbours, unlike data.videos; 0 = all
+            "near": 4,  # frames before and after a blurry one; farther ones have moved too much to match
+            "sharper": 1.5,  # times the blurry frame's variance of the Laplacian: half of a blur is no truth
+            # Grey levels by which the moved frame, blurred alike, may differ from the blurry one where it is kept, both
+            # smoothed over a pixel. Noisy videos want more.
+            "agreement": 5.0,
+            "least": 0.3,  # share of a frame that must be kept; frames of less are left out
         }
     )
 

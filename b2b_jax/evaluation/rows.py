@@ -133,7 +133,7 @@ ROWS: Mapping[str, Row] = {
         lambda table: table.run.config.kernel_field.enabled,
     ),
     "adapted": Row(
-        "deblurrer adapted to the learnt camera",
+        "deblurrer adapted to the camera",
         "adapted",
         _alone("adaptation"),
         ("adaptation",),

@@ -3,8 +3,7 @@
 The warping error E_warp of Lai et al., "Learning blind video temporal consistency", ECCV 2018: the frame before is
 moved onto a frame by optical flow, and the two are compared where both see the same. Theirs is the mean square, on the
 flow of the unprocessed video by FlowNet2; here it is the mean absolute difference, in grey levels of 255, and the flow
-is the truth's, which no blur spoils and which is the same for every row. The flow is OpenCV's DIS (Kroeger et al., ECCV
-2016); its way there and back tells what is occluded, with the thresholds of Sundaram, Brox and Keutzer (ECCV 2010).
+is the truth's, which no blur spoils and which is the same for every row. data/flow.py finds it, and what is occluded.
 
 Frames are numpy (h, w, 3) float32 in [0, 1].
 """
@@ -13,11 +12,10 @@ import importlib.util
 import re
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
-from typing import NamedTuple
 
 import numpy as np
 
-from b2b_jax import levels
+from b2b_jax.data.flow import SMALLEST, Motion, motion
 from b2b_jax.data.sources import Source
 from b2b_jax.errors import UserError
 
@@ -28,7 +26,6 @@ NOTE = (
 )
 # Test sets whose photos are frames: the published ones, and those whose owner may have named frames so.
 VIDEOS = ("gopro", "reds", "rb2v_street", "curated", "original", "test")
-SMALLEST = 12  # pixels of a frame's shorter side that DIS needs
 NUMBER = re.compile(r"(.*?)(\d+)(?:\.[^./]*)?", re.DOTALL)  # what stands before the last number of a name, and that
 
 
@@ -69,31 +66,6 @@ def needed(new: Sequence[bool], names: Sequence[Sequence[str]]) -> list[bool]:
         for goes_on, (before, after) in zip(new[1:], pairwise(names), strict=True)
     ]
     return [is_new or repeat for is_new, repeat in zip(new, [*again, False], strict=True)]
-
-
-class Motion(NamedTuple):
-    """Where the pixels of a frame lie in the frame before it, (h, w), and which of them both frames see."""
-
-    x: np.ndarray
-    y: np.ndarray
-    seen: np.ndarray
-
-
-def motion(frame: np.ndarray, before: np.ndarray) -> Motion:
-    """The motion between two frames of at least SMALLEST pixels a side."""
-    import cv2  # an optional extra
-
-    grey = [levels.to_uint8(cv2.cvtColor(x, cv2.COLOR_RGB2GRAY)) for x in (frame, before)]
-    dis = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
-    # The preset stops at half the resolution: of a shifted photo that leaves up to 11 grey levels, this 0.1.
-    dis.setFinestScale(0)
-    there, back = dis.calc(*grey, None), dis.calc(*grey[::-1], None)
-    h, w = grey[0].shape
-    x, y = np.moveaxis(there, -1, 0) + np.meshgrid(np.arange(w, dtype=np.float32), np.arange(h, dtype=np.float32))
-    returned = cv2.remap(back, x, y, cv2.INTER_LINEAR)
-    lengths = (there**2).sum(-1) + (returned**2).sum(-1)
-    consistent = ((there + returned) ** 2).sum(-1) < 0.01 * lengths + 0.5  # Sundaram et al., eq. (5)
-    return Motion(x, y, consistent & (x >= 0) & (x <= w - 1) & (y >= 0) & (y <= h - 1))
 
 
 def difference(frame: np.ndarray, before: np.ndarray, moved: Motion) -> float:

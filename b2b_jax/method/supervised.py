@@ -16,7 +16,7 @@ from b2b_jax.training import state as states
 from b2b_jax.training.state import State
 
 Array = jax.Array
-MakePairs = Callable[[Mapping, Mapping[str, Array], Array], tuple[Array, Array]]  # (frozen, batch, key)
+MakePairs = Callable[[Mapping, Mapping[str, Array], Array], tuple[Array, ...]]  # (frozen, batch, key)
 
 
 def init(network: nn.Module, optimizer: optax.GradientTransformation, ema: float, crop: int, key: Array) -> State:
@@ -34,22 +34,24 @@ def make_step(
 ) -> Callable:
     """Returns step(state, frozen, batch, key) -> (state, metrics).
 
-    `pairs` makes blurry and sharp photos of a batch, by default as `given` does. `features` serve the perceptual loss,
-    with the weights `frozen["features"]`. The loss of a network of three scales is summed over them, against reductions
-    of the sharp photos.
+    `pairs` makes blurry and sharp photos of a batch, by default as `given` does, and where the truth is not whole a
+    third array, 1 in the pixels that have it. `features` serve the perceptual loss, with the weights
+    `frozen["features"]`. The loss of a network of three scales is summed over them, against reductions of the sharp
+    photos.
     """
     weights, pairs = losses.terms(config.loss), pairs or given(config.augment)
 
     def step(state: State, frozen: Mapping, batch: Mapping[str, Array], key: Array) -> tuple[State, dict]:
         key_photos, key_dropout = jax.random.split(jax.random.fold_in(key, state.step))
-        blurry, sharp = pairs(frozen, batch, key_photos)
+        blurry, *truth = pairs(frozen, batch, key_photos)
         loss_of = losses.weighted_sum(weights, lambda x: features.apply(frozen["features"], x))
         variables = state.params["deblurrer"]
 
         def objective(params: Mapping) -> tuple[Array, tuple]:
             outputs, moved = forward(network, {**variables, "params": params}, blurry, key_dropout)
-            loss = sum(jnp.mean(loss_of(x, y)) for x, y in zip(outputs, pyramid(sharp)[-len(outputs) :], strict=True))
-            return loss, (moved, -jnp.mean(losses.psnr_loss(outputs[-1], sharp)))
+            scales = compared(outputs, *truth)
+            loss = sum(jnp.mean(loss_of(x, y)) for x, y in scales)
+            return loss, (moved, -jnp.mean(losses.psnr_loss(*scales[-1])))
 
         (loss, (moved, psnr)), gradients = jax.value_and_grad(objective, has_aux=True)(variables["params"])
         new = states.updated(state, "deblurrer", optimizers.whole(gradients, variables), optimizer)
@@ -57,6 +59,16 @@ def make_step(
         return states.finished(new, state, config.ema), {"loss": loss, "psnr": psnr}
 
     return step
+
+
+def compared(outputs: list[Array], sharp: Array, kept: Array | None = None) -> list[tuple[Array, Array]]:
+    """Each scale's output and its truth; both are black in the pixels where `kept` is not 1, which ask for nothing."""
+    truths = pyramid(sharp)[-len(outputs) :]
+    if kept is None:
+        return list(zip(outputs, truths, strict=True))
+    whole = 1 - 1e-3  # of a reduced mask: its weights need not add up to 1 exactly
+    masks = [mask > whole for mask in pyramid(kept)[-len(outputs) :]]
+    return [(x * mask, y * mask) for x, y, mask in zip(outputs, truths, masks, strict=True)]
 
 
 def given(turned: bool) -> MakePairs:

@@ -1,11 +1,12 @@
-"""The adaptation stage: the deblurrer, trained here or given is trained further on pairs of the learnt camera.
+"""The adaptation stage: the deblurrer, trained here or given, is trained further on pairs of this camera.
 
-What it could do before is kept by known pairs among them, and measured: adaptation/scores.json has the PSNR of both
-domains before and after.
+The learnt camera makes them, or frames of one's own videos give them: `adaptation.teacher`. What the deblurrer could do
+before is kept by known pairs among them, and measured: adaptation/scores.json has the PSNR of both domains before and
+after.
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -18,7 +19,8 @@ from b2b_jax.files import write_json
 from b2b_jax.inference import batching
 from b2b_jax.method import supervised
 from b2b_jax.networks import Network
-from b2b_jax.stages import camera, common, pairs
+from b2b_jax.settings import check_choice
+from b2b_jax.stages import camera, common, frames, pairs
 from b2b_jax.stages.pairs import Pairs
 from b2b_jax.stages.run import Run, centre_crops
 from b2b_jax.stages.stage import Stage
@@ -29,11 +31,15 @@ SEED = 24  # of its data streams, this and the following
 
 
 def fit(run: Run, validated: Callable[[], None]) -> None:
-    """Adapts the deblurrer and exports it; without a usable camera there is nothing to adapt to."""
-    if not camera.usable(run):
-        print("adaptation: left out, there is no usable camera to adapt to")
-        return
-    config, opened = run.config.adaptation, pairs.open_pairs(run, run.config.adaptation)
+    """Adapts the deblurrer and exports it; without pairs there is nothing to adapt to."""
+    opened = TEACHERS[run.config.adaptation.teacher].open_pairs(run)
+    if opened:
+        fit_pairs(run, opened, validated)
+
+
+def fit_pairs(run: Run, opened: Pairs, validated: Callable[[], None]) -> None:
+    """Adapts the deblurrer to any pairs and exports it."""
+    config = run.config.adaptation
     deblurrer = run.read(run.weights_path("deblurrer"))
     evaluate = validate(run, deblurrer.module)
     streams = common.streams(run, opened.supplies, config.crop, SEED)
@@ -94,9 +100,38 @@ def record(run: Run, evaluate: loop.Evaluate, before: Any, state: State) -> None
         print(f"adaptation: {', '.join(changes)}")
 
 
+class Teacher(NamedTuple):
+    """Who makes the pairs."""
+
+    check: Callable[[Run], None]  # UserError when it cannot
+    open_pairs: Callable[[Run], Pairs | None]  # None when it has none, which it says in a line
+    refused: Callable[[Run], bool]  # True once it is known that it has none
+
+
+def check_camera(run: Run) -> None:
+    """UserError when the photos are too small for the camera's pairs."""
+    for supply in pairs.wanted(run, run.config.adaptation):
+        check_sizes(supply.source, supply.crop(run.config.adaptation.crop).extent, "adaptation.crop")
+
+
+def camera_pairs(run: Run) -> Pairs | None:
+    """The pairs of the learnt camera; None, and a line that says so, without a usable one."""
+    if not camera.usable(run):
+        print("adaptation: left out, there is no usable camera to adapt to")
+        return None
+    return pairs.open_pairs(run, run.config.adaptation)
+
+
+TEACHERS = {
+    "camera": Teacher(check_camera, camera_pairs, camera.refused),
+    "frames": Teacher(frames.check, frames.open_pairs, lambda run: False),
+}
+
+
 def needed(run: Run) -> bool:
     """True when the adapted deblurrer is asked for, unless there is no camera to adapt it to."""
-    return run.config.adaptation.enabled and not camera.refused(run)
+    config = run.config.adaptation
+    return config.enabled and not (config.teacher in TEACHERS and TEACHERS[config.teacher].refused(run))
 
 
 def check(run: Run) -> None:
@@ -105,14 +140,14 @@ def check(run: Run) -> None:
     common.check_batch("adaptation", config.batch)
     common.check_optimizer("adaptation", config.optimizer)
     common.check_loss("adaptation", config.loss)
+    check_choice("adaptation.teacher", config.teacher, TEACHERS)
     if not 0 <= config.known < 1:
         raise UserError(f"adaptation.known is {config.known}; it must be at least 0 and below 1")
     common.load_features(run, "adaptation")
     deblurrer, network = run.config.deblurrer, run.config.deblurrer.network
     module = run.network("deblurrer").module if deblurrer.weights else common.create(network, run.dtype)
     common.check_traces("adaptation", module, config.crop)
-    for supply in pairs.wanted(run, config):
-        check_sizes(supply.source, supply.crop(config.crop).extent, "adaptation.crop")
+    TEACHERS[config.teacher].check(run)
 
 
 STAGE = Stage(

@@ -123,7 +123,8 @@ def needed(run: Run) -> bool:
     config = run.config
     supervised = config.translator.supervision != "adversarial" or config.evaluation.blur2blur_pairs
     taught = config.kernel_field.enabled and config.kernel_field.teacher == "camera"
-    return config.camera.enabled or config.adaptation.enabled or supervised or taught
+    adapted = config.adaptation.enabled and config.adaptation.teacher == "camera"
+    return config.camera.enabled or adapted or supervised or taught
 
 
 def supplies(run: Run, method: CameraModel, held_out: bool) -> list[Supply]:

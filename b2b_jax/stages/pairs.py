@@ -32,11 +32,14 @@ def open_pairs(run: Run, config: ConfigDict) -> Pairs:
 def supplies(run: Run, learnt: Network, config: ConfigDict) -> list[Supply]:
     """Sharp photos of the camera, larger by its reach, and known pairs if they are asked for."""
     margin = 2 * learnt.module.reach
-    found = [Supply(run.unknown.sharp, lambda size: pipeline.Crop(size + margin), {"image": "unknown_sharp"})]
-    if config.known:
-        names = {"blurry": "known_blurry", "sharp": "known_sharp"}
-        found.append(Supply(run.known.train, run.known.crop, names))
-    return found
+    own = Supply(run.unknown.sharp, lambda size: pipeline.Crop(size + margin), {"image": "unknown_sharp"})
+    return [own, *known(run, config)]
+
+
+def known(run: Run, config: ConfigDict) -> list[Supply]:
+    """Known pairs, if `config.known` asks for them."""
+    names = {"blurry": "known_blurry", "sharp": "known_sharp"}
+    return [Supply(run.known.train, run.known.crop, names)] if config.known else []
 
 
 def wanted(run: Run, config: ConfigDict) -> list[Supply]:

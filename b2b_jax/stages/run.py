@@ -9,7 +9,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from b2b_jax import weights
-from b2b_jax.data import domains
+from b2b_jax.data import domains, near_frames
 from b2b_jax.data.sources import Source
 from b2b_jax.networks import WEIGHTS, Network, check_stage, compute_dtype, load, with_local_means
 
@@ -30,6 +30,11 @@ class Run:
     def unknown(self) -> domains.Unknown:
         """The camera's photos."""
         return domains.open_unknown(self.config)
+
+    @cached_property
+    def clips(self) -> near_frames.Clips:
+        """The frames of videos that the adaptation may take its pairs from."""
+        return near_frames.open_clips(self.config.data, self.config.adaptation.frames)
 
     @property
     def dtype(self) -> jnp.dtype:

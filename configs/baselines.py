@@ -9,30 +9,49 @@ degradation of BSRGAN with motion blur, under RSBlur's synthesis. cyclegan, dual
 camera's two piles and nothing else. CycleGAN's settings are the published ones; DualGAN's paper gives ranges. How the
 rivals in the table were trained the paper does not say.
 
+adapted, which the paper does not have: the same deblurrer adapted to the learnt camera.
+
 The second word is the dataset: reds (default), gopro, rsblur, rb2v, demo, quick (demo.py:quick, which proves the
-plumbing and whose scores mean nothing), or scenes: the demo with equally many, few steps for every network. The third
-is the deblurrer: nafnet (default) or restormer. b2b_jax.tables prints the table with the published scores. None has
-been run to its end here on a dataset; configs/table2.txt is the whole table on generated scenes.
+plumbing and whose scores mean nothing), or, with equally many, few steps for every network, scenes (the demo) and burst
+(the photographs of configs/photographs.py, without pairs to train on). The third is the deblurrer: nafnet (default) or
+restormer. b2b_jax.tables prints the table with the published scores. None has been run to its end here on a dataset;
+configs/table2.txt is the whole table on generated scenes.
 """
 
 from collections.abc import Callable
 
 from ml_collections import ConfigDict
 
-from configs import ablations, deblurrers, demo
+from configs import ablations, camera, deblurrers, demo, photographs
 
 
 def scenes() -> ConfigDict:
-    """The demo with 300 steps for every network that restores or translates: table 2 in small."""
+    """The demo: table 2 in small."""
     config = demo.get_config()
-    for section in (config.deblurrer, config.translator):
-        section.steps = 300
-    config.translator.optimizer.constant_steps = 150
-    config.adaptation.enabled = config.evaluation.photographs = False
+    few_steps(config)
+    config.evaluation.photographs = False
     return config
 
 
-BASES = ablations.BASES | {"scenes": scenes}
+def burst() -> ConfigDict:
+    """The same on photographs under the camera `burst` of configs/photographs.py; the known blur is of scenes."""
+    config = camera.get_config("small")
+    photographs.piles(config, "burst")
+    few_steps(config)
+    config.deblurrer.augment = True
+    config.evaluation.update(fixed_filter=True, oracle=True)
+    return config
+
+
+def few_steps(config: ConfigDict) -> None:
+    """300 steps for every network that restores or translates."""
+    for section in (config.deblurrer, config.translator, config.adaptation):
+        section.steps = 300
+    config.translator.optimizer.constant_steps = 150
+    config.adaptation.enabled = False
+
+
+BASES = ablations.BASES | {"scenes": scenes, "burst": burst}
 
 
 def get_config(variant: str = "") -> ConfigDict:
@@ -68,6 +87,12 @@ def paired(config: ConfigDict) -> None:
     config.evaluation.paired = True
 
 
+def adapted(config: ConfigDict) -> None:
+    """Ours: the camera is learnt, and the deblurrer adapted to it."""
+    rival(config, "adapted", "deblurrer", "camera", "adaptation")
+    config.adaptation.enabled = True
+
+
 def degraded(kind: str, name: str) -> Callable[[ConfigDict], None]:
     """A row whose deblurrer knows the degradation `kind` of the camera's sharp photos."""
 
@@ -83,7 +108,7 @@ def cyclegan(config: ConfigDict) -> None:
     """Zhu et al. 2017: the settings of configs/default.py."""
     rival(config, "cyclegan", "cycle")
     config.cycle.enabled = True
-    if config.data.unknown == "scenes":
+    if config.data.known == "scenes":
         config.cycle.generator.update(ngf=16, n_blocks=3)
         small_cycle(config)
 
@@ -93,7 +118,7 @@ def dualgan(config: ConfigDict) -> None:
     rival(config, "dualgan", "cycle")
     config.cycle.enabled = True
     published_dualgan(config.cycle)
-    if config.data.unknown == "scenes":
+    if config.data.known == "scenes":
         config.cycle.generator.update(num_downs=4, ngf=16)
         small_cycle(config)
 
@@ -117,6 +142,7 @@ def small_cycle(config: ConfigDict) -> None:
 
 ROWS = {
     "blur2blur": blur2blur,
+    "adapted": adapted,
     "paired": paired,
     "imgaug": degraded("imgaug", "imgaug"),
     "bsrgan": degraded("bsrgan", "bsrgan"),
@@ -134,8 +160,8 @@ def nafnet(config: ConfigDict) -> None:
 
 
 def restormer(config: ConfigDict) -> None:
-    """Restormer by its published recipe; of generated scenes a small one, by the demo's."""
-    if config.data.unknown == "scenes":
+    """Restormer by its published recipe; beside generated scenes a small one, by the demo's."""
+    if config.data.known == "scenes":
         small = {"dim": 12, "num_blocks": (1, 1, 1, 1), "num_refinement_blocks": 1, "heads": (1, 2, 2, 4)}
         config.deblurrer.network = ConfigDict({"name": "restormer", **small})
     else:

@@ -27,11 +27,9 @@ def get_config(variant: str = "") -> ConfigDict:
     if camera not in CAMERAS or teacher not in TEACHERS:
         wanted = f"CAMERA[,TEACHER] of {', '.join(CAMERAS)} and {', '.join(TEACHERS)}"
         raise ValueError(f"configs/photographs.py has no variant {variant!r}; wanted {wanted}")
-    folder, config = f"data/photographs/{camera}", default.get_config()
+    config = default.get_config()
     config.stages = ("camera", "kernel_reader", "kernel_field", "evaluation", "report")
-    config.data.update(unknown="", unknown_blur=f"{folder}/unknown_blur", unknown_sharp=f"{folder}/unknown_sharp")
-    config.data.update(test_blur=f"{folder}/test/blurry", test_sharp=f"{folder}/test/sharp")
-    config.data.test_known = f"{folder}/test/known_blurry"
+    folder = piles(config, camera)
     config.deblurrer.weights = "weights/maxim_gopro.safetensors"
     # Other photographs have other gradients: a strong penalty keeps the discriminator from telling those apart, and
     # sharpening, which would stand in for them, is left to the camera that sharpens.
@@ -43,3 +41,12 @@ def get_config(variant: str = "") -> ConfigDict:
     config.loop.update(log_every=50, evaluate_every=10_000, checkpoint_every=250)
     config.evaluation.update(validation_images=4, batch=1, oracle=True)
     return config
+
+
+def piles(config: ConfigDict, camera: str) -> str:
+    """The piles and the test set of a camera, whose folder it returns."""
+    folder = f"data/photographs/{camera}"
+    config.data.update(unknown="", unknown_blur=f"{folder}/unknown_blur", unknown_sharp=f"{folder}/unknown_sharp")
+    config.data.update(test_blur=f"{folder}/test/blurry", test_sharp=f"{folder}/test/sharp")
+    config.data.test_known = f"{folder}/test/known_blurry"
+    return folder

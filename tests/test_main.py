@@ -19,7 +19,8 @@ VARIANTS = {
     "ablations": ["ratio,0.7", "generator,mimo_unet_plus,rsblur", "size,0.5,demo"],
     "baselines": [
         *("blur2blur,rb2v,restormer", "paired", "imgaug,rsblur,restormer", "bsrgan,gopro", "rsblur,quick"),
-        *("cyclegan", "dualgan,rsblur", "cyclegan,demo", "dualgan,quick", "bsrgan,demo,restormer"),
+        *("cyclegan", "dualgan,rsblur", "cyclegan,demo", "dualgan,quick", "bsrgan,demo,restormer", "adapted,scenes"),
+        *("adapted,burst", "cyclegan,burst", "imgaug,burst,restormer"),
     ],
     "camera": ["", "small"],
     "default": [""],

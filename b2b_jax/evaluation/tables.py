@@ -41,7 +41,7 @@ DEBLURRED = {
     "rsblur": Line("{} on RSBlur's synthesis", ("rsblur",), "deblurrer"),
     "fixed_filter": Line("best fixed filter + {}", ("",), "fixed_filter"),
     "blur2blur": Line("Blur2Blur + {}", ("",), "blur2blur"),
-    "adapted": Line("{} adapted to the learnt camera", ("",), "adapted"),
+    "adapted": Line("{} adapted to the learnt camera", ("", "adapted"), "adapted"),
     "paired": Line("{} on pairs", ("", "paired"), "paired"),
 }
 UNPAIRED = {

@@ -1,9 +1,10 @@
 """The command line of `main` and of what runs beside it: flags to a run, every mistake in them one line."""
 
+import contextlib
 import importlib
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from absl import flags
@@ -54,17 +55,9 @@ def described(*holders: flags.FlagHolder) -> str:
 def parse() -> Run:
     """Command line to Run; every mistake in it is a UserError of one line."""
     importable()
-    try:
+    with mistakes(USAGE):
         rest = flags.FLAGS(list(map(shipped, sys.argv)))
         config = CONFIG.value
-    except AttributeError as error:
-        words = re.findall(r"\w+", str(error).replace("\\n", " "))
-        hint = f"; did you mean {words[words.index('mean') + 1]!r}?" if "mean" in words else ""
-        raise UserError(f"Unknown configuration key {words[0]!r}{hint}") from error
-    except (flags.Error, ValueError, TypeError, OSError) as error:
-        # An error inside a configuration file comes with its whole traceback: the last line says it.
-        message = str(error).strip().splitlines()[-1].strip().removeprefix("ValueError: ")
-        raise UserError(f"{message}. {USAGE}") from error
     if len(rest) > 1:
         raise UserError(f"Not understood: {' '.join(rest[1:])}. {USAGE}")
     if config is None:
@@ -72,6 +65,24 @@ def parse() -> Run:
     if not isinstance(config, ConfigDict):
         raise UserError(f"No configuration file {config_path()}. {USAGE}")
     return Run(config, Path(WORKDIR.value or default_workdir()))
+
+
+@contextlib.contextmanager
+def mistakes(advice: str) -> Iterator[None]:
+    """Makes a UserError of one line of what flags and configurations say of a mistake; most end with `advice`."""
+    try:
+        yield
+    except (AttributeError, KeyError) as error:  # of a key, and of a section that should hold it
+        words = re.findall(r"[\w.]+", str(error.args[0]).replace("\\n", " "))
+        words = words[-1:] if "lookup" in words else words  # below a number: the whole key comes last
+        hint = f"; did you mean {words[words.index('mean') + 1]!r}?" if "mean" in words else ""
+        raise UserError(f"Unknown configuration key {words[0]!r}{hint}") from error
+    except (flags.Error, ValueError, TypeError, OSError) as error:
+        # An error inside a configuration file comes with its whole traceback: the last line says it.
+        message = str(error).strip().splitlines()[-1].strip().removeprefix("ValueError: ")
+        if "indices must be integers" in message:  # below a text or a tuple
+            message = "Unknown configuration key: one of those given goes on below a plain value"
+        raise UserError(f"{message}. {advice}") from error
 
 
 def importable() -> None:
@@ -88,10 +99,18 @@ def shipped(word: str) -> str:
     return f"{option}{own}{variant}"
 
 
-def configuration(name: str, variant: str) -> ConfigDict:
-    """One of the package's configurations: that of `--config configs/NAME.py:VARIANT`."""
+def configuration(name: str, variant: str, settings: Sequence[str] = ()) -> ConfigDict:
+    """One of the package's configurations: that of `--config configs/NAME.py:VARIANT`, with KEY=VALUE of `settings`.
+
+    UserError: there is no such key, or its value is of another kind.
+    """
     importable()
-    return importlib.import_module(f"configs.{name}").get_config(variant)
+    words = ["b2b_jax", f"--config={CONFIGS / name}.py:{variant}", *(f"--config.{setting}" for setting in settings)]
+    values = flags.FlagValues()
+    found = config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=words)
+    with mistakes("Wanted KEY=VALUE, one a line"):
+        values(words)
+    return found.value
 
 
 def join() -> None:

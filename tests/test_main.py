@@ -96,6 +96,10 @@ QUICK = "configs/demo.py:quick"
     ("config", "arguments", "wanted"),
     [
         (QUICK, ["--config.translator.stepz=3"], ["stepz", "did you mean 'steps'"]),
+        (QUICK, ["--config.data.video.limit=3"], ["'video'", "did you mean 'videos'"]),
+        (QUICK, ["--config.translator.steps.x=3"], ["'translator.steps.x'"]),
+        (QUICK, ["--config.data.root.x=3"], ["Unknown configuration key", "below a plain value"]),
+        (QUICK, ["--config.camera.netwrok.hands.x=3"], ["'netwrok'", "did you mean 'network'"]),
         (QUICK, ["--config.translator.steps=many"], ["config.translator.steps", "many"]),
         (QUICK, ["--bogus=1"], ["bogus"]),
         (QUICK, ["surplus"], ["surplus", "Usage:"]),

@@ -4,7 +4,7 @@ import time
 
 import numpy as np
 import pytest
-from helpers import chromium
+from helpers import chromium, videos
 from PIL import Image
 
 from b2b_jax import commandline, weights
@@ -99,6 +99,24 @@ def test_mistakes_in_the_fields_are_sentences(piles, tmp_path):
 def test_a_look_reports_and_warns(piles, tmp_path):
     said = training.look(training.order([*map(str, piles)], [[], []], str(tmp_path / "mine"), ""))
     assert "unknown_blur: 10 photos" in said and "warning: unknown_sharp has only 10 photos" in said
+
+
+def test_a_look_heeds_the_settings(piles, tmp_path):
+    videos.make(piles[0] / "a.mkv", sound=None)  # of 10 frames
+    root = f"data.root={tmp_path / 'data'}\ndata.videos.thin=0"
+    for lines, count in {"": 11, "\ndata.videos.every=1": 20, "\ndata.videos.every=1\ndata.videos.limit=3": 13}.items():
+        wanted = training.order([*map(str, piles)], [[], []], str(tmp_path / "mine"), root + lines)
+        assert f"unknown_blur: {count} photos" in training.look(wanted)
+    other = "data.unknown_blur=\ndata.unknown_sharp=\ndata.unknown=scenes\ndata.scenes.size=16"
+    for lines, message in {
+        "data.video.limit=3": "Unknown configuration key 'video'; did you mean 'videos'",
+        "data.videos.limit=few": "limit",
+        other: "nothing to look at",
+    }.items():
+        wanted = training.order([*map(str, piles)], [[], []], str(tmp_path / "mine"), f"{root}\n{lines}")
+        with pytest.raises(UserError, match=message) as caught:
+            training.look(wanted)
+        assert "\n" not in str(caught.value)
 
 
 def test_configurations_of_the_package_are_found_from_anywhere(tmp_path, monkeypatch):

@@ -30,11 +30,14 @@ class Order(NamedTuple):
     workdir: Path
     settings: tuple[str, ...] = ()  # KEY=VALUE of configs/default.py
 
+    def all_settings(self) -> list[str]:
+        """KEY=VALUE of the piles, then of the other settings, which win."""
+        return [*(f"data.{key}={folder}" for key, folder in self.piles.items()), *self.settings]
+
     def command(self) -> list[str]:
         """What a person would type."""
         config = f"{commandline.CONFIGS / 'camera.py'}:small"
-        options = [f"--config.data.{key}={folder}" for key, folder in self.piles.items()]
-        options += [f"--config.{setting}" for setting in self.settings]
+        options = [f"--config.{setting}" for setting in self.all_settings()]
         return [sys.executable, "-m", "b2b_jax.main", "--config", config, "--workdir", str(self.workdir), *options]
 
 
@@ -85,10 +88,15 @@ def _keep(upload: Path, folder: Path) -> None:
 
 
 def look(wanted: Order) -> str:
-    """The report on the two piles, with its warnings. UserError: a folder is missing or holds no photos."""
-    config = commandline.configuration("camera", "small")
-    config.data.update({key: str(folder) for key, folder in wanted.piles.items()})
-    report = survey.survey(domains.open_unknown(config).piles)
+    """The report on the two piles, as the run would have them, with its warnings.
+
+    UserError: a folder is missing or holds no photos, or a setting cannot be.
+    """
+    config = commandline.configuration("camera", "small", wanted.all_settings())
+    piles = domains.open_unknown(config).piles
+    if piles is None:
+        raise UserError("The settings name photos other than the two folders'; there is nothing to look at")
+    report = survey.survey(piles)
     return "\n".join(map(shown, survey.lines(report)))
 
 

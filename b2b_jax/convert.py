@@ -5,7 +5,8 @@
     python -m b2b_jax.convert weights/nafnet_gopro64.safetensors nafnet_torch.safetensors --to-torch
 
 The network and its hyper-parameters are recognised from the names and shapes of the tensors. Nothing that a file holds
-is executed, and neither torch nor TensorFlow is needed. Exit codes: 0 done; 2 the input is wrong (one line on stderr).
+is executed, and neither torch nor TensorFlow is needed. Exit codes: 0 done; 2 the input is wrong (one line on stderr);
+1 the disk is full.
 """
 
 import argparse
@@ -17,7 +18,7 @@ from typing import Any, NamedTuple
 from flax.traverse_util import flatten_dict
 
 from b2b_jax import foreign, models, templates, terminal, weights
-from b2b_jax.errors import shown
+from b2b_jax.errors import disk_fault, shown
 from b2b_jax.formats import flax_trees, state_dicts, torch_files
 from b2b_jax.models import recognition
 from b2b_jax.models.maxim import MAXIM
@@ -30,9 +31,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         _check_paths(args.input, args.output)
         rows = to_torch(args.input, args.output) if args.to_torch else to_flax(args.input, args.output, args.model)
-    except (ValueError, OSError, MemoryError) as error:
+    except (ValueError, MemoryError) as error:
         print(f"convert: {shown(error) or 'not enough memory'}", file=sys.stderr)
         return 2
+    except OSError as error:
+        line, code = disk_fault(error)
+        print(f"convert: {line}", file=sys.stderr)
+        return code
     print("\n".join(f"{name:<17} {shown(value)}" for name, value in rows.items()))
     return 0
 

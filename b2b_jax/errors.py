@@ -5,6 +5,7 @@ The command lines print a UserError as it is and exit with code 2.
 
 import difflib
 import errno
+import os
 import re
 import shutil
 from collections.abc import Iterable
@@ -46,7 +47,9 @@ BROKEN = (*NO_ROOM, errno.EIO, errno.ENOMEM, errno.ESTALE)  # the disk or the ma
 
 def disk_fault(error: OSError) -> tuple[str, int]:
     """What to say, in one line, when a file cannot be read or written, and the exit code."""
-    where = Path(error.filename or ".")
+    if error.errno is None:
+        return shown(error), 2
+    where = Path(os.fsdecode(error.filename or "."))
     if error.errno in NO_ROOM:
         there = next(folder for folder in (*where.absolute().parents, Path("/")) if folder.exists())
         free = shutil.disk_usage(there).free

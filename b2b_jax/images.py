@@ -9,7 +9,7 @@ import os
 import stat
 from collections.abc import Collection, Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -206,7 +206,20 @@ def write(path: str | os.PathLike, image: np.ndarray) -> None:
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[-1] != 3 or image.size == 0:
         raise ImageError(f"{path}: got {image.dtype} {image.shape} to write, wanted uint8 (h, w, 3)")
     with files.draft(path) as part:
-        Image.fromarray(image).save(part, **SAVE[path.suffix.lower()])
+        save(part, Image.fromarray(image), **SAVE[path.suffix.lower()])
+
+
+def save(path: Path, image: Image.Image, **options: Any) -> None:
+    """Writes a photo as Pillow is told by `options`, in memory first.
+
+    On a disk that fills up, Pillow's encoders of JPEG, TIFF, BMP and PPM take the part that fitted for the whole.
+
+    Raises:
+      OSError: the disk is full or the folder cannot be written.
+    """
+    buffer = io.BytesIO()
+    image.save(buffer, **options)
+    path.write_bytes(buffer.getbuffer())
 
 
 def find(folder: str | os.PathLike, extensions: Collection[str] = EXTENSIONS) -> list[Path]:

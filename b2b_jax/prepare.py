@@ -7,7 +7,7 @@ Training reads data/prepared instead of the downloads it holds (--config.data.pr
 data/), and packed/shots as --config.data.unknown_blur. Stopped at any moment, the same command resumes; where it has
 finished, it only counts. The output takes as much disk as the photos.
 
-Exit codes: 0 done; 2 the input is wrong (one line on stderr); 130 stopped by Ctrl-C.
+Exit codes: 0 done; 2 the input is wrong (one line on stderr); 1 the disk is full; 130 stopped by Ctrl-C.
 """
 
 import argparse
@@ -20,7 +20,7 @@ from b2b_jax import terminal
 from b2b_jax.data import finding, folder, photo, prepared
 from b2b_jax.data.layouts import LAYOUTS
 from b2b_jax.data.photo import Photo
-from b2b_jax.errors import UserError, shown
+from b2b_jax.errors import UserError, disk_fault, shown
 from b2b_jax.images import ImageError
 
 
@@ -31,9 +31,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         parts = find(args)
         prepared.prepare(args.dataset, args.source, parts, args.output, args.variant)
-    except (UserError, ImageError, OSError) as error:
+    except (UserError, ImageError) as error:
         print(f"prepare: {shown(error)}", file=sys.stderr)
         return 2
+    except OSError as error:
+        line, code = disk_fault(error)
+        print(f"prepare: {line}", file=sys.stderr)
+        return code
     except KeyboardInterrupt:
         print("prepare: stopped; the same command resumes from here", file=sys.stderr)
         return 130

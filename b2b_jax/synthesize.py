@@ -22,7 +22,7 @@ import numpy as np
 from absl import flags
 from tqdm import tqdm
 
-from b2b_jax import commandline, images, levels, settings, terminal
+from b2b_jax import arrays, commandline, images, levels, settings, terminal
 from b2b_jax.compilation import enable_compilation_cache
 from b2b_jax.data import pipeline
 from b2b_jax.errors import UserError
@@ -130,7 +130,7 @@ def write_pairs(folder: Path, pairs: Iterable[Pair], origin: Mapping[str, object
         kernels += [] if pair.kernel is None else [pair.kernel]
     write_json(folder / "camera.json", {**origin, "shots": shots})
     if kernels:
-        np.save(folder / "kernels.npy", np.stack(kernels))
+        arrays.write(folder / "kernels.npy", np.stack(kernels))
     print(f"{len(shots)} pairs of the camera in {folder}")
 
 

@@ -19,7 +19,19 @@ PHOTOS = [path for path in PACKAGE if path.parent.name == "data" or path.stem in
 # Floors of the house: a module imports from lower floors, from its own package, and a leaf from leaves.
 FLOORS = [
     # the leaves
-    {"b2b_jax", "budget", "clips", "compilation", "decoding", "errors", "extras", "files", "folders", "images"}
+    {
+        "arrays",
+        "b2b_jax",
+        "budget",
+        "clips",
+        "compilation",
+        "decoding",
+        "errors",
+        "extras",
+        "files",
+        "folders",
+        "images",
+    }
     | {"kinds", "levels", "losses", "memory", "metrics", "named", "niqe", "raws", "terminal", "tiffs"},
     {"sharding"},
     {"models", "data", "formats"},
@@ -101,7 +113,7 @@ def test_imports_sees_every_form(tmp_path):
 
 def test_a_data_worker_starts_no_accelerator():
     heavy = {"jax", "flax", "optax", "orbax", "clu"}
-    allowed = READERS | {"budget", "clips", "data", "errors", "extras", "files", "folders", "kinds", "raws"}
+    allowed = READERS | {"arrays", "budget", "clips", "data", "errors", "extras", "files", "folders", "kinds", "raws"}
     assert not offenders(PHOTOS, lambda path: packages(path) & heavy | rooms(path) - allowed)
 
 

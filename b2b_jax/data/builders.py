@@ -28,7 +28,7 @@ from b2b_jax.budget import BYTES_PER_PIXEL, READERS
 from b2b_jax.data.layouts import LAYOUTS
 from b2b_jax.data.photo import PREPARED_VERSION
 from b2b_jax.data.sharpness import laplacian_variance
-from b2b_jax.errors import UserError, shown
+from b2b_jax.errors import BROKEN, UserError, shown
 from b2b_jax.files import draft, read_json, tidy, write_json
 
 FILES_PER_SHARD = 256  # what a killed preparation loses at most; about 300 MB of 720p PNG
@@ -162,12 +162,24 @@ class _ResumingWriter(writer.ExampleWriter):
     def write(self, path, examples) -> None:
         kept = self._kept / Path(path).name
         if not kept.exists():
-            with draft(kept) as part:
+            with draft(kept) as part, _numbered():
                 super().write(part, examples)
         try:
             os.link(kept, path)  # costs no space
         except OSError:
             shutil.copyfile(kept, path)
+
+
+@contextlib.contextmanager
+def _numbered() -> Iterator[None]:
+    """Makes an OSError of what ArrayRecord says of a disk, in words only."""
+    try:
+        yield
+    except RuntimeError as error:
+        number = next((number for number in BROKEN if os.strerror(number) in str(error)), None)
+        if number is None:
+            raise
+        raise OSError(number, os.strerror(number)) from error
 
 
 @contextlib.contextmanager

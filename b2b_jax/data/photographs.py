@@ -20,12 +20,12 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from b2b_jax import images, levels
+from b2b_jax import arrays, images, levels
 from b2b_jax.data import blur
 from b2b_jax.data.processing import Processing
 from b2b_jax.data.sharpness import laplacian_variance
 from b2b_jax.errors import UserError
-from b2b_jax.files import write_json
+from b2b_jax.files import draft, write_json
 
 PARTS = ("unknown_blur", "unknown_sharp", "test")
 SHARES = (0.33, 0.33, 0.34)  # of the photographs that go to each part
@@ -101,7 +101,7 @@ def make(sources: Sequence[Path], output: Path, settings: Settings) -> dict:
             manifest[str(photograph.path)]["part"] = part
         write(output / part, photographs, settings, np.random.default_rng([settings.seed, number]))
     rng = np.random.default_rng([settings.seed, len(parts)])
-    np.save(output / "kernels.npy", np.stack([camera.kernel(rng) for _ in range(KERNELS)]))
+    arrays.write(output / "kernels.npy", np.stack([camera.kernel(rng) for _ in range(KERNELS)]))
     record = {"settings": asdict(settings), "camera": asdict(camera), "photographs": list(manifest.values())}
     write_json(output / "manifest.json", record)
     return record
@@ -192,7 +192,8 @@ def write_test(folder: Path, photographs: Sequence[Photograph], settings: Settin
             }
             for kind, version in versions.items():
                 images.write(folder / kind / f"{name}.png", version)
-    np.savez(folder / "kernels.npz", **kernels)
+    with draft(folder / "kernels.npz") as part, part.open("wb") as file:
+        np.savez(file, **kernels)
 
 
 def squares(pixels: np.ndarray, side: int) -> Iterator[np.ndarray]:

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from b2b_jax import files
+from b2b_jax import arrays, files
 from b2b_jax.data.dead_leaves import VERSION, check, scene
 
 BLOCK = 8  # scenes that a worker process hands over at once
@@ -131,10 +131,8 @@ def cached(
     kept = _load(path, label, wanted)
     if kept is not None:
         return kept
-    path.parent.mkdir(parents=True, exist_ok=True)
     label.unlink(missing_ok=True)
-    with files.draft(path) as part, part.open("wb") as file:
-        np.save(file, generate(seed, count, size, workers, progress, first))
+    arrays.write(path, generate(seed, count, size, workers, progress, first))
     files.write_json(label, wanted)
     return np.load(path, mmap_mode="r")
 

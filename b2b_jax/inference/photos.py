@@ -105,7 +105,7 @@ def write(path: str | os.PathLike, photo: Photo) -> str:
             array = levels.TO_8_BITS[array] if array.dtype == np.uint16 else array
             kept = {"icc_profile": photo.profile or None} | ({"exif": photo.exif} if photo.exif else {})
             try:
-                Image.fromarray(array).save(part, **images.SAVE[suffix], **kept | _options(photo, kind))
+                images.save(part, Image.fromarray(array), **images.SAVE[suffix], **kept | _options(photo, kind))
             except ValueError as error:
                 raise ImageError(f"{path}: cannot be written ({error})") from error
     return tags.lost(photo.tags, photo.profile, photo.exif, kind)

@@ -12,10 +12,10 @@ import av
 import numpy as np
 from av.video.reformatter import ColorRange, Colorspace, Interpolation
 
-from b2b_jax import clips
 from b2b_jax.clips import VideoError, named
 from b2b_jax.inference import hdr, panels, streams
 from b2b_jax.inference.jobs import CONTAINERS
+from b2b_jax.inference.noted import Noted
 from b2b_jax.inference.streams import Others
 
 
@@ -56,9 +56,9 @@ class Writer:
         self._format, bits = _pixel_format(encoder, picture, self._canvas)
         self._notes = [bits, self._canvas.note, *_lost(picture, source, encoder)]
         self._tags = dict(reader.metadata)
-        self._file = None if clips.address(draft) else draft.open("wb")
+        self._file = Noted(draft, target)
         options = streams.muxer_options(self._tags, suffix)
-        self._container = av.open(self._file or clips.address(draft), "w", format=CONTAINERS[suffix], options=options)
+        self._container = av.open(self._file, "w", format=CONTAINERS[suffix], options=options)
         self._container.metadata.update(streams.tags(self._tags))
         self._video = self._add_video(encoder, source, picture)
         self._others = Others(target, self._container, reader)
@@ -95,19 +95,16 @@ class Writer:
         try:
             if error is None:
                 self._complete()
-            else:
-                with contextlib.suppress(av.FFmpegError):
-                    self._container.close()
         finally:
-            if self._file:
-                self._file.close()
+            with contextlib.suppress(av.FFmpegError):
+                self._container.close()
+            self._file.close()
 
     def _complete(self) -> None:
         with named(self._target, "cannot be written"):
             self._encode(None)
             self._container.close()
-        if self._file:
-            self._file.flush()
+        self._file.check()
         self._notes.append(streams.lost_tags(self._tags, self._draft))
 
     def frame(self, rgb: np.ndarray, pts: int, duration: int) -> None:
@@ -129,6 +126,7 @@ class Writer:
         self._durations[pts] = duration
         with named(self._target, "cannot be written"):
             self._encode(frame)
+        self._file.check()
 
     def _encode(self, frame: av.VideoFrame | None) -> None:
         for packet in self._video.encode(frame):

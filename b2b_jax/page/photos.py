@@ -117,7 +117,7 @@ def comparison(job: Job) -> tuple[str, str]:
         picture = Image.fromarray(np.asarray(images.read(source)))
         picture.thumbnail((SHOWN, SHOWN))
         made.append(target.with_name(f".{target.name}.{name}.png"))
-        picture.save(made[-1])
+        images.save(made[-1], picture, format="PNG")
     return str(made[0]), str(made[1])
 
 

@@ -1,0 +1,135 @@
+"""Links in the documents: every relative one and its anchor lead somewhere, every address of the web is well formed.
+
+Nothing is fetched; `mkdocs build --strict` checks the site that is made of docs/.
+"""
+
+import ipaddress
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+DOCUMENTS = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md")), ROOT / "docs" / "tour.ipynb"]
+PLAIN = [ROOT / "CITATION.cff", ROOT / "pyproject.toml", ROOT / "mkdocs.yml", ROOT / "docs" / "onnx_page.html"]
+
+FENCED = re.compile(r"^(```|~~~).*?^\1", re.DOTALL | re.MULTILINE)
+CODE = re.compile(r"``.+?``|`[^`\n]*`")
+LINK = re.compile(
+    r"\]\(\s*<?([^)\s>]*)>?(?:\s+\"[^\"]*\")?\s*\)|^\[[^\]]+\]:\s*(\S+)|<a\s[^>]*href=\"([^\"]*)\"", re.MULTILINE
+)
+ADDRESS = re.compile(r"\b[a-z]+://[^\s<>\"'`]*", re.IGNORECASE)
+HEADING = re.compile(r"^#{1,6}\s+(.*?)\s*#*$", re.MULTILINE)
+HOST = re.compile(r"([a-z0-9]([a-z0-9-]*[a-z0-9])?\.)+[a-z]{2,}", re.IGNORECASE)
+
+
+def text(path: Path) -> str:
+    """A document in Markdown; of a notebook its cells of text."""
+    if path.suffix != ".ipynb":
+        return path.read_text()
+    cells = json.loads(path.read_text())["cells"]
+    return "\n\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown")
+
+
+def links(markdown: str) -> list[str]:
+    """Where a document leads to, without what stands in code."""
+    return [next(filter(None, found.groups()), "") for found in LINK.finditer(CODE.sub("", FENCED.sub("", markdown)))]
+
+
+def addresses(markdown: str) -> list[str]:
+    """Addresses of the web, in code too; what ends a sentence or a bracket is no part of one."""
+    found = (re.match(r"[^()]*(\([^()]*\)[^()]*)*", address)[0] for address in ADDRESS.findall(markdown))
+    return [address.rstrip(".,;:!*") for address in found]
+
+
+def anchors(markdown: str) -> set[str]:
+    """The headings as the site and GitHub name them: a second one of a name has no use here."""
+    plain = (re.sub(r"[`*]|\[|\]\([^)]*\)", "", heading) for heading in HEADING.findall(FENCED.sub("", markdown)))
+    return {re.sub(r"[\s]", "-", re.sub(r"[^\w\s-]", "", heading).strip().lower()) for heading in plain}
+
+
+def malformed(address: str) -> bool:
+    """True for what no browser could open, or only without encryption."""
+    try:
+        parts = urlsplit(address)
+        port = parts.port
+    except ValueError:
+        return True
+    local = parts.hostname == "localhost" or is_ip(parts.hostname)
+    named = bool(parts.hostname and HOST.fullmatch(parts.hostname)) and port is None and parts.scheme == "https"
+    clean = not re.search(r"[^\x21-\x7e]|[\\^{}|]", address) and "//" not in parts.path
+    return not ((named or (local and parts.scheme in ("http", "https"))) and clean)
+
+
+def is_ip(host: str | None) -> bool:
+    try:
+        return bool(ipaddress.ip_address(host or ""))
+    except ValueError:
+        return False
+
+
+def broken(path: Path, markdown: str) -> Iterator[str]:
+    """The relative links of a document that lead nowhere."""
+    for link in links(markdown):
+        if ADDRESS.match(link) or link.startswith("mailto:"):
+            continue
+        place, _, anchor = link.partition("#")
+        target = path.parent / unquote(place) if place else path
+        inside = bool(link) and target.exists() and target.resolve().is_relative_to(ROOT)
+        known = anchors(text(target) if place else markdown) if inside and anchor else {anchor}
+        if not inside or anchor not in known:
+            yield link
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
+def test_every_link_leads_somewhere(path):
+    assert not list(broken(path, text(path)))
+
+
+@pytest.mark.parametrize("path", DOCUMENTS + PLAIN, ids=lambda path: path.name)
+def test_every_address_is_well_formed(path):
+    assert not [address for address in addresses(text(path)) if malformed(address)]
+
+
+def test_what_is_broken_is_found():
+    """A check that finds nothing anywhere would prove nothing."""
+    page = """# One `b2b-jax` heading, and more
+
+[good](README.md) ![good](docs/demo.jpg "a title") [good](#one-b2b-jax-heading-and-more) `[code](none.md)`
+[good](docs/reliability.md#files-of-weights)
+[bad](gone.md) [bad](docs/reliability.md#files-of-nothing) [bad](#two) [bad]() [bad](../../etc/passwd)
+
+[bad]: docs/gone.md
+
+```
+[code](none.md)
+```
+"""
+    bad = ["gone.md", "docs/reliability.md#files-of-nothing", "#two", "", "../../etc/passwd", "docs/gone.md"]
+    assert list(broken(ROOT / "README.md", page)) == bad
+    assert len(links(page)) == len(bad) + 4 and links('<a href="x.md">') == ["x.md"]
+
+
+@pytest.mark.parametrize(
+    ("address", "bad"),
+    [
+        ("https://arxiv.org/abs/2403.16205", False),
+        ("http://127.0.0.1:7860/report?x=1", False),
+        ("https://a-b.example.org/p_(q)#r", False),
+        ("http://arxiv.org/abs/2403.16205", True),
+        ("https://arxiv,org/abs", True),
+        ("https://arxiv", True),
+        ("https:///abs", True),
+        ("htps://arxiv.org", True),
+        ("https://arxiv.org//abs", True),
+        ("https://arxiv.org/a{b}", True),
+        ("https://arxiv.org:port/a", True),
+        ("https://[::1/a", True),
+    ],
+)
+def test_addresses_are_told_apart(address, bad):
+    assert malformed(address) == bad
+    assert addresses(f"(see {address}).") == [address] or "[" in address

@@ -1,9 +1,11 @@
 """Breaks runs in every way that is promised to be harmless, and shows whether it was: a table, exit code 1 on any miss.
 
     python tools/torture.py kill corrupt diskfull writes signals nan processes soak
+    python tools/torture.py kill --training translator
 
 Each name is one torture of real runs of the main command with small networks, on the CPU; without a name, all of them.
---short makes less of each. The folder --workdir keeps what they leave, and is emptied first.
+--training picks a training to be killed, --short makes less of each. The folder --workdir keeps what they leave, and is
+emptied first.
 """
 
 import argparse
@@ -15,7 +17,7 @@ from absl import logging
 
 sys.path.append(str(Path(__file__).parents[1]))
 
-from tools.tortures.bench import Bench, count
+from tools.tortures.bench import KINDS, Bench, count
 from tools.tortures.disks import torture_corrupt, torture_diskfull
 from tools.tortures.processes import torture_processes
 from tools.tortures.steady import torture_nan, torture_soak
@@ -39,11 +41,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", choices=[*TORTURES, []], metavar="NAME", help=", ".join(TORTURES))
     parser.add_argument("--workdir", type=Path, default=Path("runs/torture"), help="emptied first")
+    parser.add_argument("--training", action="append", choices=KINDS, help="of `kill`; several times for several")
     parser.add_argument("--short", action="store_true", help="a little of everything")
     arguments = parser.parse_args()
     logging.set_verbosity(logging.FATAL)
     shutil.rmtree(arguments.workdir, ignore_errors=True)
-    bench = Bench(arguments.workdir.absolute(), arguments.short)
+    bench = Bench(arguments.workdir.absolute(), arguments.short, tuple(arguments.training or KINDS))
     if bench.reference.complete():
         print(bench.reference.output)
         return 1

@@ -75,10 +75,10 @@ def count(rows: Iterable[Row]) -> Count:
 
 
 class Bench:
-    """What the tortures share: the folder, how much to do, and runs that nothing disturbs."""
+    """What the tortures share: the folder, how much to do, which of KINDS to kill, and runs that nothing disturbs."""
 
-    def __init__(self, folder: Path, short: bool):
-        self.folder, self.short = folder, short
+    def __init__(self, folder: Path, short: bool, killed: tuple[str, ...] = tuple(KINDS)):
+        self.folder, self.short, self.killed = folder, short, killed
         self.steps = 30 if short else 120
         self.reference = self.run("reference", "stages=deblurrer,translator")
         self._undisturbed = {name: self.reference for name in STAGES}

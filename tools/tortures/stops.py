@@ -16,7 +16,7 @@ LAST = 3  # kills after the last step, while a stage is described and exported
 
 def torture_kill(bench: Bench) -> Iterator[Row]:
     """kill -9 at random moments of every kind of training, many inside a save; with 0, 2, 1 data threads in turn."""
-    for kind in KINDS:
+    for kind in bench.killed:
         run, chance, threads = bench.one(f"killed-{slug(kind)}", kind), random.Random(kind), itertools.cycle((0, 2, 1))
         counts = kill_often(bench, run, kind, chance, threads)
         least, inside = (2, 1) if bench.short else (20, 6)

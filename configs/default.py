@@ -13,8 +13,8 @@ def get_config() -> ConfigDict:
     config.seed = 0  # of weights, data order, crops, noise: two runs with equal configs are equal bit by bit
     # Run in this order; finished ones are skipped, and the extractor where known_blur.source does not ask for it.
     config.stages = (
-        *("deblurrer", "blur_extractor", "camera", "adaptation", "translator", "kernel_reader", "kernel_field"),
-        *("cycle", "evaluation", "report"),
+        *("deblurrer", "blur_extractor", "camera", "adaptation", "translator", "kernel_field", "cycle"),
+        *("evaluation", "report"),
     )
     config.compute_dtype = "auto"  # of the networks' activations: float32 | bfloat16 | auto (float32 on CPU only)
     config.data = data()
@@ -24,7 +24,6 @@ def get_config() -> ConfigDict:
     config.camera = camera()
     config.adaptation = adaptation()
     config.translator = translator()
-    config.kernel_reader = kernel_reader()
     config.kernel_field = kernel_field()
     config.cycle = cycle()
     config.loop = loop()
@@ -370,51 +369,26 @@ def translator() -> ConfigDict:
     )
 
 
-def reading_network() -> ConfigDict:
-    """The network that reads a kernel from a photo."""
-    return ConfigDict(
-        {
-            "name": "kernel_field",
-            "size": 21,  # pixels of a kernel, odd
-            "lags": 15,  # pixels to each side that the autocorrelation of the gradients reaches
-            "width": 512,  # of the two layers that read it
-            "window": 160,  # pixels of a square that is read at once, and of a training crop
-            "field": False,  # a kernel for each window, blended over the photo, instead of one for the photo
-            "start": 0.7,  # pixels: standard deviation of the Gaussian that the untrained kernel is
-            "threshold": 0.15,  # of a kernel's peak, below which it is cut in use: a softmax leaves a haze
-            "symmetric": True,  # in use: autocorrelations do not tell a kernel from its mirror image
-        }
-    )
-
-
-def kernel_reader() -> ConfigDict:
-    """Reads from single photos which kernel blurred them; not in the paper."""
-    family_and_points = family()
-    family_and_points.points = ConfigDict({"kind": "points", "count": (2, 6), "spread": (0.5, 3.5)})
-    return ConfigDict(
-        {
-            "weights": "",  # a .safetensors of a taught one: loaded instead of trained
-            "network": reading_network(),
-            "family": family_and_points,  # what it is taught with
-            "lessons": 6_000,  # random kernels of the family
-            "steps": 1_500,
-            "batch": 64,  # images over all devices
-            "augment": True,  # quarter turns and mirror images of the sharp photos, before they are blurred
-            "optimizer": optimizer(learning_rate=1e-3, warmup=50, weight_decay=1e-4, clip=1.0),
-            "ema": 0.0,  # decay of the weights' moving average; 0 = none
-        }
-    )
-
-
 def kernel_field() -> ConfigDict:
     """A translator that can only convolve, taught with the learnt camera's kernels; not in the paper."""
     return ConfigDict(
         {
             "enabled": False,
             "weights": "",  # a .safetensors of a taught one: loaded instead of trained
-            "network": reading_network(),
-            # Whose kernels: camera (the learnt one) | photos (what kernel_reader reads) | file (`kernels`) | family
-            "teacher": "camera",
+            "network": ConfigDict(
+                {
+                    "name": "kernel_field",
+                    "size": 21,  # pixels of a kernel, odd
+                    "lags": 15,  # pixels to each side that the autocorrelation of the gradients reaches
+                    "width": 512,  # of the two layers that read it
+                    "window": 160,  # pixels of a square that is read at once, and of a training crop
+                    "field": False,  # a kernel for each window, blended over the photo, instead of one for the photo
+                    "start": 0.7,  # pixels: standard deviation of the Gaussian that the untrained kernel is
+                    "threshold": 0.15,  # of a kernel's peak, below which it is cut in use: a softmax leaves a haze
+                    "symmetric": True,  # in use: autocorrelations do not tell a kernel from its mirror image
+                }
+            ),
+            "teacher": "camera",  # whose kernels: camera (the learnt one) | file (`kernels`) | family (`family`)
             "kernels": "",  # for teacher=file, a .npy of kernels (n, k, k): those of the camera, where they are known
             "family": family(),  # for teacher=family
             "lessons": 2048,  # random shots that it is taught with

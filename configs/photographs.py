@@ -7,8 +7,7 @@
 
 The camera is a folder below data/photographs: burst (default), phone or night, `photographs.py:phone`. Trained are the
 camera model and, with its kernels, a kernel field: a translator that can only convolve. `photographs.py:burst,true`
-teaches it the camera's true kernels instead, `photographs.py:burst,read` those that a network reads from the blurry
-photos, `photographs.py:burst,any` kernels of every kind, both with no camera learnt.
+teaches it the camera's true kernels instead, `photographs.py:burst,any` kernels of every kind, with no camera learnt.
 MAXIM stays frozen. docs/photographs.md has what was measured.
 """
 
@@ -17,7 +16,7 @@ from ml_collections import ConfigDict
 from configs import default
 
 CAMERAS = ("burst", "phone", "night")
-TEACHERS = {"learnt": "camera", "read": "photos", "true": "file", "any": "family"}
+TEACHERS = {"learnt": "camera", "true": "file", "any": "family"}
 
 
 def get_config(variant: str = "") -> ConfigDict:
@@ -28,7 +27,7 @@ def get_config(variant: str = "") -> ConfigDict:
         wanted = f"CAMERA[,TEACHER] of {', '.join(CAMERAS)} and {', '.join(TEACHERS)}"
         raise ValueError(f"configs/photographs.py has no variant {variant!r}; wanted {wanted}")
     config = default.get_config()
-    config.stages = ("camera", "kernel_reader", "kernel_field", "evaluation", "report")
+    config.stages = ("camera", "kernel_field", "evaluation", "report")
     folder = piles(config, camera)
     config.deblurrer.weights = "weights/maxim_gopro.safetensors"
     # Other photographs have other gradients: a strong penalty keeps the discriminator from telling those apart, and

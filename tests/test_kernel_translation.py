@@ -1,5 +1,7 @@
 """Filling kernels against what they must be and against SciPy; the step that teaches a kernel field."""
 
+from types import SimpleNamespace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -15,7 +17,7 @@ from b2b_jax.errors import UserError
 from b2b_jax.method import kernel_translation
 from b2b_jax.method.filling import Filling, fill, solved, spectra, variance
 from b2b_jax.models.camera import Shot
-from b2b_jax.stages import kernel_field, kernel_reader
+from b2b_jax.stages import kernel_field
 
 KEY = jax.random.key(0)
 LINES = {"kind": "box", "length": (3.0, 18.0), "angle": (0.0, 180.0)}
@@ -131,15 +133,17 @@ def test_kernels_are_read_with_sum_one(tmp_path):
             kernel_field.read_kernels(tmp_path / name)
 
 
+def family(**specs) -> SimpleNamespace:
+    section = ConfigDict({"family": specs, "lessons": 6, "kernels": ""})
+    return SimpleNamespace(config=ConfigDict({"kernel_field": section, "seed": 0}))
+
+
 def test_a_family_has_each_kind_equally_often():
-    family = ConfigDict(
-        {
-            "one": {"kind": "box", "length": (1.0, 1.0), "size": 9},
-            "two": {"kind": "box", "length": (7.0, 7.0), "size": 9},
-        }
+    run = family(
+        one={"kind": "box", "length": (1.0, 1.0), "size": 9}, two={"kind": "box", "length": (7.0, 7.0), "size": 9}
     )
-    kernels = kernel_reader.drawn(family, 6, seed=0)
-    assert kernels.shape == (6, 9, 9) and kernel_reader.family_reach("family", family) == 4
+    kernels = kernel_field.drawn(run)
+    assert kernels.shape == (6, 9, 9) and kernel_field.family_reach(run) == 4
     longer = [kernel.max() < 0.5 for kernel in kernels]
     assert longer == 3 * [False, True]
 
@@ -154,7 +158,7 @@ def test_a_family_has_each_kind_equally_often():
 )
 def test_a_family_that_cannot_be_drawn_is_refused(specs, message):
     with pytest.raises(UserError, match=message):
-        kernel_reader.family_reach("family", ConfigDict(specs))
+        kernel_field.family_reach(family(**specs))
 
 
 @pytest.mark.parametrize("teacher, kernels", [("file", ""), ("camera", "k.npy"), ("family", "k.npy")])

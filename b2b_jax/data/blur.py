@@ -19,7 +19,6 @@ KERNELS = {
     "copies": copies_kernel,
     "weighted_line": kernels.weighted_line_kernel,
     "trajectory": kernels.trajectory_kernel,
-    "points": kernels.points_kernel,
     "disk": kernels.disk_kernel,
     "gaussian": kernels.random_gaussian_kernel,
     "sharpness": kernels.sharpness_kernel,

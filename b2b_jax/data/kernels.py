@@ -120,27 +120,6 @@ def trajectory_kernel(
     return splat(points - points.mean(axis=0), size)
 
 
-def points_kernel(
-    rng: np.random.Generator, count: tuple[int, int] = (2, 6), spread: Range = (0.5, 3.5), size: int = 21
-) -> np.ndarray:
-    """A few points of random weight: what is left of a path that stays at some places, or of a burst.
-
-    Args:
-        rng: gives the number of points, how far they are spread, their places, then their weights.
-        count: least and largest number of points.
-        spread: range of the standard deviation of their places, in pixels.
-        size: width and height of the kernel, odd.
-
-    Returns:
-        float32 (size, size).
-    """
-    number, reach = rng.integers(count[0], count[1] + 1), size // 2
-    points = rng.normal(0, rng.uniform(*spread), (number, 2))
-    weights = rng.dirichlet(np.full(number, 3.0))
-    points = points - weights @ points
-    return splat(points * min(1, reach / max(np.abs(points).max(), 1e-6)), size, weights)
-
-
 def disk_kernel(rng: np.random.Generator, radius: Range = (1.0, 5.0), size: int = 21) -> np.ndarray:
     """Defocus: an even disk, each pixel by the share of it that the disk covers (of 16 x 16 points in it).
 

@@ -65,10 +65,6 @@ class KernelField(nn.Module):
         """The softmax kernels (n, size, size) of photos (n, h, w, 3), one for each photo."""
         return self.predicted(self.features(x))
 
-    def finished_kernels(self, x: Array) -> Array:
-        """`kernels` as they are used: without haze and, if so wanted, symmetric."""
-        return self._finished(self.kernels(x), train=False)
-
     def features(self, x: Array) -> Array:
         """What the layers read of photos (n, h, w, 3): the mean over their windows, (n, 2 (2 lags + 1)²)."""
         found = autocorrelations(Windows(*x.shape[1:3], self.window).of(x), self.lags)

@@ -1,7 +1,6 @@
 """A translator that can only convolve, taught which kernel each blur of the camera needs.
 
-The kernels are those of the learnt camera, those that are read from its photos, of a file, or of a family that is so
-wide that the camera's are among them.
+The kernels are those of the learnt camera, of a file, or of a family that is so wide that the camera's are among them.
 """
 
 from collections.abc import Callable
@@ -13,16 +12,17 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from b2b_jax.data import blur
+from b2b_jax.data import blur, pipeline
 from b2b_jax.data.sources import check_sizes
 from b2b_jax.errors import UserError
 from b2b_jax.method import camera_model, kernel_translation
 from b2b_jax.method.filling import Filling
 from b2b_jax.method.kernel_translation import Lessons
+from b2b_jax.method.known_blur import Supply
 from b2b_jax.models.camera import HALO, Shot
 from b2b_jax.models.kernel_field import KernelField
 from b2b_jax.settings import check_choice
-from b2b_jax.stages import camera, common, kernel_reader, translator
+from b2b_jax.stages import camera, common, translator
 from b2b_jax.stages.run import Run
 from b2b_jax.stages.stage import Stage
 from b2b_jax.training import loop, optimizers
@@ -45,7 +45,7 @@ def fit(run: Run, validated: Callable[[], None]) -> None:
         print("kernel_field: left out, there is no usable camera to learn the kernels from")
         return
     network, shots = create(run), open_shots(run)
-    supply = kernel_reader.sharp_photos(run, shots.reach)
+    supply = sharp_photos(run, shots.reach)
     streams = common.streams(run, [supply], network.window, SEED)
     state = common.train(run, task(run, network, shots.shot), common.batches(run, streams, config.batch), validated)
     common.export(run, "kernel_field", config.network, best_params(state, "generator"))
@@ -94,20 +94,20 @@ def learnt(run: Run) -> Shots:
 
 def given(kernels: np.ndarray) -> Shots:
     """Shots that only blur, by these kernels (n, k, k)."""
-    return Shots(kernel_reader.blurring(jnp.asarray(kernels)), kernels.shape[-1] // 2)
+    return Shots(Shot(jnp.asarray(kernels), None, None, None, None), kernels.shape[-1] // 2)
 
 
-def of_family(run: Run) -> Shots:
-    """Shots by random kernels of the family."""
-    config = run.config.kernel_field
-    return given(kernel_reader.drawn(config.family, config.lessons, run.config.seed))
+def drawn(run: Run) -> np.ndarray:
+    """Random kernels of the family, of each kind equally many."""
+    config, rng = run.config.kernel_field, np.random.default_rng(run.config.seed)
+    specs = list(config.family.to_dict().values())
+    return np.stack([blur.draw(rng, specs[i % len(specs)]) for i in range(config.lessons)])
 
 
 TEACHERS = {
     "camera": learnt,
-    "photos": lambda run: given(kernel_reader.read(run)),
     "file": lambda run: given(read_kernels(Path(run.config.kernel_field.kernels))),
-    "family": of_family,
+    "family": lambda run: given(drawn(run)),
 }
 
 
@@ -128,6 +128,11 @@ def read_kernels(path: Path) -> np.ndarray:
     return (kernels / sums).astype(np.float32)
 
 
+def sharp_photos(run: Run, reach: int) -> Supply:
+    """Sharp photos of the camera, larger by its reach."""
+    return Supply(run.unknown.sharp, lambda size: pipeline.Crop(size + 2 * reach), {"image": "unknown_sharp"})
+
+
 def needed(run: Run) -> bool:
     """True when it is asked for, unless its teacher is a camera that is not worth learning from."""
     config = run.config.kernel_field
@@ -142,8 +147,8 @@ def check(run: Run) -> None:
     check_choice("kernel_field.network.name", config.network.name, ("kernel_field",))
     check_choice("kernel_field.teacher", config.teacher, TEACHERS)
     check_file(config)
-    kernel_reader.check_blur("kernel_field.known_kernel", config.known_kernel)
-    supply = kernel_reader.sharp_photos(run, REACHES[config.teacher](run))
+    check_blur("known_kernel", config.known_kernel)
+    supply = sharp_photos(run, REACHES[config.teacher](run))
     check_sizes(supply.source, supply.crop(create(run).window).extent, "kernel_field.network.window")
 
 
@@ -154,11 +159,27 @@ def check_file(config: ConfigDict) -> None:
         raise UserError(f"{found}; a .npy file of kernels goes with teacher=file, and with nothing else")
 
 
+def check_blur(key: str, spec: ConfigDict) -> int:
+    """Pixels that a kernel reaches which is drawn as `spec` says; UserError naming `key` when none can be."""
+    try:
+        return blur.draw(np.random.default_rng(0), spec.to_dict()).shape[-1] // 2
+    except (TypeError, ValueError) as error:
+        raise UserError(f"kernel_field.{key}: {error}") from error
+
+
+def family_reach(run: Run) -> int:
+    """Pixels that the kernels of the family reach; UserError when they differ in size, or there are none."""
+    family = run.config.kernel_field.family
+    reaches = {check_blur(f"family.{name}", spec) for name, spec in family.items()}
+    if len(reaches) != 1:
+        raise UserError(f"kernel_field.family has kernels of {len(reaches)} sizes; wanted are kernels of one size")
+    return reaches.pop()
+
+
 REACHES = {
     "camera": lambda run: run.config.camera.network.size // 2 + HALO,
-    "photos": lambda run: run.config.kernel_reader.network.size // 2,
     "file": lambda run: read_kernels(Path(run.config.kernel_field.kernels)).shape[-1] // 2,
-    "family": lambda run: kernel_reader.family_reach("kernel_field.family", run.config.kernel_field.family),
+    "family": family_reach,
 }
 
 

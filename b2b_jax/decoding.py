@@ -91,7 +91,7 @@ def plain(image: Image.Image) -> np.ndarray | None:
     simple = image.format in DECODERS and image.mode == "RGB" and not image.has_transparency_data
     if not simple or getattr(image, "is_animated", False) or image.info.get("progressive"):
         return None
-    data = _content(image)
+    data = content(image)
     if not SOUND[image.format](image, data):
         return None
     try:
@@ -114,7 +114,7 @@ def orientation(image: Image.Image) -> int:
     return Image.Image.getexif(image).get(ExifTags.Base.Orientation, 1)
 
 
-def _content(image: Image.Image) -> bytes:
+def content(image: Image.Image) -> bytes:
     """The whole file; Pillow finds it as it left it."""
     place = image.fp.tell()
     image.fp.seek(0)

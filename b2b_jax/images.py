@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image, ImageOps
 from PIL import TiffImagePlugin as TiffTags
 
-from b2b_jax import decoding, files, folders, kinds, tiffs
+from b2b_jax import decoding, files, folders, jpeg_2000, kinds, tiffs
 from b2b_jax.budget import BYTES_PER_PIXEL, READERS
 from b2b_jax.errors import shown
 from b2b_jax.kinds import Kind
@@ -171,6 +171,8 @@ def _pixels(image: Image.Image) -> np.ndarray:
     pixels = decoding.plain(image)
     if pixels is not None:
         return pixels
+    if jpeg_2000.is_deep(image):
+        return _to_rgb(Image.fromarray(TO_8_BITS[jpeg_2000.read(image)]))
     return _to_rgb(upright(image))
 
 

@@ -13,26 +13,15 @@ PACKAGE = sorted((ROOT / "b2b_jax").rglob("*.py"))
 TOOLS = sorted((ROOT / "tools").rglob("*.py"))
 RIVALS = sorted((ROOT / "tools" / "bench").glob("torch_*.py"))  # what we are compared with
 CONFIGS = sorted((ROOT / "configs").glob("*.py"))
-READERS = {"decoding", "images", "levels", "tiffs"}  # of photos, below `data`
+READERS = {"decoding", "images", "jpeg_2000", "levels", "tiffs"}  # of photos, below `data`
 PHOTOS = [path for path in PACKAGE if path.parent.name == "data" or path.stem in READERS]
 
 # Floors of the house: a module imports from lower floors, from its own package, and a leaf from leaves.
 FLOORS = [
     # the leaves
-    {
-        "arrays",
-        "b2b_jax",
-        "budget",
-        "clips",
-        "compilation",
-        "decoding",
-        "errors",
-        "extras",
-        "files",
-        "folders",
-        "images",
-    }
-    | {"kinds", "levels", "losses", "memory", "metrics", "named", "niqe", "raws", "terminal", "tiffs"},
+    {"arrays", "b2b_jax", "budget", "clips", "compilation", "decoding", "errors", "extras", "files"}
+    | {"folders", "images", "jpeg_2000", "kinds", "levels", "losses", "memory", "metrics", "named", "niqe"}
+    | {"raws", "terminal", "tiffs"},
     {"sharding"},
     {"models", "data", "formats"},
     {"templates"},

@@ -235,6 +235,49 @@ def test_deep_jpeg_xl_keeps_its_levels(tmp_path, bits, container, channels):
     np.testing.assert_array_equal(photos.read(tmp_path / "b.png").pixels, found.pixels)
 
 
+@pytest.mark.parametrize("channels", [2, 3, 4])
+@pytest.mark.parametrize(("bits", "container"), [(12, "jp2"), (16, "j2k")])
+def test_deep_jpeg_2000_keeps_its_levels(tmp_path, bits, container, channels):
+    """White above all, which Pillow makes black."""
+    deep = np.ascontiguousarray(DEEP[..., :channels] >> (16 - bits))
+    deep[:2] = 2**bits - 1
+    path = tmp_path / f"a.{container}"
+    path.write_bytes(imagecodecs.jpeg2k_encode(deep, level=0, bitspersample=bits, codecformat=container))
+    wanted, found = np.rint(deep / (2**bits - 1) * 65535), photos.read(path)
+    assert found.note == "" and found.pixels.dtype == np.uint16 and found.grey == (channels == 2)
+    colours = wanted[..., :1] if channels == 2 else wanted[..., :3]
+    np.testing.assert_allclose(found.pixels, np.broadcast_to(colours, (24, 32, 3)), atol=1)
+    if channels % 2 == 0:
+        np.testing.assert_allclose(found.alpha, wanted[..., -1], atol=1)
+    alpha = wanted[..., -1:] / 65535 if channels % 2 == 0 else 1.0
+    seen = colours / 65535 * alpha + 1 - alpha
+    np.testing.assert_allclose(images.read(path), np.broadcast_to(seen * 255, (24, 32, 3)), atol=2)
+    for size in (path.stat().st_size - 30, path.stat().st_size // 2, 100):
+        path.write_bytes(path.read_bytes()[:size])
+        for reading in (photos.read, images.read):
+            with pytest.raises(ImageError, match=rf"^{path}: "):
+                reading(path)
+
+
+@pytest.mark.parametrize(
+    ("largest", "note"), [(255, ""), (4095, "its 12 bits became 8"), (65535, "its 16 bits became 8")]
+)
+def test_deep_ppm_is_said_to_lose_bits(tmp_path, largest, note):
+    levels = np.arange(16 * 8 * 3) * largest // 383
+    raw = levels.astype(">u2" if largest > 255 else "u1").tobytes()
+    (tmp_path / "a.ppm").write_bytes(b"P6\n# 16 bits? 1 2\n16 8\n%d\n" % largest + raw)
+    found = photos.read(tmp_path / "a.ppm")
+    assert found.note == note
+    np.testing.assert_allclose(found.pixels.ravel(), levels * 255 / largest, atol=1)
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".bmp", ".png", ".tif"])
+def test_bits_that_a_format_cannot_hold_are_said(tmp_path, suffix):
+    """A deep PNG under any name is written under that name."""
+    note = photos.write(tmp_path / f"a{suffix}", photos.Photo(DEEP[..., :3]))
+    assert note == ("" if suffix in (".png", ".tif") else "its 16 bits became 8")
+
+
 def test_floats_of_jpeg_xl_are_said_and_a_broken_one_is_a_line(tmp_path):
     pytest.importorskip("pillow_jxl")
     floats = (DEEP[..., :3] / 65535).astype(np.float32)

@@ -47,8 +47,8 @@ class Photo:
 def read(path: str | os.PathLike) -> Photo:
     """Reads a photo of any kind that `images.read` reads; of several frames or pages the first.
 
-    16 bits a channel are kept from PNG, TIFF and raw photos; other files give 8. CMYK becomes RGB, by its profile to
-    sRGB if it has one. ImageError as `images.read`.
+    More than 8 bits a channel are kept from PNG, TIFF, JPEG 2000, JPEG XL and raw photos. CMYK becomes RGB,
+    by its profile to sRGB if it has one. ImageError as `images.read`.
     """
     path = Path(path)
     with images.opened(path) as image:
@@ -90,7 +90,7 @@ def _orientation(image: Image.Image) -> int:
 def write(path: str | os.PathLike, photo: Photo) -> str:
     """Writes a photo so that `path` holds the whole file or is untouched; its suffix, one of images.SAVE, says what.
 
-    16 bits are written to PNG and TIFF, and rounded to 8 for others. Returns what the format cannot hold of the tags.
+    16 bits are written to PNG and TIFF, and rounded to 8 for others. Returns what the format cannot hold: bits, tags.
     ImageError: it cannot hold the photo's transparency, size or EXIF data; OSError: the disk is full or the folder
     cannot be written.
     """
@@ -108,7 +108,8 @@ def write(path: str | os.PathLike, photo: Photo) -> str:
                 images.save(part, Image.fromarray(array), **images.SAVE[suffix], **kept | _options(photo, kind))
             except ValueError as error:
                 raise ImageError(f"{path}: cannot be written ({error})") from error
-    return tags.lost(photo.tags, photo.profile, photo.exif, kind)
+    bits = "its 16 bits became 8" if photo.pixels.dtype == np.uint16 and suffix not in sixteen_bits.WRITERS else ""
+    return "; ".join(filter(None, [bits, tags.lost(photo.tags, photo.profile, photo.exif, kind)]))
 
 
 def _options(photo: Photo, kind: str) -> dict:

@@ -1,9 +1,10 @@
-"""PNG, TIFF and JPEG XL of 16 bits a channel, which Pillow reads as 8 bits when they have colours or transparency.
+"""PNG, TIFF, JPEG XL and JPEG 2000 of 16 bits a channel: where there are colours or transparency Pillow makes them 8.
 
 Arrays are uint16, (h, w) or (h, w, c): grey, grey and alpha, RGB, RGBA.
 """
 
 import io
+import re
 import zlib
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import numpy as np
 import tifffile
 from PIL import Image, PngImagePlugin, TiffImagePlugin
 
+from b2b_jax import jpeg_2000
 from b2b_jax.images import ImageError
 from b2b_jax.inference import jpeg_xl, tags
 from b2b_jax.inference.tags import Tags
@@ -30,7 +32,7 @@ def holds(path: Path, image: Image.Image) -> bool:
         deep = 8 < depth(path, image) <= 16 and image.mode in ("RGB", "RGBA", "LA")
         return deep and imagecodecs.JPEGXL.available
     if image.format != "TIFF":
-        return False
+        return jpeg_2000.is_deep(image)
     found = image.tag_v2
     deep = set(found.get(TiffImagePlugin.BITSPERSAMPLE, (1,))) == {16}
     unsigned = set(found.get(TiffImagePlugin.SAMPLEFORMAT, (1,))) == {1}
@@ -57,13 +59,14 @@ def _avif_depth(head: bytes) -> int:
     return (12 if flags & 0x20 else 10) if flags & 0x40 else 8
 
 
-def _jpeg_2000_depth(head: bytes) -> int:
-    """From the first channel of the marker SIZ (ISO/IEC 15444-1, A.5.1)."""
-    place = head.find(b"\xff\x4f\xff\x51") + 42
-    return (head[place] & 0x7F) + 1 if 42 <= place < len(head) else 8
+def _netpbm_depth(head: bytes) -> int:
+    """From the largest level, the fourth word but for comments; 8 in files of black and white, which have none."""
+    words = re.sub(rb"#[^\n]*", b"", head).split(maxsplit=4)
+    return int(words[3]).bit_length() if len(words) > 3 and words[0] in NETPBM and words[3].isdigit() else 8
 
 
-DEPTHS = {"PNG": lambda head: head[24], "AVIF": _avif_depth, "JPEG2000": _jpeg_2000_depth}
+NETPBM = (b"P2", b"P3", b"P5", b"P6")
+DEPTHS = {"PNG": lambda head: head[24], "AVIF": _avif_depth, "JPEG2000": jpeg_2000.depth, "PPM": _netpbm_depth}
 
 
 def read(path: Path, image: Image.Image) -> np.ndarray:
@@ -72,6 +75,8 @@ def read(path: Path, image: Image.Image) -> np.ndarray:
         return imagecodecs.png_decode(path.read_bytes())
     if image.format == "JXL":
         return jpeg_xl.read(path)
+    if image.format == "JPEG2000":
+        return jpeg_2000.read(image)
     with tifffile.TiffFile(path) as file:
         page = file.pages[image.tell()]
         if page.samplesperpixel > 4 or page.imagedepth > 1:

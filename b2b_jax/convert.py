@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 from flax.traverse_util import flatten_dict
 
-from b2b_jax import foreign, models, templates, terminal, weights
+from b2b_jax import files, foreign, models, templates, terminal, weights
 from b2b_jax.errors import disk_fault, shown
 from b2b_jax.formats import flax_trees, state_dicts, torch_files
 from b2b_jax.models import recognition
@@ -147,8 +147,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="b2b_jax.convert", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("input", type=Path, metavar="INPUT", help=INPUTS)
-    parser.add_argument("output", type=Path, metavar="OUTPUT.safetensors", help="the file to write or replace")
+    parser.add_argument("input", type=files.given, metavar="INPUT", help=INPUTS)
+    parser.add_argument("output", type=files.given, metavar="OUTPUT.safetensors", help="the file to write or replace")
     way = parser.add_mutually_exclusive_group()
     way.add_argument("--model", metavar="NAME", help=f"insist on one network: {', '.join(recognition.NETWORKS)}")
     way.add_argument("--to-torch", action="store_true", help="from one of our files to PyTorch's names and layouts")

@@ -95,12 +95,22 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         prog="python -m b2b_jax.deblur", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add("inputs", nargs="+", type=Path, metavar="INPUT", help="photos, videos, and folders of them, nested or flat")
-    add("--output", type=Path, required=True, metavar="DIR", help="where the results go")
-    add("--model", type=Path, help="a run's folder, one network's .safetensors, or a name that b2b-jax models lists")
+    add(
+        "inputs",
+        nargs="+",
+        type=files.given,
+        metavar="INPUT",
+        help="photos, videos, folders of them, nested or flat",
+    )
+    add("--output", type=files.given, required=True, metavar="DIR", help="where the results go")
+    add(
+        "--model",
+        type=files.given,
+        help="a run's folder, a .safetensors, or a name that b2b-jax models lists",
+    )
     add("--method", choices=METHODS, help=METHOD_HELP)
-    add("--translator", type=Path, metavar="FILE", help="the network that runs first, in place of the model's")
-    add("--deblurrer", type=Path, metavar="FILE", help="the network that runs last, in place of the model's")
+    add("--translator", type=files.given, metavar="FILE", help="the network that runs first, in place of the model's")
+    add("--deblurrer", type=files.given, metavar="FILE", help="the network that runs last, in place of the model's")
     add("--keep-translated", action="store_true", help="also write the translator's output, as NAME_translated")
     add("--side-by-side", action="store_true", help="also write input and result in one, as NAME_side_by_side")
     add("--on-error", choices=("skip", "stop"), default="skip", help=ON_ERROR_HELP)

@@ -13,7 +13,6 @@ import argparse
 import re
 import sys
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -106,8 +105,8 @@ def size(text: str) -> tuple[int, int]:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model", type=Path, metavar="RUN", help="a run's folder, a .safetensors, or a name")
-    parser.add_argument("output", type=Path, metavar="FILE", help="the file to write")
+    parser.add_argument("model", type=files.given, metavar="RUN", help="a run's folder, a .safetensors, or a name")
+    parser.add_argument("output", type=files.given, metavar="FILE", help="the file to write")
     parser.add_argument("--to", choices=FORMATS, default="onnx", help="format of the file (default: onnx)")
     parser.add_argument("--size", type=size, required=True, metavar="HEIGHTxWIDTH", help="of the photos, in pixels")
     parser.add_argument(

@@ -1,5 +1,6 @@
 """Files on disk that a crash cannot leave half written, and the lock that keeps a folder to one run."""
 
+import argparse
 import contextlib
 import errno
 import fcntl
@@ -21,6 +22,17 @@ OLD_DRAFTS = (".*.tmp", ".*.part")  # and what older versions called theirs
 
 _open: set[Path] = set()  # drafts that this process writes
 _tidied: set[Path] = set()  # folders in which it has removed what others left
+
+
+def given(text: str) -> Path:
+    """A path of a command line, as argparse's `type`.
+
+    An empty one, as a shell makes of a variable that is not set, would stand for the current folder.
+    """
+    if not text.strip():
+        raise argparse.ArgumentTypeError("got an empty path; name a file or folder")
+    return Path(text)
+
 
 # --------------------------------------------------------------------------------------------------------- whole files
 

@@ -21,7 +21,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line; returns its exit code."""
     terminal.protect()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--folder", type=Path, default=Path("runs"), help="where runs lie (default: runs)")
+    parser.add_argument("--folder", type=files.given, default=Path("runs"), help="where runs lie (default: runs)")
     options = parser.parse_args(argv)
     rows = [*_named(), *_converted(Path("weights")), *((str(path), what) for path, what in runs(options.folder))]
     width = max(len(name) for name, _ in rows)

@@ -14,9 +14,8 @@ import argparse
 import sys
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
-from b2b_jax import terminal
+from b2b_jax import files, terminal
 from b2b_jax.data import finding, folder, photo, prepared
 from b2b_jax.data.layouts import LAYOUTS
 from b2b_jax.data.photo import Photo
@@ -88,8 +87,8 @@ def _parser() -> argparse.ArgumentParser:
         prog="b2b_jax.prepare", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("dataset", choices=LAYOUTS, help="what the download is")
-    parser.add_argument("--source", type=Path, required=True, metavar="DOWNLOAD", help="folder of the download")
-    parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder for prepared datasets")
+    parser.add_argument("--source", type=files.given, required=True, metavar="DOWNLOAD", help="folder of the download")
+    parser.add_argument("--output", type=files.given, required=True, metavar="DIR", help="folder for prepared datasets")
     videos = parser.add_argument_group("frames of videos (folder)")
     videos.add_argument("--every", type=int, default=10, metavar="N", help="look at each N-th frame (10)")
     videos.add_argument("--limit", type=int, default=200, metavar="N", help="keep at most N of a video (200; 0 = all)")

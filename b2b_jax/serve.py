@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from b2b_jax import commandline, named
+from b2b_jax import commandline, files, named
 from b2b_jax.errors import UserError
 from b2b_jax.page import camera, photos
 from b2b_jax.page.training import Training
@@ -81,7 +81,7 @@ MODEL_HELP = "a run's folder, a converted .safetensors, or a name that b2b-jax m
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", type=Path, default=Path("demo"), help=MODEL_HELP)
+    parser.add_argument("--model", type=files.given, default=Path("demo"), help=MODEL_HELP)
     parser.add_argument("--port", type=int, default=7860, help="of the page (default: 7860)")
     return parser
 

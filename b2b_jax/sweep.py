@@ -26,7 +26,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from b2b_jax import terminal
+from b2b_jax import files, terminal
 from b2b_jax.errors import disk_fault, shown
 from b2b_jax.files import append_line
 
@@ -37,7 +37,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Runs the command line; returns the exit code."""
     terminal.protect()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("commands", type=Path, metavar="FILE", help="a command per line")
+    parser.add_argument("commands", type=files.given, metavar="FILE", help="a command per line")
     file = parser.parse_args(arguments).commands
     try:
         commands = read(file)
@@ -55,6 +55,8 @@ def done_file(file: Path) -> Path:
 
 def read(file: Path) -> list[str]:
     """The commands in a file."""
+    if file.exists() and not file.is_file():  # a pipe would be waited for, and leaves no place for notes
+        raise OSError("a folder, pipe or device")
     lines = (line.strip() for line in file.read_text().splitlines())
     return [line for line in lines if line and not line.startswith("#")]
 

@@ -148,6 +148,7 @@ def read_config(folder: Path) -> dict:
     sections: list[Any] = [
         config.get("deblurrer"),
         config.get("translator"),
+        *(config[stage] for stages in SYSTEMS.values() for stage in stages if stage in config),
         *(v for v in config.values() if isinstance(v, dict)),
     ]
     sound = all(isinstance(one, dict) and isinstance(one.get("weights", ""), str) for one in sections)

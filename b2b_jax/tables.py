@@ -9,9 +9,8 @@ there is no finished run at all, or two that differ in more than the seed belong
 
 import argparse
 import sys
-from pathlib import Path
 
-from b2b_jax import terminal
+from b2b_jax import files, terminal
 from b2b_jax.errors import UserError, shown
 from b2b_jax.evaluation import tables
 
@@ -36,7 +35,7 @@ def main(arguments: list[str] | None = None) -> int:
 def parser() -> argparse.ArgumentParser:
     """The command line's arguments."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="folder of a finished run")
+    parser.add_argument("runs", type=files.given, nargs="+", metavar="RUN", help="folder of a finished run")
     parser.add_argument("--format", choices=tables.FORMATS, default="markdown")
     return parser
 

@@ -1,6 +1,7 @@
 """Whole files or none, abandoned drafts, damaged JSON; locks are tested with the loop."""
 
 import errno
+import importlib
 import json
 import os
 import signal
@@ -102,3 +103,24 @@ def test_names_are_shown_as_one_line_that_no_terminal_obeys(text, wanted):
 def test_a_long_text_is_cut_in_the_middle():
     line = shown("a" * 10**6 + "end")
     assert len(line) < LONGEST and line.endswith("end") and "…" in line
+
+
+@pytest.mark.parametrize(
+    ("module", "arguments"),
+    [
+        ("prepare", ["folder", "--source", "", "--output", "x"]),
+        ("convert", [" ", "x.safetensors"]),
+        ("tables", ["run", ""]),
+        ("deblur", ["a.png", "--model", "demo", "--output", ""]),
+        ("deblur", ["", "--model", "demo", "--output", "x"]),
+        ("sweep", [""]),
+    ],
+)
+def test_an_empty_path_is_not_the_current_folder(module, arguments, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    try:
+        code = importlib.import_module(f"b2b_jax.{module}").main(arguments)
+    except SystemExit as end:
+        code = end.code
+    assert code == 2 and "got an empty path" in capsys.readouterr().err.splitlines()[-1] and not os.listdir(tmp_path)
+    assert files.given(" a ") == Path(" a ")

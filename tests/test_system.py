@@ -114,3 +114,12 @@ def test_a_run_is_used_as_measured_best_or_as_asked(file, tmp_path, measured, ad
         (tmp_path / stage / "weights.safetensors").write_bytes(file.read_bytes())
     chosen = system.from_run(tmp_path, method)
     assert tuple(path and path.parent.name for path in chosen[:2]) == files
+
+
+@pytest.mark.parametrize("stage", ["adaptation", "kernel_field", "translator", "deblurrer"])
+@pytest.mark.parametrize("section", [[], 3, None, {"weights": 3}])
+def test_a_damaged_section_of_a_configuration_is_a_line(tmp_path, stage, section):
+    sections = {"deblurrer": {"network": {"name": "nafnet", **HYPER}}, "translator": {}} | {stage: section}
+    (tmp_path / "config.json").write_text(json.dumps(sections))
+    with pytest.raises(b2b_jax.UserError, match=r"config\.json is damaged"):
+        system.from_run(tmp_path)

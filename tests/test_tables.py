@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -12,7 +13,8 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from b2b_jax import models
+from b2b_jax import models, sweep
+from b2b_jax import tables as commands
 from b2b_jax.errors import UserError
 from b2b_jax.evaluation import tables
 from b2b_jax.stages import translator
@@ -70,6 +72,26 @@ def test_every_cell_has_our_value_and_the_papers(folders):
     assert line(ratio, "| 0.65 |").split(" | ")[2] == "23.00 / 0.575"
     assert line(ratio, "| 0.6 |").split(" | ")[2] == "[28.11]"
     assert line(tables.markdown(grids[5]), "| converted |").split(" | ")[1:3] == ["[86.67 / 96.53]", "90.00 / 85.00"]
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"rows": {"deblurrer": 3}},
+        {"rows": {"deblurrer": {"psnr": 25.0}}},
+        {"rows": {"blur2blur": {"psnr": "high", "ssim": 0.7}}},
+        {"rows": []},
+        {"dataset": ["reds"]},
+        {"converter": {"input": {"acc1": None, "acc2": 0.5}}},
+        {"protocol": None},
+    ],
+)
+def test_a_damaged_result_is_left_out(folders, damage, capsys):
+    path = folders[0] / "results.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | damage))
+    assert [run.folder for run in tables.read(folders)] == folders[1:]
+    assert commands.main([str(folders[0])]) == 2 and "no finished run with scores" in capsys.readouterr().err
+    assert commands.main([*map(str, folders)]) == 0 and str(folders[0]) in capsys.readouterr().err
 
 
 def test_runs_of_different_recipes_are_not_averaged(folders):
@@ -294,3 +316,12 @@ def test_a_list_that_is_not_there_is_told(tmp_path):
     process = start(tmp_path / "none.txt")
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 2 and errors.count("\n") == 1 and "cannot be read" in errors
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device"])
+def test_a_sweep_opens_nothing_but_files(tmp_path, capsys, kind):
+    path = tmp_path / "commands"
+    os.mkfifo(path) if kind == "pipe" else path.symlink_to("/dev/zero")
+    assert sweep.main([str(path)]) == 2
+    error = capsys.readouterr().err
+    assert str(path) in error and "wanted a file with a command per line" in error and error.count("\n") == 1

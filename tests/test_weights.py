@@ -607,3 +607,11 @@ def test_a_disk_without_room_for_weights_is_told_by_the_system_and_leaves_nothin
     ran = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
     assert ran.stdout == "said\n", ran.stderr
     assert list((tmp_path / "new").iterdir()) == []
+
+
+@pytest.mark.parametrize("path", ["/proc/self/maps", "/proc/self/status"])
+def test_a_file_that_cannot_be_mapped_is_named(path):
+    """As on file systems that do not map files."""
+    for reading in (lambda: networks.load(Path(path), np.dtype("float32")), lambda: weights.load(path)):
+        with pytest.raises((UserError, ValueError), match=f"^{path}.*cannot be read"):
+            reading()

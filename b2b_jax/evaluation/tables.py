@@ -130,15 +130,23 @@ class Result:
         values = self.results["rows"].get(row)
         return values and (values["psnr"], values["ssim"])
 
+    @property
+    def is_whole(self) -> bool:
+        """True when all that the tables read is there and of its kind: files get damaged, and edited by hand."""
+        try:
+            texts = (self.results["protocol"], self.results["protocol_text"], self.column, *self.ablation, self.network)
+            accuracies = (_accuracies(self, row) for row in self.results.get("converter") or ())
+            pairs = (*map(self.score, self.results["rows"]), *accuracies)
+            numbers = all(isinstance(number, int | float) for pair in pairs for number in pair)
+            return numbers and all(isinstance(text, str) for text in texts) and bool(self.recipe)
+        except (LookupError, TypeError, AttributeError, ValueError):
+            return False
+
 
 def read(folders: Sequence[Path]) -> list[Result]:
-    """The finished runs in the folders; UserError when there is none."""
-    found = []
-    for folder in folders:
-        config, results = (read_object(folder / name) for name in ("config.json", "results.json"))
-        parts = config.get("data"), config.get("evaluation"), results.get("rows")
-        if all(isinstance(part, dict) and part for part in parts):
-            found.append(Result(folder, config, results))
+    """The finished runs in the folders, less those whose files are damaged; UserError when there is none."""
+    files = ((folder, read_object(folder / "config.json"), read_object(folder / "results.json")) for folder in folders)
+    found = [run for run in map(Result, *zip(*files, strict=True)) if run.is_whole and run.results["rows"]]
     if not found:
         names = ", ".join(map(str, folders))
         raise UserError(f"{names}: no finished run with scores (config.json and results.json); give folders of runs")

@@ -45,6 +45,8 @@ def _opened(path: Path) -> Iterator[Any]:
             yield file
     except SafetensorError as error:
         raise Problem(f"not a whole safetensors file ({error})") from error
+    except OSError as error:  # without a name: no right to read it, a file system without mapped files
+        raise Problem(f"cannot be read ({error})") from error
 
 
 def digest(text: str, arrays: Mapping[str, np.ndarray]) -> str:

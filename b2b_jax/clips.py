@@ -9,7 +9,7 @@ from pathlib import Path
 
 import av
 
-from b2b_jax import images
+from b2b_jax import ends, images
 from b2b_jax.errors import VideoError
 from b2b_jax.images import ImageError
 
@@ -89,8 +89,8 @@ def formats(container: av.container.InputContainer) -> set[str]:
 class Ending:
     """How far the packets of a video reach, and how far they should. `seen` looks at each of them."""
 
-    def __init__(self, container: av.container.InputContainer, video: av.VideoStream):
-        self._container, self._video = container, video
+    def __init__(self, path: Path, container: av.container.InputContainer, video: av.VideoStream):
+        self._container, self._video, self._lacking = container, video, ends.lacking(path)
         self._bounded = not JUMPING & formats(container)
         self.time = 0.0  # seconds: where the packets end that were seen
         self._cut = False
@@ -112,7 +112,7 @@ class Ending:
         late = min(self._container.start_time or 0, 0)
         length = ((self._container.duration or 0) + late) / av.time_base
         short = length - self.time if EXACT & formats(self._container) else 0.0
-        if not self._cut and short <= TOLERANCE + step:
+        if not self._cut and not self._lacking and short <= TOLERANCE + step:
             return ""
         return f"cut off at {self.time:.1f} s, {self._count(short, frames)}"
 
@@ -123,7 +123,9 @@ class Ending:
         if "avi" in formats(self._container):  # whose header counts in ticks
             short = float(self._video.frames * self._video.time_base) - self.time
         guess = round(short * frames / self.time) if self.time else 0
-        return f"about {guess} of {frames + guess} frames are missing" if guess > 0 else "within a frame"
+        if guess > 0:
+            return f"about {guess} of {frames + guess} frames are missing"
+        return f"its last {self._lacking:,} bytes are missing" if self._lacking else "within a frame"
 
 
 class Clock:

@@ -66,7 +66,7 @@ def _write_frames(video: Path, target: Path, every: int, limit: int, thin: float
         with clips.opened(video) as container, clips.named(video, "truncated or broken"):
             stream = clips.pictures(video, container)
             total = min(filter(None, (limit, -(-stream.frames // every))), default=None)
-            chosen = islice(_chosen(_decoded(container, stream, lost), every, thin), limit or None)
+            chosen = islice(_chosen(_decoded(video, container, stream, lost), every, thin), limit or None)
             what = f"frames of {shown(video.name)}"
             for number, image in tqdm(chosen, desc=what, unit="frame", total=total, leave=False):
                 path = target / f"{number:06d}.png"
@@ -87,9 +87,11 @@ class Lost:
     end: str = ""  # how it breaks off, if it does
 
 
-def _decoded(container: av.container.InputContainer, stream: av.VideoStream, lost: Lost) -> Iterator[av.VideoFrame]:
+def _decoded(
+    video: Path, container: av.container.InputContainer, stream: av.VideoStream, lost: Lost
+) -> Iterator[av.VideoFrame]:
     """The frames; notes in `lost`, once all are read, what is missing."""
-    ending, clock, done = clips.Ending(container, stream), clips.Clock(stream), 0
+    ending, clock, done = clips.Ending(video, container, stream), clips.Clock(stream), 0
     for packet in clips.packets(container, stream):
         try:
             for frame in packet.decode() if ending.seen(packet) else []:

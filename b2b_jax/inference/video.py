@@ -147,7 +147,7 @@ def _frames(clip: Clip, moments: deque[Moment]) -> Iterator[np.ndarray]:
     video = pictures(clip.path, clip.reader)
     size, clock = (clip.picture.width, clip.picture.height), Clock(video)
     pixel_format = "rgb48le" if depth(clip.picture) > 8 else "rgb24"
-    others, ending, done = [], Ending(clip.reader, video), 0
+    others, ending, done = [], Ending(clip.path, clip.reader, video), 0
     for packet in _read(clip, video, ending):
         clip.mender.mend(packet)
         if not ending.seen(packet):

@@ -6,9 +6,11 @@ import shutil
 import jax
 import numpy as np
 import pytest
+from flax.traverse_util import flatten_dict
 
 from b2b_jax import models, named, system, templates, weights
 from b2b_jax.errors import UserError
+from configs import demo
 from tools import pack_demo
 
 
@@ -57,6 +59,11 @@ def test_what_loses_too_much_is_not_packed(run, tmp_path, monkeypatch, capsys):
     with pytest.raises(UserError, match="beyond float16"):
         pack_demo.halve(tmp_path / "large.safetensors", tmp_path / "half.safetensors")
     assert not (tmp_path / "half.safetensors").exists()
+
+
+def test_the_packed_configuration_has_the_keys_of_this_version():
+    packed, now = system.read_config(named.DEMO.file), demo.get_config().to_dict()
+    assert flatten_dict(packed).keys() == flatten_dict(now).keys()
 
 
 @pytest.mark.slow

@@ -51,7 +51,7 @@ def pack(folder: Path, output: Path) -> None:
             shutil.copyfile(folder / name, draft / name)
         for stage in STAGES:
             halve(folder / stage / WEIGHTS, draft / stage / WEIGHTS)
-        for method in system.METHODS:
+        for method in (name for name, stages in system.SYSTEMS.items() if set(stages) <= set(STAGES)):
             before, after = (psnr(where, method, source) for where in (folder, draft))
             print(f"{method}: {before:.4f} dB as trained, {after:.4f} dB in float16 ({len(source)} scenes)")
             if not after > before - TOLERANCE:

@@ -244,6 +244,9 @@ def camera() -> ConfigDict:
             "batch": 64,  # images of each pile over all devices; a few random kernels are no fair sample of a camera
             "crop": 128,  # pixels of a blurry photo; of a sharp one as many more as the camera reaches
             "ema": 0.995,  # decay of the camera's moving average, which is what makes pairs; 0 = none
+            # Least distance between the piles, in standard errors over parts of them (stages/piles.py): where each
+            # shows a few scenes only, the camera learns those, not its blur, and is not used. 0 = it is used anyway.
+            "evidence": 6.0,
             "threshold": 0.025,  # of a kernel's peak, below which it is cut to zero in pairs: a softmax leaves a haze
         }
     )

@@ -97,7 +97,7 @@ def quick(config: ConfigDict) -> None:
     config.deblurrer.network.update(width=8, encoders=(1,), middle=1, decoders=(1,))
     config.deblurrer.update(steps=20, batch=4, crop=32)
     # A discriminator that learns as fast as ever would tell so short a training apart, and the camera would be refused.
-    config.camera.update(steps=20, batch=4, crop=32, discriminator_rate=1e-5)
+    config.camera.update(steps=20, batch=4, crop=32, discriminator_rate=1e-5, evidence=0.0)
     config.camera.network.start = 2.0
     config.adaptation.update(steps=20, batch=4, crop=32)
     config.translator.pairs.steps = 20

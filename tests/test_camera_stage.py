@@ -75,8 +75,8 @@ def test_figures_leave_out_what_the_camera_lacks():
     [(0.6, 2.0, 0.1, ""), (0.6, 0.2, 2.0, ""), (0.99, 2.0, 0.1, "AUC 0.99"), (0.6, 0.2, 0.1, "no blur was found")],
 )
 def test_a_camera_is_doubted(auc, spread, sharpening, reason):
-    found = {"held_out_auc": auc, "spread": [spread, 0.1], "sharpening": [sharpening, 0.1]}
-    reasons = camera_figures.doubts(found)
+    found = {"held_out_auc": auc, "spread": [spread, 0.1], "sharpening": [sharpening, 0.1], "evidence": 7.0}
+    reasons = camera_figures.doubts(found, 6.0)
     assert len(reasons) == bool(reason) and all(reason in line for line in reasons)
 
 

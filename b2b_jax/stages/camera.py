@@ -25,7 +25,7 @@ from b2b_jax.models.camera import Camera, Shot
 from b2b_jax.models.patchgan import PatchGAN
 from b2b_jax.networks import Network
 from b2b_jax.settings import check_choice
-from b2b_jax.stages import camera_figures, common
+from b2b_jax.stages import camera_figures, common, piles
 from b2b_jax.stages.run import Run
 from b2b_jax.stages.stage import Stage
 from b2b_jax.training import loop
@@ -52,7 +52,8 @@ def fit(run: Run, validated: Callable[[], None]) -> None:
         return record(run, {}, [f"{error}"])
     found = describe(run, method, state, evaluate)
     found["noise_of_piles"] = [round(camera_figures.noise(x), 5) for x in photos]
-    record(run, found, camera_figures.doubts(found))
+    found["evidence"] = round(piles.evidence(run.unknown.blur, run.unknown.sharp), 1)
+    record(run, found, camera_figures.doubts(found, config.evidence))
     common.export(run, "camera/discriminator", config.discriminator, state.params["discriminator"])
     common.export(run, "camera", config.network, best_params(state, "camera"))  # last: it marks the stage as finished
 

@@ -92,9 +92,14 @@ def notes(found: Mapping) -> list[str]:
     return lines
 
 
-def doubts(found: Mapping) -> list[str]:
-    """Why a camera of these figures should not be trained with, a line each."""
+def doubts(found: Mapping, evidence: float) -> list[str]:
+    """Why a camera of these figures should not be trained with, a line each; `evidence` is what the piles must give."""
     reasons = []
+    if found["evidence"] < evidence:
+        reasons.append(
+            f"the piles lie {found['evidence']:.1f} times as far apart as their scenes alone may explain, at least "
+            f"{evidence:g} is wanted: they need photos of more different scenes, or the camera learns those"
+        )
     if found["held_out_auc"] > TOLD_APART:
         reasons.append(
             f"its photos are told from the generated ones (AUC {found['held_out_auc']:.2f} on photos held out): the "

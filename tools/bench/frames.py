@@ -19,7 +19,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-import cv2
 import numpy as np
 from ml_collections import ConfigDict
 
@@ -62,7 +61,7 @@ def clip(seed: int, kernel: Mapping) -> Clip:
     place, blurry = rng.uniform(30, SIZE - 30 - THING, 2), rng.random(FRAMES) < 0.5
     truth, frames = [], []
     for i in range(FRAMES):
-        view = shown(scene, -MARGIN - pan * (i - FRAMES / 2) - rng.normal(0, 0.3, 2), cv2.INTER_CUBIC)
+        view = shown(scene, -MARGIN - pan * (i - FRAMES / 2) - rng.normal(0, 0.3, 2), cubic=True)
         over = shown(np.ones_like(thing), place + its_own * i)
         sharp = np.clip(view * (1 - over) + shown(thing, place + its_own * i) * over, 0, 1)
         taken = blur.apply(sharp, blur.draw(rng, dict(kernel))) if blurry[i] else sharp
@@ -71,8 +70,11 @@ def clip(seed: int, kernel: Mapping) -> Clip:
     return Clip(np.stack(frames), np.stack(truth), blurry)
 
 
-def shown(picture: np.ndarray, at: np.ndarray, mode: int = cv2.INTER_LINEAR) -> np.ndarray:
+def shown(picture: np.ndarray, at: np.ndarray, cubic: bool = False) -> np.ndarray:
     """A frame in which the picture's corner lies at x, y, and nothing around it."""
+    import cv2  # an optional extra
+
+    mode = cv2.INTER_CUBIC if cubic else cv2.INTER_LINEAR
     return cv2.warpAffine(picture, np.float32([[1, 0, at[0]], [0, 1, at[1]]]), (SIZE, SIZE), flags=mode)
 
 

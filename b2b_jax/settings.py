@@ -89,12 +89,10 @@ def check_values(config: ConfigDict) -> None:
 
 def check_scenes(config: ConfigDict) -> None:
     """UserError for generated cameras that cannot be."""
-    rng, photo = np.random.default_rng(0), np.zeros((8, 8, 3), np.float32)
+    rng, photo = np.random.default_rng(0), np.zeros((128, 128, 3), np.float32)
     tries = {
         "known_kernel": lambda value: blur.draw(rng, value),
-        "unknown_kernel": lambda value: (
-            moving.draw(rng, photo, value) if value.get("kind") in moving.MOTIONS else blur.draw(rng, value)
-        ),
+        "unknown_kernel": lambda value: moving.expose(rng, photo, value),
         "unknown_processing": lambda value: Processing(**value),
     }
     for key, attempt in tries.items():

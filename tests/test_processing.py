@@ -44,7 +44,7 @@ def test_the_mask_adds_to_edges():
 def test_motion_leaves_its_centre_and_grows_with_distance(spec):
     points = np.zeros((65, 65, 3), np.float32)
     points[32, 32] = points[32, 40] = points[32, 60] = 1
-    seen = moving.draw(rng(), points, spec | {"about": (0.5, 0.5)})
+    seen = moving.expose(rng(), points, spec | {"about": (0.5, 0.5)})
     peaks = [seen[:, columns].max() for columns in (slice(31, 34), slice(36, 45), slice(50, 65))]
     assert peaks[0] > 0.95 and peaks[0] > peaks[1] > peaks[2] > 0
     rows, columns = np.nonzero(seen[:, 50:, 0])
@@ -69,7 +69,7 @@ def test_a_scene_is_taken_by_kernel_then_processing():
         ("unknown_processing", {"response": "log"}, "unknown response 'log'"),
         ("unknown_processing", {"quality": 101}, "quality of 0 to 100"),
         ("unknown_kernel", {"kind": "rotation", "turn": 3.0}, "'turn'"),
-        ("unknown_kernel", {"kind": "spiral"}, "'spiral'"),
+        ("unknown_kernel", {"kind": "rotations"}, "did you mean 'rotation'"),
         ("known_kernel", {"kind": "zoom"}, "'zoom'"),
         ("sharp_scale", 0, "at least 1"),
     ],

@@ -5,6 +5,7 @@ the `Generator` that is given.
 """
 
 import inspect
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -38,13 +39,23 @@ def draw(rng: np.random.Generator, spec: dict[str, Any]) -> np.ndarray:
     Raises:
         ValueError: if the kind or a parameter is unknown; names the nearest known one.
     """
+    make, parameters = chosen(spec, KERNELS)
+    return make(rng, **parameters)
+
+
+def chosen(spec: Mapping[str, Any], kinds: Mapping[str, Callable]) -> tuple[Callable, dict[str, Any]]:
+    """The function of `kinds` that a config names, and its parameters; ValueError as in `draw`.
+
+    A function's parameters without a default are not the config's: they are what it blurs, and the randomness.
+    """
     parameters = dict(spec)
     kind = parameters.pop("kind", None)
-    _check_name("blur kind", kind, KERNELS)
-    known = [name for name in inspect.signature(KERNELS[kind]).parameters if name != "rng"]
+    _check_name("blur kind", kind, kinds)
+    signature = inspect.signature(kinds[kind]).parameters
+    known = [name for name, one in signature.items() if one.default is not one.empty]
     for name in parameters:
         _check_name(f"parameter of the {kind} blur", name, known)
-    return KERNELS[kind](rng, **parameters)
+    return kinds[kind], parameters
 
 
 def apply(image: np.ndarray, kernel: np.ndarray) -> np.ndarray:

@@ -152,17 +152,10 @@ def photographed(photos: np.ndarray, settings: ConfigDict, seed: int) -> np.ndar
     """Each uint8 photo (n, h, w, 3) as the unknown camera of the section `data.scenes` takes it: uint8."""
     kernel, processing = settings.unknown_kernel.to_dict(), Processing(**settings.unknown_processing.to_dict())
     if kernel["kind"] in blur.KERNELS and processing == Processing():
-        return blurred(photos, kernel, seed)
+        return blurred(photos, kernel, seed)  # `develop` draws noise even of 0, after which every kernel is another
     rng = np.random.default_rng([seed, len(photos)])
-    return np.stack([_taken(rng, levels.to_float(x), kernel, processing) for x in photos])
-
-
-def _taken(rng: np.random.Generator, sharp: np.ndarray, kernel: dict, processing: Processing) -> np.ndarray:
-    light = processing.light(sharp)
-    moves = kernel["kind"] in moving.MOTIONS
-    return processing.develop(
-        rng, moving.draw(rng, light, kernel) if moves else blur.apply(light, blur.draw(rng, kernel))
-    )
+    light = (processing.light(levels.to_float(x)) for x in photos)
+    return np.stack([processing.develop(rng, moving.expose(rng, x, kernel)) for x in light])
 
 
 def moved(sharp: np.ndarray, kernel: dict, seed: int) -> ArraySource:

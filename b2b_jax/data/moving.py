@@ -4,11 +4,13 @@ The photo is the average of what the camera sees on its way. Images are float (h
 from uniformly. What is outside of the photo is mirrored.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 from scipy import ndimage
+
+from b2b_jax.data import blur
 
 Range = tuple[float, float]
 STEPS = 17  # moments of an exposure: neighbours are less than a pixel apart for paths of up to 16 pixels
@@ -56,18 +58,16 @@ def zoom(
 MOTIONS: dict[str, Callable[..., np.ndarray]] = {"rotation": rotation, "zoom": zoom}
 
 
-def draw(rng: np.random.Generator, photo: np.ndarray, spec: dict[str, Any]) -> np.ndarray:
-    """The photo under a random motion as a config describes it, such as {'kind': 'rotation', 'angle': (2, 6)}.
+def expose(rng: np.random.Generator, photo: np.ndarray, spec: Mapping[str, Any]) -> np.ndarray:
+    """The photo under a random blur as a config describes it: one of the MOTIONS, or a kernel of `blur.KERNELS`.
 
     Raises:
-        ValueError: if a parameter is unknown.
+        ValueError: if the kind or a parameter is unknown; names the nearest known one.
     """
-    parameters = dict(spec)
-    kind = parameters.pop("kind")
-    try:
-        return MOTIONS[kind](rng, photo, **parameters)
-    except TypeError as error:
-        raise ValueError(f"{kind}: {error}") from error
+    make, parameters = blur.chosen(spec, blur.KERNELS | MOTIONS)
+    if spec["kind"] in MOTIONS:
+        return make(rng, photo, **parameters)
+    return blur.apply(photo, make(rng, **parameters))
 
 
 def _averaged(photo: np.ndarray, matrices: list[np.ndarray], about: np.ndarray) -> np.ndarray:

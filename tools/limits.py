@@ -9,61 +9,76 @@ error over its photos instead, and ◦ behind it. Folders without a finished row
 import argparse
 import csv
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from b2b_jax.files import read_object
+from b2b_jax.errors import UserError
+from b2b_jax.evaluation.tables import Result, check_alike, read
 
-OURS = ("adapted", "kernel_field", "blur2blur")  # what a row is about: the first that it has
+OURS = ("adapted", "kernel_field", "blur2blur")
 SYSTEMS = ("input", "deblurrer", "fixed_filter", "ours", "oracle")
 RIVALS = ("deblurrer", "fixed_filter")
-HEAD = ("row", "runs", *SYSTEMS, *(f"gain over {rival}" for rival in RIVALS), "AUC", "kernel distance")
+FIGURES = {"held_out_auc": "AUC", "kernel_distance": "kernel distance"}  # of the camera
+HEAD = ("row", "runs", *SYSTEMS, *(f"gain over {rival}" for rival in RIVALS), *FIGURES.values())
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Prints the table; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="folder of a run")
-    found = rows(parser.parse_args(arguments).runs)
-    if not found:
-        print("no finished row of configs/limits.py in these folders; wanted folders of its runs", file=sys.stderr)
+    try:
+        found = rows(read(parser.parse_args(arguments).runs))
+        if not found:
+            raise UserError("no run of configs/limits.py is among these folders; give folders of its runs")
+        lines = [HEAD, ["---"] * len(HEAD), *(line(name, runs) for name, runs in found.items())]
+    except UserError as error:
+        print(error, file=sys.stderr)
         return 2
-    lines = [HEAD, ["---"] * len(HEAD), *(line(name, folders) for name, folders in found.items())]
     print("\n".join(f"| {' | '.join(cells)} |" for cells in lines))
     return 0
 
 
-def rows(folders: Sequence[Path]) -> dict[str, list[Path]]:
-    """Finished runs by their row."""
+def rows(runs: Sequence[Result]) -> dict[str, list[Result]]:
+    """Runs by their row."""
     found = {}
-    for folder in folders:
-        config = read_object(folder / "config.json").get("evaluation", {})
-        kind, _, name = config.get("ablation", "").partition(",")
-        if kind == "camera" and "rows" in read_object(folder / "results.json"):
-            found.setdefault(name, []).append(folder)
+    for run in runs:
+        kind, name = run.ablation
+        if kind == "camera":
+            found.setdefault(name, []).append(run)
     return found
 
 
-def line(name: str, folders: Sequence[Path]) -> list[str]:
-    """The cells of one row."""
-    results = [read_object(folder / "results.json") for folder in folders]
-    ours = next((system for system in OURS if system in results[0]["rows"]), None)
-    names = {system: ours if system == "ours" else system for system in SYSTEMS}
-    psnr = {s: [r["rows"][name]["psnr"] for r in results if name in r["rows"]] for s, name in names.items()}
-    cameras = [r["camera"] or {} for r in results]
-    cells = [f"{np.mean(values):.2f}" if values else "–" for values in psnr.values()]
-    gains = [gain(folders, psnr, ours, rival) if ours else "camera refused" for rival in RIVALS]
-    return [name, str(len(folders)), *cells, *gains, *(mean(cameras, k) for k in ("held_out_auc", "kernel_distance"))]
+def line(name: str, runs: Sequence[Result]) -> list[str]:
+    """The cells of one row; a run whose camera was refused has no system of ours, and counts for nothing."""
+    check_alike(runs)
+    mine = [run for run in runs if system_of(run)]
+    if not mine:
+        return [name, "0", *["–"] * (len(SYSTEMS) + len(RIVALS)), *(mean(runs, key) for key in FIGURES)]
+    psnr = {system: scores(mine, system) for system in SYSTEMS}
+    cells = [f"{np.mean(values):.2f}" if len(values) else "–" for values in psnr.values()]
+    gains = [gain(mine, psnr, rival) if len(psnr[rival]) else "–" for rival in RIVALS]
+    return [name, str(len(mine)), *cells, *gains, *(mean(mine, key) for key in FIGURES)]
 
 
-def gain(folders: Sequence[Path], psnr: dict[str, list[float]], ours: str, rival: str) -> str:
+def system_of(run: Result) -> str | None:
+    """What a row is about: the first of OURS that the run has."""
+    return next((system for system in OURS if run.score(system)), None)
+
+
+def scores(runs: Sequence[Result], system: str) -> list[float]:
+    """PSNR of a system of every run; empty unless all have it."""
+    found = [run.score(system_of(run) if system == "ours" else system) for run in runs]
+    return [] if None in found else [psnr for psnr, _ in found]
+
+
+def gain(runs: Sequence[Result], psnr: Mapping[str, list[float]], rival: str) -> str:
     """What a row gains over a rival, ± its standard error."""
-    if len(psnr["ours"]) > 1:
+    if len(runs) > 1:
         gains, mark = np.subtract(psnr["ours"], psnr[rival]), ""
     else:
-        gains, mark = np.subtract(*(of_images(folders[0], system) for system in (ours, rival))), " ◦"
+        gains, mark = np.subtract(*(of_images(runs[0].folder, one) for one in (system_of(runs[0]), rival))), " ◦"
     return f"{gains.mean():+.2f} ± {gains.std(ddof=1) / np.sqrt(len(gains)):.2f}{mark}"
 
 
@@ -73,9 +88,9 @@ def of_images(folder: Path, system: str) -> list[float]:
         return [float(record["psnr"]) for record in csv.DictReader(file) if record["row"] == system]
 
 
-def mean(cameras: Sequence[dict], key: str) -> str:
+def mean(runs: Sequence[Result], key: str) -> str:
     """The mean of a figure of the learnt cameras, where all have it."""
-    values = [camera.get(key) for camera in cameras]
+    values = [(run.results.get("camera") or {}).get(key) for run in runs]
     return "–" if None in values else f"{np.mean(values):.2f}"
 
 

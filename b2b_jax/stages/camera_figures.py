@@ -97,8 +97,8 @@ def doubts(found: Mapping, evidence: float) -> list[str]:
     reasons = []
     if found["evidence"] < evidence:
         reasons.append(
-            f"the piles lie {found['evidence']:.1f} times as far apart as their scenes alone may explain, at least "
-            f"{evidence:g} is wanted: they need photos of more different scenes, or the camera learns those"
+            f"the piles differ by {found['evidence']:.1f} times what different scenes alone would explain, wanted is "
+            f"at least {evidence:g}: give photos of more different scenes, or it learns those instead of the blur"
         )
     if found["held_out_auc"] > TOLD_APART:
         reasons.append(

@@ -1,4 +1,4 @@
-"""Whether two piles can tell a camera's blur from what they show, before anything is learnt from them.
+"""Whether two piles can tell a camera's blur from what they show.
 
 Blur widens the autocorrelation of a photo's gradients and weakens them. So does what a photo shows: clouds look
 blurrier than leaves. Between the parts of one pile only the scenes differ, between the piles scenes and blur. Where the

@@ -9,7 +9,6 @@ is executed, and neither torch nor TensorFlow is needed. Exit codes: 0 done; 2 t
 1 the disk is full.
 """
 
-import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -143,10 +142,8 @@ INPUTS = (
 )
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="b2b_jax.convert", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+def _parser() -> terminal.Parser:
+    parser = terminal.Parser(__doc__, prog="b2b_jax.convert")
     parser.add_argument("input", type=files.given, metavar="INPUT", help=INPUTS)
     parser.add_argument("output", type=files.given, metavar="OUTPUT.safetensors", help="the file to write or replace")
     way = parser.add_mutually_exclusive_group()

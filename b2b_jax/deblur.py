@@ -82,7 +82,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 # ----------------------------------------------------------------------------------------------------- the command line
 
 
-class Parser(argparse.ArgumentParser):
+class Parser(terminal.Parser):
     """Mistakes are UserErrors of one line, without the usage."""
 
     def error(self, message: str) -> NoReturn:
@@ -91,9 +91,7 @@ class Parser(argparse.ArgumentParser):
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     """Command line to its values; UserError when it is not understood."""
-    parser = Parser(
-        prog="python -m b2b_jax.deblur", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(__doc__, prog="python -m b2b_jax.deblur")
     add = parser.add_argument
     add(
         "inputs",

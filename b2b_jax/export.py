@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend import core
 
-from b2b_jax import commandline, files, named, system
+from b2b_jax import commandline, files, named, system, terminal
 from b2b_jax.errors import UserError
 from b2b_jax.formats import onnx_files, portable
 from b2b_jax.networks import Network, apply
@@ -103,8 +103,8 @@ def size(text: str) -> tuple[int, int]:
     return sides
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def _parser() -> terminal.Parser:
+    parser = terminal.Parser(__doc__)
     parser.add_argument("model", type=files.given, metavar="RUN", help="a run's folder, a .safetensors, or a name")
     parser.add_argument("output", type=files.given, metavar="FILE", help="the file to write")
     parser.add_argument("--to", choices=FORMATS, default="onnx", help="format of the file (default: onnx)")

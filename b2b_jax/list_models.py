@@ -6,7 +6,6 @@
 Each line begins with what --model takes. Exit code 0.
 """
 
-import argparse
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -20,7 +19,7 @@ STAGES = ("translator", "deblurrer", "adaptation")
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line; returns its exit code."""
     terminal.protect()
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = terminal.Parser(__doc__)
     parser.add_argument("--folder", type=files.given, default=Path("runs"), help="where runs lie (default: runs)")
     options = parser.parse_args(argv)
     rows = [*_named(), *_converted(Path("weights")), *((str(path), what) for path, what in runs(options.folder))]

@@ -76,6 +76,9 @@ def main() -> int:
         print(f"Stages: {', '.join(NAMES)}. Every KEY, its unit and reason: configs/default.py.")
         print("Several processes: --coordinator HOST:PORT --num_processes N --process_id I. See docs/scaling.md.")
         return 0
+    if "--version" in sys.argv:
+        print(terminal.VERSION)
+        return 0
     silence()
     try:
         run = commandline.parse()

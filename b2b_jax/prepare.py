@@ -82,10 +82,8 @@ def _row(dataset: str, part: str, count: int, others: str = "") -> str:
     return f"{part:<14} {count:>7,} photos" + (f"   {verdict}" if published else "")
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="b2b_jax.prepare", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+def _parser() -> terminal.Parser:
+    parser = terminal.Parser(__doc__, prog="b2b_jax.prepare")
     parser.add_argument("dataset", choices=LAYOUTS, help="what the download is")
     parser.add_argument("--source", type=files.given, required=True, metavar="DOWNLOAD", help="folder of the download")
     parser.add_argument("--output", type=files.given, required=True, metavar="DIR", help="folder for prepared datasets")

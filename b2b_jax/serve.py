@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from b2b_jax import commandline, files, named
+from b2b_jax import commandline, files, named, terminal
 from b2b_jax.errors import UserError
 from b2b_jax.page import camera, photos
 from b2b_jax.page.training import Training
@@ -79,8 +79,8 @@ def page(gradio: Any, worker: photos.Worker, training: Training, model: Path) ->
 MODEL_HELP = "a run's folder, a converted .safetensors, or a name that b2b-jax models lists (default: demo)"
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def _parser() -> terminal.Parser:
+    parser = terminal.Parser(__doc__)
     parser.add_argument("--model", type=files.given, default=Path("demo"), help=MODEL_HELP)
     parser.add_argument("--port", type=int, default=7860, help="of the page (default: 7860)")
     return parser

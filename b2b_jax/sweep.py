@@ -14,7 +14,6 @@ whose sweep is killed gets SIGTERM (on Linux). Exit codes: 0 all done, 1 some fa
 and 143 stopped.
 """
 
-import argparse
 import contextlib
 import ctypes
 import os
@@ -36,7 +35,7 @@ PR_SET_PDEATHSIG = 1  # of Linux's prctl
 def main(arguments: list[str] | None = None) -> int:
     """Runs the command line; returns the exit code."""
     terminal.protect()
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = terminal.Parser(__doc__)
     parser.add_argument("commands", type=files.given, metavar="FILE", help="a command per line")
     file = parser.parse_args(arguments).commands
     try:

@@ -44,6 +44,9 @@ def command() -> int:
     if {"-h", "--help"} & set(sys.argv):
         print(__doc__, commandline.described(OUTPUT, WHAT, COUNT), sep="\n")
         return 0
+    if "--version" in sys.argv:
+        print(terminal.VERSION)
+        return 0
     return commandline.outcome(make_photos)
 
 

@@ -7,7 +7,6 @@ What was not run is left empty; folders without a finished run are named on stde
 there is no finished run at all, or two that differ in more than the seed belong in one cell (one line on stderr).
 """
 
-import argparse
 import sys
 
 from b2b_jax import files, terminal
@@ -32,9 +31,9 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def parser() -> argparse.ArgumentParser:
+def parser() -> terminal.Parser:
     """The command line's arguments."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = terminal.Parser(__doc__)
     parser.add_argument("runs", type=files.given, nargs="+", metavar="RUN", help="folder of a finished run")
     parser.add_argument("--format", choices=tables.FORMATS, default="markdown")
     return parser

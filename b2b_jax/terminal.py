@@ -1,15 +1,30 @@
-"""What a command prints never stops it: closed, broken and full outputs, and names that the terminal cannot show.
+"""What commands share at the terminal: how they explain themselves, and that what they print never stops them.
+
+Outputs may be closed, broken or full, and the terminal unable to show a name.
 
 A command calls `protect` first of all. Its imports come before, and leave no file open that could take a closed
 output's place.
 """
 
+import argparse
 import contextlib
 import io
 import os
 import sys
+from typing import Any
 
+from b2b_jax import __version__
+
+VERSION = f"b2b_jax {__version__}"
 STREAMS = {"stdout": 1, "stderr": 2}
+
+
+class Parser(argparse.ArgumentParser):
+    """The arguments of a command that its docstring explains, and --version."""
+
+    def __init__(self, description: str | None, **options: Any):
+        super().__init__(description=description, formatter_class=argparse.RawDescriptionHelpFormatter, **options)
+        self.add_argument("--version", action="version", version=VERSION)
 
 
 class _Unfailing(io.FileIO):

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from helpers import forked
 
+from b2b_jax import __version__
+
 ROOT = Path(__file__).parents[1]
 PACKAGE = sorted((ROOT / "b2b_jax").rglob("*.py"))
 TOOLS = sorted((ROOT / "tools").rglob("*.py"))
@@ -220,3 +222,9 @@ def test_every_command_explains_itself(path, explained):
     ran = explained[path]
     assert ran.code == 0 and not ran.err
     assert "--" in ran.out and len(ran.out.splitlines()) > 3
+
+
+def test_every_command_of_the_package_tells_its_version():
+    commands = [path for path in COMMANDS if path in PACKAGE]
+    for path, ran in zip(commands, forked.run_each([[str(path), "--version"] for path in commands]), strict=True):
+        assert (ran.code, ran.out.strip(), ran.err) == (0, f"b2b_jax {__version__}", ""), path

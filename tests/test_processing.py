@@ -1,7 +1,10 @@
 """What generated cameras do behind their lens, and blur that varies over their frame, against direct formulas."""
 
+import json
+
 import numpy as np
 import pytest
+from ml_collections import ConfigDict
 
 from b2b_jax.data import blur, domains, moving
 from b2b_jax.data.processing import Processing
@@ -57,6 +60,8 @@ def test_a_scene_is_taken_by_kernel_then_processing():
     photos = blur.round8(np.stack([SHARP, SHARP[::-1]]))
     kernel = settings.unknown_kernel.to_dict()
     np.testing.assert_array_equal(domains.photographed(photos, settings, 3), domains.blurred(photos, kernel, 3))
+    written = ConfigDict(json.loads(settings.to_json()))  # as a run's folder keeps it: lists for tuples
+    np.testing.assert_array_equal(domains.photographed(photos, written, 3), domains.blurred(photos, kernel, 3))
     settings.unknown_processing.noise = 1e-9  # takes the other way
     np.testing.assert_array_equal(domains.photographed(photos[:1], settings, 3), domains.blurred(photos[:1], kernel, 3))
     settings.unknown_kernel = {"kind": "zoom"}

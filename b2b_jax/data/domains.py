@@ -151,7 +151,7 @@ def scored(name: str, sharp: np.ndarray, settings: ConfigDict, seed: int) -> Arr
 def photographed(photos: np.ndarray, settings: ConfigDict, seed: int) -> np.ndarray:
     """Each uint8 photo (n, h, w, 3) as the unknown camera of the section `data.scenes` takes it: uint8."""
     kernel, processing = settings.unknown_kernel.to_dict(), Processing(**settings.unknown_processing.to_dict())
-    if kernel["kind"] in blur.KERNELS and processing == Processing():
+    if kernel["kind"] in blur.KERNELS and processing.neutral:
         return blurred(photos, kernel, seed)  # `develop` draws noise even of 0, after which every kernel is another
     rng = np.random.default_rng([seed, len(photos)])
     light = (processing.light(levels.to_float(x)) for x in photos)

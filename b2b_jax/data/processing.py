@@ -32,6 +32,11 @@ class Processing:
         if not 0 <= self.quality <= 100 or self.noise < 0 or min(self.sigma) <= 0:
             raise ValueError("wanted a quality of 0 to 100, noise of at least 0 and a positive sigma")
 
+    @property
+    def neutral(self) -> bool:
+        """Whether it stores light as it is, but for the rounding to 8 bits."""
+        return self.response == "linear" and not (self.amount[1] or self.noise or self.quality)
+
     def light(self, stored: np.ndarray) -> np.ndarray:
         """What the lens sees of a sharp photo."""
         return RESPONSES[self.response][1](stored)

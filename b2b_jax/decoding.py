@@ -5,6 +5,7 @@ libjpeg-turbo by imagecodecs: the same pixels in half the time (PNG) or a third 
 which it then copies twice more.
 """
 
+import warnings
 from collections.abc import Callable, Iterator
 from typing import BinaryIO
 
@@ -46,6 +47,8 @@ OPTIONAL: dict[str, tuple[str, Callable[[BinaryIO], Image.Image]]] = {
 }
 """Formats that come with an extra of this package: its name, and what opens a file of the format."""
 
+# Of tags that are broken: what is not kept for it is said by `inference.photos`.
+warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 Image.init()  # here, not at the first photo: threads that met half of the formats would take photos for broken
 # Varieties of grey TIFF files that Pillow could read and does not look for: white is 0, 12 bits of either byte order.
 TiffImagePlugin.OPEN_INFO |= {
@@ -111,7 +114,13 @@ def orientation(image: Image.Image) -> int:
     if image.format in UPRIGHT:
         return 1
     # A PNG's own getexif decodes it all to look for a chunk behind the pixels: 40 ms of a 720p frame.
-    return Image.Image.getexif(image).get(ExifTags.Base.Orientation, 1)
+    return told(Image.Image.getexif(image))
+
+
+def told(exif: Image.Exif) -> int:
+    """The orientation in EXIF data, 1 to 8; 1 for none and for what is no such number."""
+    found = exif.get(ExifTags.Base.Orientation, 1)
+    return int(found) if found in range(1, 9) else 1
 
 
 def content(image: Image.Image) -> bytes:

@@ -7,7 +7,10 @@ from PIL import TiffImagePlugin as TiffTags
 from b2b_jax.decoding import RefusedError
 from b2b_jax.levels import to_levels
 
-NEW_SUBFILE_TYPE = 254  # a TIFF's tag; its lowest bit: a reduced copy of another picture in the file
+NEW_SUBFILE_TYPE, REDUCED, MASK = 254, 1, 4  # a TIFF's tag and bits of it: a copy or the mask of another picture
+IMAGE_DEPTH = 32997  # a TIFF's tag: slices of a volume
+SIGNED, UNSPECIFIED = 2, 0  # what the tags SampleFormat and ExtraSamples call a channel
+COLOURS = {2: 3, 5: 4, 6: 3, 8: 3}  # channels of RGB, CMYK, YCbCr and Lab, by the photometric interpretation; else one
 PIXELS_AT_ONCE = 1 << 20  # pixels of float that are turned into levels at once
 
 
@@ -40,19 +43,40 @@ def _spread(values: np.ndarray, bits: int) -> np.ndarray:
 
 
 def turn_to_whole_page(image: Image.Image) -> None:
-    """Of a TIFF whose first picture is a reduced copy, the first that is none. RefusedError without a whole one."""
+    """Of a TIFF the first picture that is no reduced copy and no mask. RefusedError without one that can be shown."""
     if image.format != "TIFF":
         return
     for page in range(image.n_frames):
         image.seek(page)
-        if not tag(image, NEW_SUBFILE_TYPE, 0) & 1:
+        if not tag(image, NEW_SUBFILE_TYPE, 0) & (REDUCED | MASK):
             break
     else:
         raise RefusedError("a TIFF that shows only a reduced copy of its picture; save it again, whole")
+    _check_page(image)
+
+
+def _check_page(image: Image.Image) -> None:
+    """Refuses what Pillow would show in part, or otherwise than it is meant."""
+    bits = tag(image, TiffTags.BITSPERSAMPLE, 1)
+    if tag(image, TiffTags.SAMPLEFORMAT, 1) == SIGNED and bits <= 16:  # of 32 bits they may be a photo's: `deep_grey`
+        raise RefusedError(f"signed numbers of {bits} bits, whose black nothing tells; save it with unsigned ones")
+    if (slices := tag(image, IMAGE_DEPTH, 1)) > 1:
+        raise RefusedError(f"a volume of {slices} slices, not a picture; save the slices one by one")
     rows = max((tile[1][3] for tile in image.tile), default=0)
     height = tag(image, TiffTags.IMAGELENGTH, 0)
     if rows < height:  # Pillow would leave the others black
         raise RefusedError(f"truncated or broken: it has pixels for {rows} of its {height} rows")
+
+
+def unspecified(image: Image.Image) -> int:
+    """How many channels a TIFF has beside its colours and transparency, of a meaning that it does not tell."""
+    further = tag(image, TiffTags.SAMPLESPERPIXEL, 1) - COLOURS.get(
+        tag(image, TiffTags.PHOTOMETRIC_INTERPRETATION, 1), 1
+    )
+    if image.format != "TIFF" or further < 1:
+        return 0
+    extra = image.tag_v2.get(TiffTags.EXTRASAMPLES, ())
+    return further - (not extra or extra[0] != UNSPECIFIED)
 
 
 def tag(image: Image.Image, number: int, otherwise: int) -> int:

@@ -8,6 +8,7 @@ from pathlib import Path
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import tifffile
 from helpers import REFERENCE
 from PIL import Image
 
@@ -227,3 +228,34 @@ def test_bytes_are_read_as_their_file_is(tmp_path):
     np.testing.assert_array_equal(images.decode(path.read_bytes(), "a"), images.read(path))
     with pytest.raises(images.ImageError, match="shard/b: not an image"):
         images.decode(b"text", "shard/b")
+
+
+@pytest.mark.parametrize("dtype", [np.int8, np.int16])
+def test_signed_numbers_are_refused(tmp_path, dtype):
+    tifffile.imwrite(tmp_path / "a.tif", np.arange(12, dtype=dtype).reshape(3, 4))
+    with pytest.raises(ImageError, match=f"a.tif: signed numbers of {8 * np.dtype(dtype).itemsize} bits"):
+        images.read(tmp_path / "a.tif")
+
+
+def test_a_volume_is_refused(tmp_path):
+    tifffile.imwrite(tmp_path / "a.tif", np.zeros((16, 32, 32), np.uint8), volumetric=True, tile=(16, 16, 16))
+    with pytest.raises(ImageError, match="a volume of 16 slices"):
+        images.read(tmp_path / "a.tif")
+
+
+@pytest.mark.parametrize("kind", [1, 4])  # bits of the tag NewSubfileType: a reduced copy, a mask
+def test_what_belongs_to_another_page_is_passed_over(tmp_path, kind):
+    with tifffile.TiffWriter(tmp_path / "a.tif") as file:
+        file.write(np.zeros((4, 4), np.uint8), metadata=None, subfiletype=1)
+        file.write(RGB, photometric="rgb", metadata=None)
+    data = bytearray((tmp_path / "a.tif").read_bytes())
+    data[data.find(struct.pack("<HHI", 254, 4, 1)) + 8] = kind
+    (tmp_path / "a.tif").write_bytes(data)
+    np.testing.assert_array_equal(images.read(tmp_path / "a.tif"), RGB)
+
+
+@pytest.mark.parametrize("entry", [struct.pack("<HHI4s", 274, 2, 2, b"6"), struct.pack("<HHII", 274, 3, 1, 9)])
+def test_an_orientation_that_is_none_is_passed_over(tmp_path, entry):
+    data = b"Exif\0\0II*\0\x08\0\0\0\1\0" + entry + bytes(4)
+    assert images.read(save(tmp_path / "a.jpg", RGB, exif=data)).shape == RGB.shape
+    assert images.size(tmp_path / "a.jpg") == RGB.shape[:2]

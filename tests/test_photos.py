@@ -325,3 +325,33 @@ def test_images_finds_what_is_asked_for(tmp_path):
     for name in ("a.png", "b.mp4", "c.txt", ".d.mp4"):
         (tmp_path / name).touch()
     assert [path.name for path in images.find(tmp_path, {".mp4"})] == ["b.mp4"]
+
+
+@pytest.mark.parametrize("array, further", [(RGB8, 1), (RGB8, 2), (RGB16, 1)], ids=["8", "8, two", "16"])
+def test_unnamed_channels_are_no_transparency(tmp_path, array, further):
+    full = np.concatenate([array, *[array[..., :1] // 3] * further], -1)
+    tifffile.imwrite(tmp_path / "a.tif", full, photometric="rgb", extrasamples=["unspecified"] * further)
+    photo = there_and_back(tmp_path / "a.tif")
+    assert_parts(photo, array)
+    assert photo.note == f"{further} unnamed extra channel{'s' * (further > 1)} left out"
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+@pytest.mark.parametrize("place", [-18, -60], ids=["check sum", "pixels"])
+def test_a_png_with_a_broken_byte_is_refused(tmp_path, bits, place):
+    noise = RNG.integers(0, 1 << bits, (40, 40, 3)).astype(f"uint{bits}")
+    photos.write(tmp_path / "a.png", Photo(noise))
+    data = bytearray((tmp_path / "a.png").read_bytes())
+    data[place] ^= 0xFF
+    (tmp_path / "a.png").write_bytes(data)
+    with pytest.raises(ImageError, match="cannot be read, truncated or broken"):
+        photos.read(tmp_path / "a.png")
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_big_tiff_keeps_its_tags(tmp_path, dtype):
+    tifffile.imwrite(
+        tmp_path / "a.tif", np.ones((4, 6, 3), dtype), photometric="rgb", bigtiff=True, description="A day"
+    )
+    photo = there_and_back(tmp_path / "a.tif")
+    assert photo.note == "" and Image.open(tmp_path / "copy.tif").tag_v2[270] == "A day"

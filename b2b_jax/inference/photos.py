@@ -52,6 +52,8 @@ def read(path: str | os.PathLike) -> Photo:
     """
     path = Path(path)
     with images.opened(path) as image:
+        if image.format == "PNG":
+            image.load()  # its EXIF data may stand behind the pixels: what is wrong with these is said here
         notes = _notes(path, image)
         exif, profile = _exif(image, notes), tags.profile(path, image)
         orientation = _orientation(image)
@@ -79,12 +81,14 @@ def _notes(path: Path, image: Image.Image) -> list[str]:
     bits = sixteen_bits.depth(path, image)
     if bits > 8 and image.mode in ("RGB", "RGBA", "CMYK", "L", "LA") and not sixteen_bits.holds(path, image):
         notes.append(f"its {bits} bits became 8")
+    if further := tiffs.unspecified(image):
+        notes.append(f"{further} unnamed extra channel{'s' * (further > 1)} left out")
     return notes
 
 
 def _orientation(image: Image.Image) -> int:
     """The EXIF tag, 1 to 8; 1 for formats that are stored upright, whatever the tag says."""
-    return 1 if image.format in decoding.UPRIGHT else image.getexif().get(ExifTags.Base.Orientation, 1)
+    return 1 if image.format in decoding.UPRIGHT else decoding.told(image.getexif())
 
 
 def write(path: str | os.PathLike, photo: Photo) -> str:
@@ -134,8 +138,11 @@ def turn(array: np.ndarray, orientation: int) -> np.ndarray:
 def _exif(image: Image.Image, notes: list[str]) -> bytes:
     """The EXIF data, fit for the upright photo in any format."""
     try:
-        kept = Image.Exif()
-        kept.load(image.getexif().tobytes())
+        kept, found = Image.Exif(), image.getexif()
+        if found.bigtiff:  # as which Pillow could not read what it writes
+            found.get_ifd(ExifTags.IFD.Exif), found.get_ifd(ExifTags.IFD.GPSInfo)
+            found.bigtiff = False
+        kept.load(found.tobytes())
         for tag in LAYOUT_TAGS & set(kept):
             del kept[tag]
         if ExifTags.Base.Orientation in kept:

@@ -13,7 +13,7 @@ import numpy as np
 import tifffile
 from PIL import Image, PngImagePlugin, TiffImagePlugin
 
-from b2b_jax import jpeg_2000
+from b2b_jax import jpeg_2000, tiffs
 from b2b_jax.images import ImageError
 from b2b_jax.inference import jpeg_xl, tags
 from b2b_jax.inference.tags import Tags
@@ -84,6 +84,8 @@ def read(path: Path, image: Image.Image) -> np.ndarray:
         array = page.asarray()
         if array.ndim == 3 and page.planarconfig == tifffile.PLANARCONFIG.SEPARATE:
             array = np.moveaxis(array, 0, -1)
+        if tiffs.unspecified(image):  # a mask or ink, which is no transparency
+            array = array[..., :-1]
         if page.photometric == tifffile.PHOTOMETRIC.MINISWHITE:
             array = _negative(array)
         return _unmultiplied(array) if tifffile.EXTRASAMPLE.ASSOCALPHA in page.extrasamples else array

@@ -77,6 +77,9 @@ def mistakes(advice: str) -> Iterator[None]:
         words = words[-1:] if "lookup" in words else words  # below a number: the whole key comes last
         hint = f"; did you mean {words[words.index('mean') + 1]!r}?" if "mean" in words else ""
         raise UserError(f"Unknown configuration key {words[0]!r}{hint}") from error
+    except IndexError as error:  # KEY[0]: configurations hold tuples, of which nothing can be changed alone
+        hint = "one of those given has an index; give the whole value, such as --config.stages=deblurrer,report"
+        raise UserError(f"Unknown configuration key: {hint}") from error
     except (flags.Error, ValueError, TypeError, OSError) as error:
         # An error inside a configuration file comes with its whole traceback: the last line says it.
         message = str(error).strip().splitlines()[-1].strip().removeprefix("ValueError: ")

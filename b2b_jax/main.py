@@ -171,7 +171,9 @@ def work_names(run: Run) -> list[str]:
 
 def stage_names(config: ConfigDict) -> list[str]:
     """`config.stages`, which the command line may give with commas."""
-    names = [name.strip() for item in config.stages for name in item.split(",")]
+    names = [name.strip() for item in config.stages for name in str(item).split(",")]
+    if not names:
+        raise UserError(f"config.stages is empty; stages are {', '.join(NAMES)}")
     for name in names:
         if name not in NAMES:
             hint = suggestion(name, NAMES)

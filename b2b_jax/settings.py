@@ -18,6 +18,8 @@ from b2b_jax.networks import compute_dtype
 MOVABLE = {  # keys of `data` that say where photos lie and how they are read, not what they are
     *("root", "known_path", "unknown_path", "prepared", "prepare", "threads", "prefetch"),
 }
+LARGEST = (1 << 31) - 1  # of any number: steps and seeds have 32 bits on the devices
+ONE_AT_LEAST = ("batch", "crop", "steps", "every")  # names of keys, whatever their section
 LEAST = dict.fromkeys(("log_every", "evaluate_every", "checkpoint_every", "keep", "bad_steps"), 1)
 LEAST |= dict.fromkeys(("keep_every", "keep_best"), 0)
 
@@ -67,6 +69,7 @@ def check_choice(key: str, value: str, choices: Iterable[str]) -> None:
 
 def check_values(config: ConfigDict) -> None:
     """UserError for values that no run can use, whatever its stages."""
+    check_numbers(config)
     check_choice("compute_dtype", config.compute_dtype, ("auto", "float32", "bfloat16"))
     check_choice("data.degradation.kind", config.data.degradation.kind, (*FRAME_KINDS, *DEGRADATIONS))
     check_choice("data.degradation.response", config.data.degradation.response, RESPONSES)
@@ -85,6 +88,17 @@ def check_values(config: ConfigDict) -> None:
     check_scenes(config.data.scenes)
     if config.loop.wandb and not importlib.util.find_spec("wandb"):
         raise UserError("loop.wandb is set, but wandb is not installed: pip install -e '.[wandb]'")
+
+
+def check_numbers(config: ConfigDict, section: str = "") -> None:
+    """UserError for a number that no key can have: negative, not finite or huge, or 0 where nothing would be done."""
+    for key, value in config.items():
+        name, least = f"{section}.{key}".strip("."), int(key in ONE_AT_LEAST)
+        if isinstance(value, ConfigDict):
+            check_numbers(value, name)
+        elif isinstance(value, int | float) and not least <= value <= LARGEST:
+            limit = f"at most {LARGEST}" if value > LARGEST else f"at least {least}"
+            raise UserError(f"{name} is {value}; it must be {limit}")
 
 
 def check_scenes(config: ConfigDict) -> None:

@@ -100,6 +100,11 @@ QUICK = "configs/demo.py:quick"
         (QUICK, ["--config.translator.steps.x=3"], ["'translator.steps.x'"]),
         (QUICK, ["--config.data.root.x=3"], ["Unknown configuration key", "below a plain value"]),
         (QUICK, ["--config.camera.netwrok.hands.x=3"], ["'netwrok'", "did you mean 'network'"]),
+        (QUICK, ["--config.data.root[0]=3"], ["Unknown configuration key", "whole value"]),
+        (QUICK, ["--config.stages[9]=report"], ["Unknown configuration key", "whole value"]),
+        (QUICK, ["--config.seed[0]=3"], ["Unknown configuration key", "whole value"]),
+        (QUICK, ["--config.stages=3"], ["config.stages names '3'"]),
+        (QUICK, ["--config.stages=()"], ["config.stages is empty"]),
         (QUICK, ["--config.translator.steps=many"], ["config.translator.steps", "many"]),
         (QUICK, ["--bogus=1"], ["bogus"]),
         (QUICK, ["surplus"], ["surplus", "Usage:"]),
@@ -176,6 +181,14 @@ def test_the_default_folder_is_named_after_the_configuration(parse):
         (["--config.data.degradation.kind=blur"], ["data.degradation.kind is 'blur'", "realistic", "frames"]),
         (["--config.data.degradation.response=log"], ["data.degradation.response is 'log'", "gamma, srgb, linear"]),
         (["--config.data.degradation.frames=0"], ["data.degradation.frames is 0"]),
+        (["--config.deblurrer.steps=-4"], ["deblurrer.steps is -4", "at least 1"]),
+        (["--config.deblurrer.steps=99999999999"], ["deblurrer.steps is 99999999999", "at most 2147483647"]),
+        (["--config.deblurrer.crop=0"], ["deblurrer.crop is 0", "at least 1"]),
+        (["--config.translator.optimizer.generator_rate=nan"], ["generator_rate is nan", "at least 0"]),
+        (["--config.deblurrer.optimizer.learning_rate=inf"], ["learning_rate is inf", "at most"]),
+        (["--config.seed=-1"], ["seed is -1", "at least 0"]),
+        (["--config.seed=99999999999999999999"], ["seed is 99999999999999999999", "at most"]),
+        (["--config.deblurrer.network.width=0"], ["deblurrer: its network has a layer without channels"]),
         (["--config.loop.keep_best=-1"], ["loop.keep_best is -1", "at least 0"]),
         (["--num_processes=2"], ["--coordinator is not given", "--process_id go together"]),
         (["--coordinator=a:1", "--num_processes=2", "--process_id=2"], ["--process_id is 2 of 2 at a:1"]),
@@ -297,6 +310,7 @@ def test_every_configuration_is_tested():
 def test_a_configuration_has_the_keys_of_default_and_no_other(name, variant):
     configs = load(name, variant), default.get_config()
     for config in configs:
+        settings.check_numbers(config)
         for section, part in (("deblurrer", "network"), ("translator", "generator"), ("cycle", "generator")):
             models.create(**config[section][part].to_dict())  # another network has hyper-parameters of its own
             config[section][part] = ConfigDict()

@@ -95,6 +95,8 @@ def check_traces(stage: str, network: nn.Module, crop: int) -> None:
         jax.eval_shape(network.init, jax.random.key(0), jnp.zeros((1, crop, crop, 3)))
     except ValueError as error:
         raise UserError(f"{stage}.crop does not fit: {error}") from error
+    except ZeroDivisionError as error:
+        raise UserError(f"{stage}: its network has a layer without channels; a hyper-parameter of it is 0") from error
     stride = getattr(network, "stride", 1)
     if crop % stride:
         raise UserError(f"{stage}.crop is {crop}; the network wants a multiple of {stride}")

@@ -21,8 +21,9 @@ damaged or cut off are left out and counted (--on-error); what is lost is said. 
 output between them with --keep-translated. What decoders could not play for its size, such as two 4K clips, is shrunk,
 and that is said; a photo too wide for its format gets its pictures one upon the other.
 
-Outputs are DIR/NAME; what was found in a folder keeps its place below it. Outputs that exist are skipped, so the same
-command resumes after a stop. Files that cannot be done are listed at the end, after all the others are done.
+Outputs are DIR/NAME, in deblurred/ without --output; what was found in a folder keeps its place below it. Outputs that
+exist are skipped, so the same command resumes after a stop. Files that cannot be done are listed at the end, after all
+the others are done.
 
 Exit codes: 0 done; 2 files could not be read or written, one line each, or the call is wrong; 1 a fault of ours;
 129, 130 and 143 stopped by the end of the terminal, Ctrl-C or SIGTERM, with nothing half-written.
@@ -50,6 +51,7 @@ from b2b_jax.inference.tiles import Restorer
 from b2b_jax.system import METHODS, Choice, Deblurrer
 from b2b_jax.training import signals
 
+OUTPUT = Path("deblurred")
 STOPPED = "Stopped; nothing is half-written, and the same command resumes from here."
 
 
@@ -83,7 +85,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 class Parser(terminal.Parser):
-    """Mistakes are UserErrors of one line, without the usage."""
+    """Mistakes are UserErrors."""
 
     def error(self, message: str) -> NoReturn:
         raise UserError(f"{message}; --help explains")
@@ -100,7 +102,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         metavar="INPUT",
         help="photos, videos, folders of them, nested or flat",
     )
-    add("--output", type=files.given, required=True, metavar="DIR", help="where the results go")
+    add("--output", type=files.given, default=OUTPUT, metavar="DIR", help=f"where the results go (default: {OUTPUT})")
     add(
         "--model",
         type=files.given,

@@ -19,7 +19,7 @@ STAGES = ("translator", "deblurrer", "adaptation")
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line; returns its exit code."""
     terminal.protect()
-    parser = terminal.Parser(__doc__)
+    parser = terminal.Parser(__doc__, prog="b2b-jax models")
     parser.add_argument("--folder", type=files.given, default=Path("runs"), help="where runs lie (default: runs)")
     options = parser.parse_args(argv)
     rows = [*_named(), *_converted(Path("weights")), *((str(path), what) for path, what in runs(options.folder))]

@@ -11,7 +11,7 @@ import contextlib
 import io
 import os
 import sys
-from typing import Any
+from typing import Any, NoReturn
 
 from b2b_jax import __version__
 
@@ -20,11 +20,16 @@ STREAMS = {"stdout": 1, "stderr": 2}
 
 
 class Parser(argparse.ArgumentParser):
-    """The arguments of a command that its docstring explains, and --version."""
+    """The arguments of a command that its docstring explains, and --version; mistakes are one line."""
 
     def __init__(self, description: str | None, **options: Any):
         super().__init__(description=description, formatter_class=argparse.RawDescriptionHelpFormatter, **options)
         self.add_argument("--version", action="version", version=VERSION)
+
+    def error(self, message: str) -> NoReturn:
+        """A mistake in one line, without the usage; exit code 2."""
+        name = self.prog.removesuffix(".py").rpartition(".")[2]  # of `export.py` and `python -m b2b_jax.export`
+        self.exit(2, f"{name}: {message}; --help explains\n")
 
 
 class _Unfailing(io.FileIO):

@@ -114,7 +114,11 @@ def test_mistakes_are_one_line(run, tmp_path, capsys):
     for text in ("8", "0x8", "8x99999", "-1x8"):
         with pytest.raises(SystemExit):
             export.main([str(run), "x.onnx", f"--size={text}"])
-        assert "HEIGHTxWIDTH" in capsys.readouterr().err
+        error = capsys.readouterr().err
+        assert "HEIGHTxWIDTH" in error and "usage" not in error and error.count("\n") == 1
+    with pytest.raises(SystemExit) as end:
+        export.main([str(run), "x.onnx"])
+    assert end.value.code == 2 and capsys.readouterr().err.count("\n") == 1
 
 
 def test_a_primitive_without_a_translation_is_named():

@@ -53,10 +53,10 @@ def test_what_is_at_hand_is_listed_by_what_model_takes(tmp_path, monkeypatch, ca
 def test_the_demo_deblurs_at_once_and_says_what_it_is(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     Image.fromarray(np.full((24, 32, 3), 99, np.uint8)).save("photo.png")
-    assert deblur.main(["photo.png", "--model", "demo", "--output", "sharp"]) == 0
+    assert deblur.main(["photo.png", "--model", "demo"]) == 0
     said = capsys.readouterr().out
     assert "demo: trained on generated scenes" in said and "horizontal blur" in said
-    assert Image.open("sharp/photo.png").size == (32, 24)
+    assert Image.open("deblurred/photo.png").size == (32, 24)
     assert list(photos.available(named.located("demo")).values()) == ["adapted", "blur2blur", "deblurrer"]
     deblurrer = b2b_jax.load("demo", dtype="bfloat16")
     dtypes = {array.dtype.name for array in jax.tree.leaves(deblurrer.chain[0].variables)}

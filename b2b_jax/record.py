@@ -15,6 +15,7 @@ from b2b_jax.stages.run import Run
 FILES = ("config.json", "results.json", "split.json", "data_report.json", "bad_photos.json", MADE, LOCK)
 FILES += ("report/index.html", "evaluation/inputs.json", "evaluation/images.csv")
 STAGE_FILES = (WEIGHTS, "metrics.jsonl", "images.jsonl", "clock.json", "summary.json", "samples.json", "wandb.json")
+STAGE_FILES += ("scores.json",)
 STAGE_FOLDERS = ("", "checkpoints", "samples")
 FOLDERS = ("report", "evaluation", "evaluation/examples", "evaluation/images")
 

@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 
 from b2b_jax.models.recognition import MOST_TENSORS, State
@@ -12,6 +13,7 @@ from b2b_jax.models.recognition import MOST_TENSORS, State
 Variables = dict[str, Any]
 
 FLOATS = ("float64", "float32", "float16", "bfloat16")
+LARGEST_FLOAT = float(np.finfo(np.float32).max)
 LARGEST_STRIDE = 4096  # pixels; 256 is the largest published
 CALLS = 10  # of submodules for each array of a network, at most; the kernel extractor calls some three times
 
@@ -41,7 +43,7 @@ def template(module: nn.Module, arrays: int = MOST_TENSORS) -> Variables:
 
 
 def check_tensors(got: State, wanted: Mapping[str, tuple[int, ...]]) -> None:
-    """ValueError unless there are the wanted arrays, of the wanted shapes, all of them floats, and no others."""
+    """ValueError unless there are the wanted arrays, of the wanted shapes, all of them finite floats, and no others."""
     shapes = {name: array.shape for name, array in got.items()}
     shared = [name for name in wanted if name in got]
     problems = {
@@ -50,10 +52,19 @@ def check_tensors(got: State, wanted: Mapping[str, tuple[int, ...]]) -> None:
         "of another shape": [f"{n} {shapes[n]}, wanted {wanted[n]}" for n in shared if shapes[n] != wanted[n]],
         "no floats": [f"{n} is {got[n].dtype}" for n in shared if got[n].dtype.name not in FLOATS],
         "empty": [name for name in shared if 0 in wanted[name]],
+        "not finite": [name for name in shared if not _is_finite(got[name])],
     }
     found = [f"{len(names)} {kind} ({_first_ten(names)})" for kind, names in problems.items() if names]
     if found:
         raise ValueError(f"the tensors do not fit the network: {'; '.join(found)}")
+
+
+def _is_finite(array: np.ndarray) -> bool:
+    """False for floats of which one is not finite as float32; looked at in place, for the sake of memory."""
+    if array.dtype.name not in FLOATS or not array.size:
+        return True
+    with np.errstate(invalid="ignore"):
+        return bool(-LARGEST_FLOAT <= float(array.min()) <= float(array.max()) <= LARGEST_FLOAT)
 
 
 def _first_ten(names: list[str]) -> str:

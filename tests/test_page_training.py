@@ -1,5 +1,7 @@
 """Training from the page: what its fields become; a run that starts, stops, resumes and ends; and in a browser."""
 
+import errno
+import os
 import time
 
 import numpy as np
@@ -77,6 +79,18 @@ def test_uploads_are_kept_and_found_again(piles, tmp_path):
     assert training.order(["", str(piles[1])], [[], []], str(work), "").piles["unknown_blur"] == kept
     (work / "config.json").write_text('{"data": {"unknown_sharp": "clear"}}')
     assert str(training.order(["", ""], [[], []], str(work), "").piles["unknown_sharp"]) == "clear"
+
+
+@pytest.mark.parametrize("taken", [0, 10])  # bytes that still had room
+def test_an_upload_that_the_disk_has_no_room_for_is_not_kept_in_part(piles, tmp_path, monkeypatch, taken):
+    def full(source, target):
+        target.write_bytes(source.read_bytes()[:taken])
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(training.shutil, "copyfile", full)
+    order = lambda: training.order(["", str(piles[1])], [[piles[0] / "0.png"], []], str(tmp_path / "mine"), "")  # noqa: E731
+    assert "No space left" in camera._attempt(order)
+    assert not [path for path in (tmp_path / "mine").rglob("*") if path.is_file()]
 
 
 def test_mistakes_in_the_fields_are_sentences(piles, tmp_path):

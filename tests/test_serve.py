@@ -1,6 +1,8 @@
 """The page: what becomes of a visit's files; and in a real headless Chromium, narrow and wide, light and dark."""
 
+import errno
 import json
+import os
 import sys
 import time
 from pathlib import Path
@@ -62,6 +64,28 @@ def test_a_visit_gives_files_comparisons_and_sentences(run, photo, tmp_path):
     first, second = outcome.said.split("\n")
     assert first == "1 of 2 done." and second.startswith("broken.jpg") and str(tmp_path) not in outcome.said
     assert worker([], str(run), title, told.append).said == "Choose a photo or a clip first."
+
+
+def full(*_: object, **__: object) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def test_a_full_disk_is_a_sentence(run, photo, tmp_path, monkeypatch):
+    worker, title = photos.Worker(tmp_path), photos.TITLES["deblurrer"]
+    with monkeypatch.context() as patch:  # no room for the pictures of the comparison
+        save = photos.images.save
+        patch.setattr(photos.images, "save", lambda *a, **k: full() if k == {"format": "PNG"} else save(*a, **k))
+        outcome = worker([str(photo)], str(run), title, lambda share, name: None)
+    assert (
+        outcome.pairs == {}
+        and len(outcome.written) == 1
+        and "No space left" in outcome.said
+        and "Traceback" not in outcome.said
+    )
+    with monkeypatch.context() as patch:  # not even for a folder
+        patch.setattr(photos.tempfile, "mkdtemp", full)
+        outcome = worker([str(photo)], str(run), title, lambda share, name: None)
+    assert outcome.written == [] and "No space left" in outcome.said and outcome.said.endswith(".")
 
 
 def test_models_at_hand_are_offered_once(run, tmp_path, monkeypatch):

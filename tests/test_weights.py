@@ -213,6 +213,20 @@ def test_options_that_are_not_supported_are_refused_by_name(option):
         recognition.identify(state)
 
 
+@pytest.mark.parametrize("value", [np.nan, -np.inf, 1e300], ids=str)
+def test_tensors_that_are_not_finite_are_refused(ours, value):
+    like = {"params": {"a": {"bias": jax.ShapeDtypeStruct((2,), jnp.float32)}}}
+    with pytest.raises(ValueError, match=r"1 not finite \(a\.bias\)"):
+        foreign.from_torch_state({"a.bias": np.array([1, value])}, like)
+    with np.errstate(over="ignore"):
+        half, more = np.array([1, value]).astype(ml_dtypes.bfloat16), np.float64(value).astype(np.float32)
+    with pytest.raises(ValueError, match=r"1 not finite \(a/bias\)"):
+        foreign.from_flax_tree("maxim", {"a/bias": half}, like)
+    unhashed(ours, lambda network, arrays: arrays.update({name: x + more for name, x in arrays.items()}))
+    with pytest.raises(ValueError, match=r"\d+ not finite"):
+        weights.load(ours)
+
+
 def test_statistics_of_old_instance_norms_are_dropped():
     state = foreign.to_torch_state(fresh(models.create("resnet", **RESNET | {"ngf": 2})))
     old = state | {f"model.2.{name}": kernel(2) for name in ("running_mean", "running_var", "num_batches_tracked")}

@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
-from b2b_jax import deblur, images, list_models, named, system
-from b2b_jax.errors import UserError
+from b2b_jax import deblur, files, images, list_models, named, system
+from b2b_jax.errors import UserError, disk_fault
 from b2b_jax.inference import jobs
 from b2b_jax.inference.jobs import RESTORED, Job
 from b2b_jax.system import Deblurrer
@@ -83,21 +83,23 @@ class Worker:
         """
         if not paths:
             return Outcome({}, [], "Choose a photo or a clip first.")
-        output = Path(tempfile.mkdtemp(dir=self._folder))
         try:
+            output = Path(tempfile.mkdtemp(dir=self._folder))
             found = jobs.collect(list(map(Path, paths)), output, [RESTORED], overwrite=False)
             tick(0, "Loading the networks")
             methods = available(named.located(model))
             restorer = self.deblurrer(model, methods.get(title, next(iter(methods.values())))).restorer
         except UserError as error:
             return Outcome({}, [], sentence(str(error)))
+        except OSError as error:
+            return Outcome({}, [], sentence(disk_fault(error)[0]))
         bad, done = [*found.bad], []
         for number, job in enumerate(found.todo):
             tick(number / len(found.todo), job.source.name)
             failed = deblur.run([job], restorer)
             bad += failed
             done += [job] if not failed else []
-        pairs = {job.targets[RESTORED].name: comparison(job) for job in done if not job.is_video}
+        pairs = {job.targets[RESTORED].name: found for job in done if not job.is_video and (found := _pair(job, bad))}
         lines = [f"{len(done)} of {len(paths)} done.", *(sentence(line, paths) for line in bad)]
         return Outcome(pairs, [str(job.targets[RESTORED]) for job in done], "\n".join(lines))
 
@@ -109,6 +111,15 @@ def sentence(line: str, paths: Sequence[str] = ()) -> str:
     return line if line.endswith(".") else f"{line}."
 
 
+def _pair(job: Job, bad: list[str]) -> tuple[str, str] | None:
+    """The comparison of a job; None, and a line in `bad`, when the disk has no room for it: the photo is done."""
+    try:
+        return comparison(job)
+    except OSError as error:
+        bad.append(f"{job.source}: cannot be compared here: {disk_fault(error)[0]}")
+        return None
+
+
 def comparison(job: Job) -> tuple[str, str]:
     """Pictures of a photo before and after, of one size, small enough for a browser."""
     made = []
@@ -117,14 +128,15 @@ def comparison(job: Job) -> tuple[str, str]:
         picture = Image.fromarray(np.asarray(images.read(source)))
         picture.thumbnail((SHOWN, SHOWN))
         made.append(target.with_name(f".{target.name}.{name}.png"))
-        images.save(made[-1], picture, format="PNG")
+        with files.draft(made[-1]) as part:
+            images.save(part, picture, format="PNG")
     return str(made[0]), str(made[1])
 
 
 def tab(gradio: Any, worker: Worker, first: Path) -> Any:
     """The tab's blocks; returns the menu of models, which grows when a camera has been trained."""
     gradio.Markdown(INTRODUCTION)
-    files = gradio.File(label="Photos and clips", file_count="multiple", file_types=KINDS, elem_id="files")
+    dropped = gradio.File(label="Photos and clips", file_count="multiple", file_types=KINDS, elem_id="files")
     methods = list(available(named.located(first)))
     model = gradio.Dropdown(models(first), value=str(first), label="Networks", elem_id="model")
     warning = gradio.Markdown(**_warned(str(first)), elem_id="warning")
@@ -147,7 +159,7 @@ def tab(gradio: Any, worker: Worker, first: Path) -> Any:
             gradio.File(value=outcome.written, visible=bool(outcome.written)),
         ]
 
-    start.click(visit, [files, model, chosen], [pairs, said, which, slider, written], api_visibility="private")
+    start.click(visit, [dropped, model, chosen], [pairs, said, which, slider, written], api_visibility="private")
     which.input(lambda name, kept: kept[name], [which, pairs], slider, api_visibility="private")
     model.input(lambda model: _choose(gradio, model), model, [chosen, warning, said], api_visibility="private")
     return model

@@ -15,7 +15,7 @@ from typing import NamedTuple
 from b2b_jax import commandline
 from b2b_jax.data import domains, survey
 from b2b_jax.errors import UserError, shown
-from b2b_jax.files import read_object
+from b2b_jax.files import draft, read_object
 
 PILES = {"unknown_blur": "blurry", "unknown_sharp": "sharp"}  # keys of config.data, and what a person calls them
 UPLOADS = "photos"  # folder of the run that keeps what was uploaded
@@ -84,7 +84,8 @@ def _keep(upload: Path, folder: Path) -> None:
         number += 1
         target = folder / f"{upload.stem}_{number}{upload.suffix}"
     if not target.exists():
-        shutil.copyfile(upload, target)
+        with draft(target) as part:
+            shutil.copyfile(upload, part)
 
 
 def look(wanted: Order) -> str:

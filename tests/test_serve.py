@@ -59,6 +59,7 @@ def test_a_visit_gives_files_comparisons_and_sentences(run, photo, tmp_path):
     assert [Path(path).name for path in outcome.written] == ["a photo.png"]
     before, after = map(Image.open, outcome.pairs["a photo.png"])
     assert before.size == after.size == (120, 90)
+    assert Path(after.filename).name == "a photo after.png"  # as which a browser saves it
     np.testing.assert_array_equal(np.asarray(before), np.asarray(Image.open(photo)))
     np.testing.assert_array_equal(np.asarray(after), np.asarray(Image.open(outcome.written[0])))
     first, second = outcome.said.split("\n")
@@ -161,3 +162,36 @@ def test_networks_are_chosen_and_those_of_the_demo_say_what_they_are(address, tm
         chromium.wait_for(lambda: "generated scenes" in browser.find_element("tag name", "body").text)
         assert "Blur2Blur" in browser.find_element("id", "method").text
         browser.save_screenshot(str(tmp_path / "demo.png"))
+
+
+@pytest.mark.slow
+def test_the_page_is_used_by_keyboard_alone(address, photo):
+    with chromium.opened(1280, "light") as browser:
+        find = lambda selector: browser.find_elements("css selector", selector)  # noqa: E731
+        browser.get(address)
+        chromium.wait_for(lambda: find("#files input[type=file]") and find("#start"))
+        find("#files input[type=file]")[0].send_keys(str(photo))  # the system's own window, which no browser drives
+        chromium.wait_for(lambda: "a photo" in browser.find_element("id", "files").text)
+        other = lambda at: at.get_attribute("type") == "radio" and not at.is_selected()  # noqa: E731
+        method = chromium.press_tab_until(browser, other)
+        method.send_keys(" ")
+        chromium.wait_for(method.is_selected)
+        chromium.press_tab_until(browser, lambda at: at.get_attribute("id") == "start").send_keys("\ue007")  # Enter
+        chromium.wait_for(lambda: chromium.value(browser, "said") == "1 of 1 done." and find("#written a[download]"))
+        link = chromium.press_tab_until(browser, lambda at: at.tag_name == "a" and at.get_attribute("download"))
+        assert link.get_attribute("download") in ("a photo.png", "a photo after.png")
+
+
+@pytest.mark.slow
+def test_a_file_that_is_too_large_is_a_sentence(address, tmp_path):
+    with chromium.opened(1280, "light") as browser:
+        large = tmp_path / "large.mov"
+        with large.open("wb") as file:
+            file.truncate((photos.LARGEST_FILE + 1) << 20)
+        browser.get(address)
+        place = chromium.wait_for(lambda: browser.find_elements("css selector", "#files input[type=file]"))[0]
+        place.send_keys(str(large))
+        told = chromium.wait_for(
+            lambda: " ".join(toast.text for toast in browser.find_elements("css selector", ".toast-body"))
+        )
+        assert "large.mov" in told and str(photos.LARGEST_FILE) in told

@@ -124,10 +124,12 @@ def comparison(job: Job) -> tuple[str, str]:
     """Pictures of a photo before and after, of one size, small enough for a browser."""
     made = []
     target = job.targets[RESTORED]
+    folder = target.parent / "compared" / target.name  # of its own: the browser saves them under these names
+    folder.mkdir(parents=True, exist_ok=True)
     for name, source in (("before", job.source), ("after", target)):
         picture = Image.fromarray(np.asarray(images.read(source)))
         picture.thumbnail((SHOWN, SHOWN))
-        made.append(target.with_name(f".{target.name}.{name}.png"))
+        made.append(folder / f"{target.stem} {name}.png")
         with files.draft(made[-1]) as part:
             images.save(part, picture, format="PNG")
     return str(made[0]), str(made[1])

@@ -83,3 +83,14 @@ def value(browser, name: str) -> str:
 def fits(browser) -> bool:
     """Whether nothing is wider than the screen."""
     return browser.execute_script("return document.documentElement.scrollWidth <= innerWidth")
+
+
+def press_tab_until(browser, wanted, most: int = 40):
+    """The element for which `wanted` holds, reached by the key Tab; an assertion when it is not among the next."""
+    from selenium.webdriver.common.action_chains import ActionChains  # an extra, which `opened` has found
+
+    for _ in range(most):
+        ActionChains(browser).send_keys("\ue004").perform()
+        if wanted(at := browser.switch_to.active_element):
+            return at
+    raise AssertionError(f"not among the next {most} elements that Tab reaches")

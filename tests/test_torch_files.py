@@ -3,12 +3,14 @@
 They are crafted here without torch, after both of its formats; the reference ones came from torch.
 """
 
+import argparse
 import json
 import os
 import pickle
 import socket
 import tracemalloc
 import zipfile
+from pathlib import Path, PureWindowsPath
 
 import ml_dtypes
 import numpy as np
@@ -152,8 +154,16 @@ def test_code_in_a_pickle_is_refused_and_not_run(form, tmp_path):
 
 
 def test_class_instances_are_refused_by_name(write, tmp_path):
-    with pytest.raises(ValueError, match=r"refused.*argparse\.Namespace"):
-        torch_files.read(write(tmp_path / "a.pth", {"args": Global("argparse", "Namespace")}))
+    with pytest.raises(ValueError, match=r"refused.*my_project\.Net"):
+        torch_files.read(write(tmp_path / "a.pth", {"model": Global("my_project", "Net")}))
+
+
+def test_options_and_paths_beside_the_tensors_are_passed_over(write, tmp_path):
+    options = argparse.Namespace(lr=1e-3, folder=Path("data"), nested=argparse.Namespace(steps=[1, 2]))
+    tensor, storage = whole("FloatStorage", "0", np.arange(4, dtype=np.float32))
+    for beside in ({"args": options}, {"hyper_parameters": {"root": PureWindowsPath("c:/x"), "options": options}}):
+        got = torch_files.read(write(tmp_path / "a.pth", {"state_dict": {"x": tensor}} | beside, [storage]))
+        np.testing.assert_array_equal(torch_files.state_dict(got)["x"], np.arange(4))
 
 
 def test_truncation_is_one_clear_error(write, tmp_path):

@@ -1,7 +1,8 @@
 """The globals that checkpoints of PyTorch name, and what stands for each: the only doors out of their pickles.
 
-Tensors become arrays, parameters and subclasses the array that they wrap, NumPy's scalars and arrays themselves.
-Everything else is refused by its name, whole modules among it.
+Tensors become arrays, parameters and subclasses the array that they wrap, NumPy's scalars and arrays themselves. Of
+what training scripts keep beside them, options and paths, nothing is read. Everything else is refused by its name,
+whole modules among it.
 """
 
 import re
@@ -16,6 +17,8 @@ from b2b_jax.formats.pickles import Blank, Dict, Function
 DTYPES = {"float64", "float32", "float16", "bfloat16", "int64", "int32", "int16", "int8", "uint8", "bool"}
 MARKS = {"torch.Tensor", "torch.nn.parameter.Parameter", "torch.nn.parameter.Buffer", "numpy.ndarray"}
 MARKS |= {f"{module}.{name}" for module in ("builtins", "__builtin__") for name in ("dict", "list", "int", "float")}
+OPTIONS = ("argparse.Namespace", "types.SimpleNamespace")
+PATHS = ("PosixPath", "WindowsPath", "Path", "PurePosixPath", "PureWindowsPath", "PurePath")
 NUMBERS = re.compile(r"[<>|=]?([biufcSU]\d{1,4}|\?)")  # NumPy's dtypes of numbers and text
 MOST_COPIED = 1 << 26  # bytes of arrays that are no tensors, and items of sets
 
@@ -65,6 +68,8 @@ def _known(tensor: Rebuild) -> Mapping[str, Function]:
         "_codecs.encode": copied.encode,
         "numpy.dtype": _dtype,
     }
+    calls |= dict.fromkeys(OPTIONS, lambda *_: Dict())
+    calls |= {f"{module}.{name}": lambda *_: "" for module in ("pathlib", "pathlib._local") for name in PATHS}
     for core in ("numpy.core.multiarray", "numpy._core.multiarray"):
         calls |= {f"{core}._reconstruct": lambda *_: Blank(copied.array), f"{core}.scalar": copied.scalar}
     return {name: Function(call) for name, call in calls.items()}

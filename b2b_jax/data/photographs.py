@@ -11,7 +11,8 @@ No photograph is in two parts. All that is random comes from the seed: equal fil
 """
 
 import hashlib
-from collections.abc import Iterator, Sequence
+import itertools
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from fnmatch import fnmatch
 from pathlib import Path
@@ -71,6 +72,7 @@ class Photograph(NamedTuple):
     """A photograph that is used."""
 
     path: Path
+    name: str  # of its shots: no two photographs have the same
     pixels: np.ndarray  # uint8 (h, w, 3), scaled
 
 
@@ -122,8 +124,15 @@ def gather(sources: Sequence[Path], settings: Settings) -> tuple[list[Photograph
         pixels, reason = (None, "asked for") if skipped else judge(path, settings.side, seen)
         manifest[str(path)] = entry | ({"left_out": reason} if reason else {})
         if not reason:
-            used.append(Photograph(path, softened(pixels, settings.soften)))
+            name = unlike(path.stem, {photograph.name for photograph in used})
+            used.append(Photograph(path, name, softened(pixels, settings.soften)))
     return used, manifest
+
+
+def unlike(stem: str, taken: Collection[str]) -> str:
+    """The stem, or where another photograph has it the stem and a number: packages call many files 2560x1600.jpg."""
+    numbered = (f"{stem}_{number}" for number in itertools.count(2))
+    return next(name for name in itertools.chain([stem], numbered) if name not in taken)
 
 
 def judge(path: Path, side: int, seen: list[np.ndarray]) -> tuple[np.ndarray | None, str]:
@@ -171,19 +180,19 @@ def divide(photographs: Sequence[Photograph], seed: int) -> dict[str, list[Photo
 def write_pile(folder: Path, photographs: Sequence[Photograph], settings: Settings, rng: np.random.Generator) -> None:
     """Shots of photographs, each taken by the camera; or as they are, for the sharp pile."""
     camera, blurry = CAMERAS[settings.camera], folder.name == "unknown_blur"
-    for path, pixels in photographs:
+    for _, name, pixels in photographs:
         for i, shot in enumerate(spread(pixels, settings.shot, PLAIN)):
             taken = camera.take(rng, levels.to_float(shot), camera.kernel(rng)) if blurry else shot
-            images.write(folder / f"{path.stem}-{i:02d}.png", taken)
+            images.write(folder / f"{name}-{i:02d}.png", taken)
 
 
 def write_test(folder: Path, photographs: Sequence[Photograph], settings: Settings, rng: np.random.Generator) -> None:
     """Crops of photographs, each as it is, as the camera takes it, and under the known blur."""
     margin = 10  # of every kernel
     camera, known, kernels = CAMERAS[settings.camera], Camera(settings.kernels), {}
-    for path, pixels in photographs:
+    for _, photograph, pixels in photographs:
         for i, wide in enumerate(spread(pixels, settings.crop + 2 * margin, PLAIN_TEST, settings.crops)):
-            name, sharp = f"{path.stem}-{i}", levels.to_float(wide)
+            name, sharp = f"{photograph}-{i}", levels.to_float(wide)
             kernels[name] = camera.kernel(rng)
             versions = {
                 "sharp": wide[margin:-margin, margin:-margin],

@@ -18,7 +18,8 @@ from b2b_jax.networks import compute_dtype
 MOVABLE = {  # keys of `data` that say where photos lie and how they are read, not what they are
     *("root", "known_path", "unknown_path", "prepared", "prepare", "threads", "prefetch"),
 }
-LARGEST = (1 << 31) - 1  # of any number: steps and seeds have 32 bits on the devices
+LARGEST_INTEGER = (1 << 31) - 1  # steps and seeds have 32 bits on the devices
+LARGEST_FLOAT = 1e100  # finite
 ONE_AT_LEAST = ("batch", "crop", "steps", "every")  # names of keys, whatever their section
 LEAST = dict.fromkeys(("log_every", "evaluate_every", "checkpoint_every", "keep", "bad_steps"), 1)
 LEAST |= dict.fromkeys(("keep_every", "keep_best"), 0)
@@ -96,9 +97,11 @@ def check_numbers(config: ConfigDict, section: str = "") -> None:
         name, least = f"{section}.{key}".strip("."), int(key in ONE_AT_LEAST)
         if isinstance(value, ConfigDict):
             check_numbers(value, name)
-        elif isinstance(value, int | float) and not least <= value <= LARGEST:
-            limit = f"at most {LARGEST}" if value > LARGEST else f"at least {least}"
-            raise UserError(f"{name} is {value}; it must be {limit}")
+        elif isinstance(value, int | float):
+            most = LARGEST_INTEGER if isinstance(value, int) else LARGEST_FLOAT
+            if not least <= value <= most:
+                limit = f"at most {most}" if value > most else f"at least {least}"
+                raise UserError(f"{name} is {value}; it must be {limit}")
 
 
 def check_scenes(config: ConfigDict) -> None:

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import sys
 from collections.abc import Iterable, Mapping
 
 import numpy as np
@@ -19,10 +20,10 @@ MOVABLE = {  # keys of `data` that say where photos lie and how they are read, n
     *("root", "known_path", "unknown_path", "prepared", "prepare", "threads", "prefetch"),
 }
 LARGEST_INTEGER = (1 << 31) - 1  # steps and seeds have 32 bits on the devices
-LARGEST_FLOAT = 1e100  # finite
-ONE_AT_LEAST = ("batch", "crop", "steps", "every")  # names of keys, whatever their section
-LEAST = dict.fromkeys(("log_every", "evaluate_every", "checkpoint_every", "keep", "bad_steps"), 1)
-LEAST |= dict.fromkeys(("keep_every", "keep_best"), 0)
+ONE_AT_LEAST = {  # names of keys, whatever their section; the others may be 0
+    *("batch", "crop", "crops_per_image", "critics", "every", "frames", "steps"),
+    *("log_every", "evaluate_every", "checkpoint_every", "keep", "bad_steps"),
+}
 
 
 def as_json(config: ConfigDict) -> dict:
@@ -79,13 +80,6 @@ def check_values(config: ConfigDict) -> None:
         raise UserError(f"data.split_ratio is {config.data.split_ratio}; it must be between 0 and 1")
     if not 0 < config.data.share <= 1:
         raise UserError(f"data.share is {config.data.share}; it must be above 0 and at most 1")
-    if config.data.crops_per_image < 1:
-        raise UserError(f"data.crops_per_image is {config.data.crops_per_image}; it must be at least 1")
-    if config.data.degradation.frames < 1:
-        raise UserError(f"data.degradation.frames is {config.data.degradation.frames}; it must be at least 1")
-    for key, least in LEAST.items():
-        if config.loop[key] < least:
-            raise UserError(f"loop.{key} is {config.loop[key]}; it must be at least {least}")
     check_scenes(config.data.scenes)
     if config.loop.wandb and not importlib.util.find_spec("wandb"):
         raise UserError("loop.wandb is set, but wandb is not installed: pip install -e '.[wandb]'")
@@ -98,7 +92,7 @@ def check_numbers(config: ConfigDict, section: str = "") -> None:
         if isinstance(value, ConfigDict):
             check_numbers(value, name)
         elif isinstance(value, int | float):
-            most = LARGEST_INTEGER if isinstance(value, int) else LARGEST_FLOAT
+            most = LARGEST_INTEGER if isinstance(value, int) else sys.float_info.max
             if not least <= value <= most:
                 limit = f"at most {most}" if value > most else f"at least {least}"
                 raise UserError(f"{name} is {value}; it must be {limit}")

@@ -59,7 +59,9 @@ def _check_page(image: Image.Image) -> None:
     """Refuses what Pillow would show in part, or otherwise than it is meant."""
     bits = tag(image, TiffTags.BITSPERSAMPLE, 1)
     if tag(image, TiffTags.SAMPLEFORMAT, 1) == SIGNED and bits <= 16:  # of 32 bits they may be a photo's: `deep_grey`
-        raise RefusedError(f"signed numbers of {bits} bits, whose black nothing tells; save it with unsigned ones")
+        raise RefusedError(
+            f"signed numbers of {bits} bits, and nothing says which is black; save it with unsigned ones"
+        )
     if (slices := tag(image, IMAGE_DEPTH, 1)) > 1:
         raise RefusedError(f"a volume of {slices} slices, not a picture; save the slices one by one")
     rows = max((tile[1][3] for tile in image.tile), default=0)

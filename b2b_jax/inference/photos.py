@@ -139,8 +139,9 @@ def _exif(image: Image.Image, notes: list[str]) -> bytes:
     """The EXIF data, fit for the upright photo in any format."""
     try:
         kept, found = Image.Exif(), image.getexif()
-        if found.bigtiff:  # as which Pillow could not read what it writes
-            found.get_ifd(ExifTags.IFD.Exif), found.get_ifd(ExifTags.IFD.GPSInfo)
+        if found.bigtiff:  # Pillow cannot read back the EXIF data that it writes in this form
+            for part in (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo):
+                found.get_ifd(part)
             found.bigtiff = False
         kept.load(found.tobytes())
         for tag in LAYOUT_TAGS & set(kept):

@@ -84,8 +84,8 @@ def read(path: Path, image: Image.Image) -> np.ndarray:
         array = page.asarray()
         if array.ndim == 3 and page.planarconfig == tifffile.PLANARCONFIG.SEPARATE:
             array = np.moveaxis(array, 0, -1)
-        if tiffs.unspecified(image):  # a mask or ink, which is no transparency
-            array = array[..., :-1]
+        if tiffs.unspecified(image):  # a mask or ink beside RGB, which is no transparency
+            array = array[..., :3]
         if page.photometric == tifffile.PHOTOMETRIC.MINISWHITE:
             array = _negative(array)
         return _unmultiplied(array) if tifffile.EXTRASAMPLE.ASSOCALPHA in page.extrasamples else array

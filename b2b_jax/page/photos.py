@@ -99,7 +99,7 @@ class Worker:
             failed = deblur.run([job], restorer)
             bad += failed
             done += [job] if not failed else []
-        pairs = {job.targets[RESTORED].name: found for job in done if not job.is_video and (found := _pair(job, bad))}
+        pairs = {job.targets[RESTORED].name: pair for job in done if not job.is_video and (pair := _pair(job, bad))}
         lines = [f"{len(done)} of {len(paths)} done.", *(sentence(line, paths) for line in bad)]
         return Outcome(pairs, [str(job.targets[RESTORED]) for job in done], "\n".join(lines))
 

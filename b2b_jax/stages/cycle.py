@@ -9,7 +9,6 @@ import jax.numpy as jnp
 from b2b_jax import networks
 from b2b_jax.data import pipeline
 from b2b_jax.data.sources import check_sizes
-from b2b_jax.errors import UserError
 from b2b_jax.inference import batching
 from b2b_jax.method import cycle
 from b2b_jax.method.cycle import DISCRIMINATORS, GENERATORS, RULES, Cycle
@@ -22,7 +21,6 @@ from b2b_jax.training import loop, optimizers
 from b2b_jax.training.state import State, best_params
 
 SEED = 30  # of its data streams, this and the following
-LEAST = {"critics": 1, "pool": 0, "clip": 0, "cycle_weight": 0, "identity_weight": 0}
 
 
 def fit(run: Run, validated: Callable[[], None]) -> None:
@@ -104,9 +102,6 @@ def check(run: Run) -> None:
         network = common.create(config[part], run.dtype)
         check_choice(f"cycle.{part}.norm", getattr(network, "norm", "none"), ("instance", "none"))
         common.check_traces("cycle", network, config.crop)
-    for key, least in LEAST.items():
-        if config[key] < least:
-            raise UserError(f"cycle.{key} is {config[key]}; it must be at least {least}")
     for supply in supplies(run):
         check_sizes(supply.source, supply.crop(config.crop).extent, "cycle.crop")
 

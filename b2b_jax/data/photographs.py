@@ -5,7 +5,8 @@
     OUTPUT/test/            blurry, sharp and known_blurry crops, under equal names, of yet other photographs, and
                             kernels.npz: the kernel of every blurry crop
     OUTPUT/kernels.npy      further random kernels of the camera (n, k, k), for rows that may know the truth
-    OUTPUT/manifest.json    every photograph: file name, SHA-256, its part, or why it is left out; and all settings
+    OUTPUT/manifest.json    every photograph: file name, SHA-256, its part and the name of its shots, or why it is left
+                            out; and all settings
 
 No photograph is in two parts. All that is random comes from the seed: equal files give equal piles.
 """
@@ -122,15 +123,17 @@ def gather(sources: Sequence[Path], settings: Settings) -> tuple[list[Photograph
         entry = {"name": path.name, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
         skipped = any(fnmatch(path.name, pattern) for pattern in settings.skip)
         pixels, reason = (None, "asked for") if skipped else judge(path, settings.side, seen)
-        manifest[str(path)] = entry | ({"left_out": reason} if reason else {})
-        if not reason:
-            name = unlike(path.stem, {photograph.name for photograph in used})
+        if reason:
+            manifest[str(path)] = entry | {"left_out": reason}
+        else:
+            name = distinct(path.stem, {photograph.name for photograph in used})
+            manifest[str(path)] = entry | {"shots": name}
             used.append(Photograph(path, name, softened(pixels, settings.soften)))
     return used, manifest
 
 
-def unlike(stem: str, taken: Collection[str]) -> str:
-    """The stem, or where another photograph has it the stem and a number: packages call many files 2560x1600.jpg."""
+def distinct(stem: str, taken: Collection[str]) -> str:
+    """The stem, with a number behind it if it is taken: packages call many files 2560x1600.jpg."""
     numbered = (f"{stem}_{number}" for number in itertools.count(2))
     return next(name for name in itertools.chain([stem], numbered) if name not in taken)
 

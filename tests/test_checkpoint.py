@@ -172,6 +172,17 @@ def test_a_damaged_step_is_named_and_the_newest_good_one_used(copy, capsys, harm
     assert {int(path.name) for path in (copy.parent / checkpoint.DAMAGED).iterdir()} == bad
 
 
+def test_a_save_waits_for_its_step(copy, monkeypatch):
+    with Checkpoints(copy, default.get_config().loop) as checkpoints:
+        slow = jax.jit(lambda x: jax.lax.fori_loop(0, 300, lambda _, y: jnp.tanh(y @ y), x))
+        result, ready = slow(jnp.ones((400, 400))), []
+        assert not result.is_ready()
+        monkeypatch.setattr(checkpoints, "_attempt", lambda action: ready.append(result.is_ready()))
+        checkpoints.save(result, 1, {})
+        monkeypatch.undo()
+    assert ready and all(ready)
+
+
 def test_a_stray_temporary_folder_is_removed(copy):
     stray = shutil.copytree(copy / "6", copy / f"8{checkpoint.atomicity.TMP_DIR_SUFFIX}")
     with Checkpoints(copy, config()) as checkpoints:

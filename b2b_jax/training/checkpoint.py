@@ -99,7 +99,7 @@ class Checkpoints:
 
         Raises CheckpointError when this save cannot start or the one before has failed since.
         """
-        jax.block_until_ready(state)  # Orbax's processes meet by an exchange, which may overtake one of the step's
+        jax.block_until_ready(state)  # Orbax synchronises processes by an all-reduce, which may overtake the step's
         self._attempt(self._manager.wait_until_finished)
         if step == self._manager.latest_step():
             return

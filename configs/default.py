@@ -231,6 +231,10 @@ def camera() -> ConfigDict:
                     "response": False,  # and a power between stored values and the light that is blurred
                 }
             ),
+            # adversarial: the network, against a discriminator, which compares the piles. likelihood: a `bank` of many
+            # shots, each as often as the blurry photos say one by one; the piles may show different things.
+            "learner": "adversarial",
+            "bank": bank(),
             "discriminator": ConfigDict(
                 # It sees autocorrelations of gradients: colour and content drown the cue of a small blur.
                 {"name": "correlation", "lags": 15, "width": 128, "windows": 1}  # windows²: one for each part of a crop
@@ -248,6 +252,34 @@ def camera() -> ConfigDict:
             # shows a few scenes only, the camera learns those, not its blur, and is not used. 0 = it is used anyway.
             "evidence": 6.0,
             "threshold": 0.025,  # of a kernel's peak, below which it is cut to zero in pairs: a softmax leaves a haze
+        }
+    )
+
+
+def bank() -> ConfigDict:
+    """What camera.learner=likelihood chooses from, and what reads the photos for it; `camera.network` has its parts."""
+    return ConfigDict(
+        {
+            "count": 6000,  # shots
+            "family": family(),  # their kernels, of camera.network.size pixels
+            "amount": (0.5, 6.0),  # of sharpening, in half of the shots
+            "sigma": (0.6, 3.0),  # pixels: of its Gaussian
+            "noise": (0.0, 2.0),  # times that of the blurry photos where they are flattest, in half of the shots
+            "reader": ConfigDict(
+                {
+                    "name": "reader",
+                    "lags": 15,  # pixels to each side that it sees of cepstra and autocorrelations
+                    "width": 512,  # of its layers
+                    "dim": 64,  # of what photos and shots are compared in
+                    "dropout": 0.5,  # without it and the noise it remembers the photos that it is taught with
+                    "noise": 0.25,  # standard deviation, on cepstra, as a share of theirs
+                }
+            ),
+            "kept": 16_384,  # photos that were made blurry, camera.batch a step, and are taught again and again,
+            "batch": 512,  # so many a step; each has to be told from the shots of the others
+            "optimizer": optimizer(learning_rate=1e-3, weight_decay=0.1),
+            "temper": 0.5,  # factor of the scores: photos that the reader does not know are read less surely
+            "iterations": 20,  # of expectation and maximisation; many leave one shot for each photo
         }
     )
 
@@ -382,7 +414,8 @@ def kernel_field() -> ConfigDict:
                 {
                     "name": "kernel_field",
                     "size": 21,  # pixels of a kernel, odd
-                    "lags": 15,  # pixels to each side that the autocorrelation of the gradients reaches
+                    "reads": "cepstrum",  # what it reads of a photo's gradients: cepstrum | autocorrelation
+                    "lags": 15,  # pixels to each side that this reaches
                     "width": 512,  # of the two layers that read it
                     "window": 160,  # pixels of a square that is read at once, and of a training crop
                     "field": False,  # a kernel for each window, blended over the photo, instead of one for the photo

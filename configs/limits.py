@@ -111,7 +111,7 @@ def translator(config: ConfigDict, name: str) -> None:
 def field(config: ConfigDict, name: str) -> None:
     """A translator that can only convolve, read from larger crops; its kernels as long as the demo's."""
     choice("field", name, ("taught", "pairs", "adversarial"))
-    config.kernel_field.network.update(window=96, lags=12)
+    config.kernel_field.network.update(window=96, lags=12, reads="autocorrelation")
     if name == "taught":
         config.kernel_field.update(enabled=True, steps=600, batch=32)
         config.kernel_field.known_kernel = config.data.scenes.known_kernel

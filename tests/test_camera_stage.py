@@ -25,7 +25,7 @@ from b2b_jax.method.blur2blur import Blur2Blur, Photos
 from b2b_jax.method.paired_translation import Lesson
 from b2b_jax.models.camera import Shot
 from b2b_jax.stages import adaptation as adaptation_stage
-from b2b_jax.stages import camera, camera_dataset, camera_figures, common
+from b2b_jax.stages import camera, camera_dataset, camera_figures, camera_photos, common
 from b2b_jax.stages.run import Run
 from b2b_jax.training import state as states
 from configs import camera as camera_config
@@ -126,7 +126,7 @@ def test_what_skips_bad_photos_still_does_apart():
 
 @pytest.mark.parametrize(("count", "held"), [(8, 2), (100, 6), (100_000, 64)])
 def test_a_sixteenth_is_held_out(count, held):
-    assert camera.held(range(count)) == held
+    assert camera_photos.held(range(count)) == held
 
 
 def tiny_run(tmp_path, **piles) -> Run:

@@ -18,6 +18,7 @@ from b2b_jax.method import augment
 from b2b_jax.method.filling import Filling, fill
 from b2b_jax.models.camera import Shot, render, sharpener
 from b2b_jax.models.kernel_field import KernelField
+from b2b_jax.training import optimizers
 from b2b_jax.training import state as states
 from b2b_jax.training.state import State
 
@@ -65,14 +66,19 @@ def make_step(network: KernelField, optimizer: optax.GradientTransformation, con
     def step(state: State, frozen: Mapping, batch: Mapping[str, Array], key: Array) -> tuple[State, dict]:
         photos, wanted = taught(frozen["lessons"], batch["unknown_sharp"], jax.random.fold_in(key, state.step), config)
 
-        def objective(params: states.Params) -> tuple[Array, Array]:
-            logits = network.apply(params, network.apply(params, photos, method="features"), method="logits")
+        variables = state.params["generator"]
+        features, statistics = network.apply({}, photos, method="features"), [k for k in variables if k != "params"]
+
+        def objective(params: states.Params) -> tuple[Array, tuple]:
+            trained = {**variables, "params": params}
+            logits, moved = network.apply(trained, features, train=True, mutable=statistics, method="logits")
             answers = wanted.reshape(len(wanted), -1)
             overlap = jnp.minimum(jax.nn.softmax(logits), answers).sum(-1)
-            return optax.softmax_cross_entropy(logits, answers).mean(), overlap.mean()
+            return optax.softmax_cross_entropy(logits, answers).mean(), (overlap.mean(), moved)
 
-        (loss, overlap), gradients = jax.value_and_grad(objective, has_aux=True)(state.params["generator"])
-        new = states.updated(state, "generator", gradients, optimizer)
+        (loss, (overlap, moved)), gradients = jax.value_and_grad(objective, has_aux=True)(variables["params"])
+        new = states.updated(state, "generator", optimizers.whole(gradients, variables), optimizer)
+        new = new.replace(params={"generator": {**new.params["generator"], **moved}})
         return states.finished(new, state, config.ema), {"loss": loss, "overlap": overlap}
 
     return step

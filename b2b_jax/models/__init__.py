@@ -12,6 +12,7 @@ from typing import Any
 import flax.linen as nn
 
 from b2b_jax.errors import suggestion
+from b2b_jax.models.bank import Bank
 from b2b_jax.models.camera import Camera
 from b2b_jax.models.classifier import ResNet18
 from b2b_jax.models.correlation import CorrelationDiscriminator
@@ -21,6 +22,7 @@ from b2b_jax.models.maxim import MAXIM
 from b2b_jax.models.mimo_unet import MIMOUNet
 from b2b_jax.models.nafnet import NAFNet
 from b2b_jax.models.patchgan import PatchGAN
+from b2b_jax.models.reader import Reader
 from b2b_jax.models.resnet import ResNet
 from b2b_jax.models.restormer import Restormer
 from b2b_jax.models.resunet import ResUNet
@@ -28,6 +30,7 @@ from b2b_jax.models.unet import UNet
 from b2b_jax.models.vgg import VGG
 
 MODELS = {
+    "bank": Bank,
     "camera": Camera,
     "correlation": CorrelationDiscriminator,
     "kernel_field": KernelField,
@@ -36,6 +39,7 @@ MODELS = {
     "mimo_unet": MIMOUNet,
     "nafnet": NAFNet,
     "patchgan": PatchGAN,
+    "reader": Reader,
     "resnet": ResNet,
     "resnet18": ResNet18,
     "restormer": Restormer,

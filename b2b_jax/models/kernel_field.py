@@ -1,9 +1,8 @@
 """A translator that can only convolve: it reads from a photo which kernel would help, and applies it.
 
-    gradients of the luma, Hann-windowed  ->  autocorrelation of each, its centre, over its peak
+    gradients of the luma, Hann-windowed  ->  their cepstrum, or the autocorrelation of each over its peak; its centre
     ->  2 layers (GELU)  ->  softmax over the pixels of a kernel  ->  photo * kernel
 
-The autocorrelation of a photo's gradients is nearly that of its blur: sharp edges are uncorrelated, blur repeats them.
 A convolution cannot hallucinate, and the identity and every filter without negative weights are special cases: a
 constant prediction. Images are NHWC float32 in [0, 1].
 """
@@ -18,21 +17,26 @@ from scipy import fft
 
 from b2b_jax.models.autocorrelation import autocorrelations, hann
 from b2b_jax.models.camera import filtered
+from b2b_jax.models.cepstrum import Whitened, cepstra
 
 Array = jax.Array
+
+READS = {"autocorrelation": autocorrelations, "cepstrum": cepstra}
 
 
 class KernelField(nn.Module):
     """(n, h, w, 3) -> (n, h, w, 3), of any size.
 
-    size: of a kernel, odd, in pixels. lags: pixels that the autocorrelation reaches to each side. width: of the two
-    hidden layers. window: pixels of a square that is read at once; a photo's windows overlap by half. field: a kernel
-    for each window, blended smoothly over the photo, instead of one for the photo, read from the mean over its windows.
-    start: standard deviation in pixels of the Gaussian that the untrained kernel is. threshold: share of its peak below
-    which a kernel is cut in use, and symmetric: whether it is made symmetric in use; training does neither.
+    size: of a kernel, odd, in pixels. reads: what it reads of a photo, a key of READS. lags: pixels that this reaches
+    to each side. width: of the two hidden layers. window: pixels of a square that is read at once; a photo's windows
+    overlap by half. field: a kernel for each window, blended smoothly over the photo, instead of one for the photo,
+    read from the mean over its windows. start: standard deviation in pixels of the Gaussian that the untrained kernel
+    is. threshold: share of its peak below which a kernel is cut in use, and symmetric: whether it is made symmetric in
+    use; training does neither.
     """
 
     size: int = 21
+    reads: str = "autocorrelation"
     lags: int = 15
     width: int = 512
     window: int = 160
@@ -48,6 +52,8 @@ class KernelField(nn.Module):
         return 1
 
     def setup(self) -> None:
+        if self.reads == "cepstrum":
+            self.whitened = Whitened()
         self.layers = [nn.Dense(self.width, name=f"layers.{i}") for i in range(2)]
         self.head = nn.Dense(self.size**2, name="logits", bias_init=lambda *_: self._gaussian())
 
@@ -57,7 +63,7 @@ class KernelField(nn.Module):
             return convolved(photo, self._finished(self.kernels(photo), train))
         cut = Windows(*photo.shape[1:3], self.window)
         n = len(photo)
-        kernels = self.predicted(autocorrelations(cut.of(photo), self.lags))
+        kernels = self.predicted(READS[self.reads](cut.of(photo), self.lags))
         wide = cut.of(photo, self.size // 2)
         return cut.blended(convolved_valid(wide, self._finished(kernels, train)), n)
 
@@ -66,16 +72,18 @@ class KernelField(nn.Module):
         return self.predicted(self.features(x))
 
     def features(self, x: Array) -> Array:
-        """What the layers read of photos (n, h, w, 3): the mean over their windows, (n, 2 (2 lags + 1)²)."""
-        found = autocorrelations(Windows(*x.shape[1:3], self.window).of(x), self.lags)
+        """What the layers read of photos (n, h, w, 3): the mean over their windows, (n, c)."""
+        found = READS[self.reads](Windows(*x.shape[1:3], self.window).of(x), self.lags)
         return found.reshape(len(x), -1, found.shape[-1]).mean(1)
 
     def predicted(self, features: Array) -> Array:
         """Softmax kernels (m, size, size) for m rows of features."""
         return jax.nn.softmax(self.logits(features)).reshape(-1, self.size, self.size)
 
-    def logits(self, features: Array) -> Array:
+    def logits(self, features: Array, train: bool = False) -> Array:
         """(m, size²) for m rows of features, which kernels are the softmax of."""
+        if self.reads == "cepstrum":
+            features = self.whitened(features, train)
         for layer in self.layers:
             features = nn.gelu(layer(features))
         return self.head(features)

@@ -14,6 +14,7 @@ NOTABLE = 0.7  # AUC above which something other than blur may have been learnt 
 NOISIER = 1.5  # times the blurry photos' noise, and 1 grey level more, above which the sharp ones have too much
 BLOCK = 8  # pixels a side of the blocks in which noise is measured
 TOLD_APART = 0.95  # AUC above which the generated photos are no photos of this camera
+LEGIBLE = 1.0  # nats that have to be read of a photo's blur
 NO_BLUR = 0.5  # pixels of a kernel's spread, and of sharpening, below which there is none
 
 
@@ -78,7 +79,7 @@ def noise(photos: np.ndarray) -> float:
 def notes(found: Mapping) -> list[str]:
     """What a camera of these figures should be looked at for, a line each; it is used all the same."""
     lines = []
-    if NOTABLE < found["held_out_auc"] <= TOLD_APART:
+    if NOTABLE < found.get("held_out_auc", 0.5) <= TOLD_APART:
         lines.append(
             f"its photos are still told from the generated ones (AUC {found['held_out_auc']:.2f} on photos held out): "
             "other scenes, or more than blur, may lie between the piles; look at the kernels in the report"
@@ -95,12 +96,17 @@ def notes(found: Mapping) -> list[str]:
 def doubts(found: Mapping, evidence: float) -> list[str]:
     """Why a camera of these figures should not be trained with, a line each; `evidence` is what the piles must give."""
     reasons = []
-    if found["evidence"] < evidence:
+    if found.get("evidence", evidence) < evidence:
         reasons.append(
             f"the piles differ by {found['evidence']:.1f} times what different scenes alone would explain, wanted is "
             f"at least {evidence:g}: give photos of more different scenes, or it learns those instead of the blur"
         )
-    if found["held_out_auc"] > TOLD_APART:
+    if found.get("nats_read", LEGIBLE) < LEGIBLE:
+        reasons.append(
+            f"of photos held out only {found['nats_read']:.1f} nats of their blur are read, wanted are at least "
+            f"{LEGIBLE:g}: give more sharp photos, or larger crops"
+        )
+    if found.get("held_out_auc", 0.5) > TOLD_APART:
         reasons.append(
             f"its photos are told from the generated ones (AUC {found['held_out_auc']:.2f} on photos held out): the "
             "piles differ in more than blur, such as size, noise or colour, or the training was too short"

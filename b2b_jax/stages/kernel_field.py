@@ -20,7 +20,7 @@ from b2b_jax.method.filling import Filling
 from b2b_jax.method.kernel_translation import Lessons
 from b2b_jax.method.known_blur import Supply
 from b2b_jax.models.camera import HALO, Shot
-from b2b_jax.models.kernel_field import KernelField
+from b2b_jax.models.kernel_field import READS, KernelField
 from b2b_jax.settings import check_choice
 from b2b_jax.stages import camera, common, translator
 from b2b_jax.stages.run import Run
@@ -145,6 +145,7 @@ def check(run: Run) -> None:
     common.check_batch("kernel_field", config.batch)
     common.check_optimizer("kernel_field", config.optimizer)
     check_choice("kernel_field.network.name", config.network.name, ("kernel_field",))
+    check_choice("kernel_field.network.reads", config.network.reads, READS)
     check_choice("kernel_field.teacher", config.teacher, TEACHERS)
     check_file(config)
     check_blur("known_kernel", config.known_kernel)

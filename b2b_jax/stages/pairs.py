@@ -10,7 +10,7 @@ from b2b_jax.method import adaptation
 from b2b_jax.method.known_blur import Supply
 from b2b_jax.method.supervised import MakePairs
 from b2b_jax.networks import Network
-from b2b_jax.stages import camera
+from b2b_jax.stages import camera, camera_photos
 from b2b_jax.stages.run import Run
 
 
@@ -45,7 +45,7 @@ def known(run: Run, config: ConfigDict) -> list[Supply]:
 def wanted(run: Run, config: ConfigDict) -> list[Supply]:
     """The photos that `open_pairs` will want once the camera is learnt; none if there are too few to learn it."""
     given = run.config.camera.weights
-    if not given and camera.too_few(run):
+    if not given and camera_photos.too_few(run):
         return []
-    learnt = camera.load(run) if given else Network(camera.create(run).networks["camera"], None)
+    learnt = camera.load(run) if given else Network(camera.learner(run).network(run), None)
     return supplies(run, learnt, config)

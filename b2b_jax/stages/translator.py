@@ -140,7 +140,8 @@ def check_generator(generator: nn.Module, crop: int) -> None:
     image = jnp.zeros((1, crop, crop, 3))
     variables = jax.eval_shape(generator.init, jax.random.key(0), image)
     if "batch_stats" in variables:
-        raise UserError("translator.generator has batch norm, which mixes photos; choose norm='instance' or 'none'")
+        instead = "choose norm='instance' or 'none', or of a kernel field reads='autocorrelation'"
+        raise UserError(f"translator.generator has batch norm, which mixes photos; {instead}")
     try:
         jax.eval_shape(lambda v, x: generator.apply(v, x, train=True), variables, image)
     except InvalidRngError as error:

@@ -10,7 +10,7 @@ from b2b_jax import models, sharding, templates
 from b2b_jax.method import adaptation as adaptation_method
 from b2b_jax.method import known_blur
 from b2b_jax.networks import Network
-from b2b_jax.stages import adaptation, camera, common, deblurrer, translator
+from b2b_jax.stages import adaptation, camera_adversarial, common, deblurrer, translator
 from b2b_jax.stages.known_blur import KnownBlur
 from b2b_jax.stages.pairs import Pairs
 from b2b_jax.stages.run import Run
@@ -76,12 +76,12 @@ def translator_task(run: Run) -> loop.Task:
 
 def camera_task(run: Run) -> loop.Task:
     """The camera model's."""
-    return camera.task(run, camera.create(run), no_evaluation)
+    return camera_adversarial.task(run, camera_adversarial.create(run), no_evaluation)
 
 
 def adaptation_task(run: Run) -> loop.Task:
     """The adaptation's, on pairs of a random camera."""
-    learnt = random_network(camera.create(run).networks["camera"])
+    learnt = random_network(camera_adversarial.network(run))
     make = adaptation_method.make_pairs(learnt.module, run.config.camera.threshold, run.config.adaptation)
     pairs = Pairs([], make, {"camera": learnt.variables})
     return adaptation.task(run, network(run, "deblurrer"), pairs, no_evaluation)
@@ -124,7 +124,7 @@ def photos_of(run: Run, stage: str) -> dict[str, int]:
     if stage == "deblurrer":
         return {"blurry": 0, "sharp": 0}
     if stage in ("camera", "adaptation"):
-        margin = 2 * camera.create(run).networks["camera"].reach
+        margin = 2 * camera_adversarial.network(run).reach
         known = {"known_blurry": 0, "known_sharp": 0} if run.config.adaptation.known else {}
         return {"unknown_sharp": margin} | ({"unknown_blur": 0} if stage == "camera" else known)
     if run.config.known_blur.source == "extractor":

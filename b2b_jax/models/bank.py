@@ -1,0 +1,65 @@
+"""A camera as a list of shots, each as likely as its weight says: what a likelihood over known blurs finds."""
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from b2b_jax.models.camera import HALO, Shot
+
+Array = jax.Array
+
+
+class Bank(nn.Module):
+    """z (n, 1) -> Shot of n photos, as `models.camera.Camera` gives them: z ~ N(0, I) draws shots by their weights.
+
+    count: shots in the list. size: of their kernels, odd, in pixels. sharpening, noise: which parts they have besides
+    the kernel. Its variables are no weights of a network: they are the list, and all that is learnt is `weight`.
+    """
+
+    count: int = 1
+    size: int = 21
+    sharpening: bool = True
+    noise: bool = True
+    dtype: Any = jnp.float32  # unused: a camera is computed in float32
+
+    latent = 1
+
+    @nn.compact
+    def __call__(self, z: Array, train: bool = False) -> Shot:
+        weight = self.param("weight", nn.initializers.constant(1 / self.count), (self.count,))
+        parts = {"kernel": (self.size, self.size)} | {name: () for name in self.parts}
+        shot = Shot(**{name: None for name in ("amount", "sigma", "noise", "response")} | self._listed(parts))
+        share = jax.scipy.stats.norm.cdf(z[:, 0]) * weight.sum()
+        chosen = jnp.searchsorted(jnp.cumsum(weight), share, side="right")
+        return taken(shot, jnp.minimum(chosen, self.count - 1))
+
+    def _listed(self, parts: dict[str, tuple[int, ...]]) -> dict[str, Array]:
+        return {name: self.param(name, nn.initializers.zeros, (self.count, *shape)) for name, shape in parts.items()}
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """The names of what its shots have besides the kernel."""
+        return ("amount", "sigma") * self.sharpening + ("noise",) * self.noise
+
+    @property
+    def input_shape(self) -> tuple[int, int]:
+        """Of what one call takes."""
+        return 1, 1
+
+    @property
+    def reach(self) -> int:
+        """Pixels around a photo that its rendering needs."""
+        return self.size // 2 + HALO * self.sharpening
+
+
+def taken(shot: Shot, chosen: Array) -> Shot:
+    """The shots of these numbers out of a list of them."""
+    return Shot(*(None if part is None else part[chosen] for part in shot))
+
+
+def listed(shot: Shot, weight: Array) -> dict[str, dict[str, Array]]:
+    """The variables of a Bank that holds these shots."""
+    parts = {name: part for name, part in shot._asdict().items() if part is not None}
+    return {"params": parts | {"weight": weight}}

@@ -1,0 +1,182 @@
+"""A camera learnt by likelihood, out of a bank of shots of every kind: `camera.learner=likelihood`.
+
+The piles are not compared with each other, so that they may show different things. How surely blur is read from photos
+that are held out is measured in nats, and needs no truth.
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+
+from b2b_jax import levels
+from b2b_jax.data import blur, pipeline
+from b2b_jax.data.sources import Source
+from b2b_jax.errors import UserError
+from b2b_jax.method import camera_model, likelihood
+from b2b_jax.method.likelihood import Likelihood
+from b2b_jax.models.bank import Bank, listed, taken
+from b2b_jax.models.camera import Shot
+from b2b_jax.models.reader import Reader
+from b2b_jax.settings import check_choice
+from b2b_jax.stages import camera_figures, camera_photos, common
+from b2b_jax.stages.camera_photos import Learnt, Unseen
+from b2b_jax.stages.run import Run
+from b2b_jax.training import loop, optimizers
+from b2b_jax.training.state import Params, State
+
+PHOTOS = 1024  # blurry photos that are read at most, evenly spread
+WINDOWS = 2  # along each side, of the middle of a photo that is read
+NEGLIGIBLE = 1e-3  # share of the photos below which a shot is no part of the camera
+CHUNK = 32  # photos that are read at once: bounds the memory
+
+
+def learn(run: Run, validated: Callable[[], None]) -> Learnt:
+    """The camera that was found."""
+    method, module = create(run), network(run)
+    photos = camera_photos.unseen(run, module.reach)
+    bank = draw(run, camera_figures.noise(photos.blurry))
+    evaluate = validate(run, method, bank, photos)
+    state = common.train(run, task(run, method, bank, evaluate), batches(run, module.reach), validated)
+    hyper, variables = found(run, bank, weights(run, method, bank, state.params["reader"], read(run, method)))
+    scores, _ = evaluate(state)
+    shot = camera_photos.shots(run, common.create(ConfigDict(hyper), jnp.float32), variables)
+    scores |= {"shots": hyper["count"]} | camera_photos.describe(run, shot, photos)
+    return Learnt(scores, camera_figures.doubts(scores, 0.0), hyper, variables)
+
+
+def task(run: Run, method: Likelihood, bank: Shot, evaluate: loop.Evaluate) -> loop.Task:
+    """What the loop trains: the reader."""
+    return loop.Task(
+        name="camera",
+        steps=run.config.camera.steps,
+        batch=run.config.camera.batch,
+        init=lambda key: likelihood.init(method, bank, key),
+        step=likelihood.make_step(method),
+        frozen={"bank": bank},
+        evaluate=evaluate,
+    )
+
+
+def batches(run: Run, reach: int) -> pipeline.Batches:
+    """Batches of sharp photos without what is held out."""
+    config, options = run.config.camera, {"crops": run.config.data.crops_per_image}
+    (_, supply) = camera_photos.supplies(run, reach, held_out=False)
+    return common.batches(run, common.streams(run, [supply], config.crop, camera_photos.SEED, options), config.batch)
+
+
+def create(run: Run) -> Likelihood:
+    """The reader and its optimiser."""
+    config = run.config.camera
+    reader = common.create(ConfigDict({**config.bank.reader.to_dict(), "window": config.crop}), jnp.float32)
+    return Likelihood(reader, optimizers.create(config.bank.optimizer, config.steps), config.bank)
+
+
+def network(run: Run) -> Bank:
+    """The camera's network: the whole bank."""
+    return common.create(ConfigDict(hyper(run, run.config.camera.bank.count)), jnp.float32)
+
+
+def hyper(run: Run, count: int) -> dict:
+    """Of a bank of `count` shots."""
+    config = run.config.camera.network
+    parts = {"sharpening": config.sharpening, "noise": config.noise}
+    return {"name": "bank", "count": count, "size": config.size, **parts}
+
+
+def draw(run: Run, noise: float = 0.0) -> Shot:
+    """The bank: shots of every kind of the family equally often; half of them sharpen, and half are noisy.
+
+    noise: standard deviation that the blurry photos have where they are flattest.
+    """
+    config, parts = run.config.camera.bank, run.config.camera.network
+    rng, specs = np.random.default_rng(run.config.seed), list(config.family.to_dict().values())
+    kernels = np.stack([blur.draw(rng, specs[i % len(specs)] | {"size": parts.size}) for i in range(config.count)])
+    ranges = {"amount": config.amount, "sigma": config.sigma, "noise": config.noise}
+    values = {name: jnp.asarray(rng.uniform(*bounds, config.count), jnp.float32) for name, bounds in ranges.items()}
+    sharpens, noisy = (jnp.asarray(rng.random(config.count) < 0.5) for _ in range(2))
+    return Shot(
+        kernel=jnp.asarray(kernels, jnp.float32),
+        amount=values["amount"] * sharpens if parts.sharpening else None,
+        sigma=values["sigma"] if parts.sharpening else None,
+        noise=noise * values["noise"] * noisy if parts.noise else None,
+        response=None,
+    )
+
+
+# --------------------------------------------------------------------------------------------------- what photos tell
+
+
+def read(run: Run, method: Likelihood) -> jax.Array:
+    """Features (n, c) of the blurry photos, of the middle of each."""
+    side, pile = WINDOWS * method.reader.window, run.unknown.blur
+    chosen = np.linspace(0, len(pile) - 1, min(PHOTOS, len(pile))).astype(int)
+    features = jax.jit(lambda x: method.reader.apply({}, x, method="features"))
+    return jnp.concatenate([features(middle(pile, int(i), side)) for i in chosen])
+
+
+def middle(pile: Source, index: int, side: int) -> np.ndarray:
+    """The middle (1, h, w, 3) of a photo in [0, 1], at most `side` pixels high and wide."""
+    photo = pile[index]["image"]
+    top, left = (max(0, (length - side) // 2) for length in photo.shape[:2])
+    return levels.to_float(photo[None, top : top + side, left : left + side])
+
+
+def weights(run: Run, method: Likelihood, bank: Shot, params: Params, features: jax.Array) -> np.ndarray:
+    """How often each shot of the bank is taken, from the features of the blurry photos."""
+    config = run.config.camera.bank
+    scores = method.reader.apply(params, features, bank, method="scores")
+    return np.asarray(likelihood.weights(scores, config.temper, config.iterations))
+
+
+def found(run: Run, bank: Shot, weight: np.ndarray) -> tuple[dict, Params]:
+    """The bank without what the camera hardly ever does: hyper-parameters and variables."""
+    kept = np.flatnonzero(weight > NEGLIGIBLE * weight.max())
+    return hyper(run, len(kept)), listed(taken(bank, kept), jnp.asarray(weight[kept] / weight[kept].sum()))
+
+
+def validate(run: Run, method: Likelihood, bank: Shot, photos: Unseen) -> loop.Evaluate:
+    """What is read of photos held out, of generated blur the kernels' distance from the truth, and pictures."""
+    key, truth, blurry = jax.random.key(run.config.seed), camera_photos.true_kernels(run), read(run, method)
+    lesson = jax.jit(lambda sharp, key: likelihood.lessons(method.reader, bank, sharp, key))
+    chunks = [(photos.sharp[i : i + CHUNK], jax.random.fold_in(key, i)) for i in range(0, len(photos.sharp), CHUNK)]
+    parts = [lesson(*chunk) for chunk in chunks]
+    features, numbers = (jnp.concatenate(part) for part in zip(*parts, strict=True))
+    told = jax.jit(lambda params: contrast(method.reader, params, features, taken(bank, numbers), numbers))
+
+    def evaluate(state: State) -> tuple[loop.Scores, loop.Versions]:
+        params = state.params["reader"]
+        scores = {"nats_read": float(np.log(len(numbers)) - told(params))}
+        hyper, variables = found(run, bank, weights(run, method, bank, params, blurry))
+        camera = common.create(ConfigDict(hyper), jnp.float32)
+        made, sharp = camera_model.pairs(camera, variables, jnp.asarray(photos.sharp), key, run.config.camera.threshold)
+        kernels = np.asarray(camera_photos.shots(run, camera, variables).kernel)
+        if truth is not None:
+            scores["kernel_distance"] = camera_figures.distance(kernels, truth)
+        sharp, versions = np.asarray(sharp), {"as this camera": np.asarray(made), "a blurry photo of it": photos.blurry}
+        pictures = camera_figures.enlarged(kernels[: len(sharp)], sharp.shape[1])
+        return scores, {"one of its kernels": pictures, "sharp": sharp} | versions
+
+    return evaluate
+
+
+def contrast(reader: Reader, params: Params, features: jax.Array, shot: Shot, numbers: jax.Array) -> jax.Array:
+    """The loss of these lessons without dropout."""
+    return likelihood.contrast(reader.apply(params, features, shot, method="scores"), numbers)
+
+
+def check(run: Run) -> None:
+    """UserError when the photos or the settings cannot train the reader; nothing is compiled."""
+    config = run.config.camera
+    common.check_optimizer("camera.bank", config.bank.optimizer)
+    check_choice("camera.bank.reader.name", config.bank.reader.name, ("reader",))
+    if not config.network.kernel or config.network.response or config.network.field:
+        wanted = "camera.network.kernel, without response and without field"
+        raise UserError(f"camera.learner=likelihood knows cameras that have {wanted}; choose adversarial for others")
+    try:
+        draw(run)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"camera.bank.family: {error}") from error
+    camera_photos.check(run, network(run).reach)

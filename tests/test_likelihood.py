@@ -1,0 +1,243 @@
+"""The camera by likelihood: the bank, the reader, the weights, and the stage that puts them together."""
+
+from types import SimpleNamespace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from helpers import jit
+from ml_collections import ConfigDict
+from scipy import signal
+
+from b2b_jax import networks
+from b2b_jax.data import blur
+from b2b_jax.data.sources import ArraySource
+from b2b_jax.errors import UserError
+from b2b_jax.method import camera_model, likelihood
+from b2b_jax.method.likelihood import Likelihood
+from b2b_jax.models.bank import Bank, listed, taken
+from b2b_jax.models.camera import Shot, sharpener
+from b2b_jax.models.reader import NOISE_SCALE, Reader, described
+from b2b_jax.stages import camera, camera_figures, camera_likelihood, pairs
+from b2b_jax.stages.run import Run
+from configs import demo
+
+KEY = jax.random.key(0)
+LAGS = 4
+
+
+def shots(count: int, size: int = 5, seed: int = 0, **parts) -> Shot:
+    """Random shots with kernels of `size`."""
+    kernels = np.random.default_rng(seed).random((count, size, size))
+    kernels = jnp.asarray(kernels / kernels.sum((1, 2), keepdims=True), jnp.float32)
+    return Shot(**{"kernel": kernels, "amount": None, "sigma": None, "noise": None, "response": None} | parts)
+
+
+# ----------------------------------------------------------------------------------------------------------------- bank
+
+
+def test_a_bank_draws_its_shots_as_often_as_their_weights_say():
+    shot = shots(3, noise=jnp.array([0.1, 0.2, 0.3]))
+    bank = Bank(count=3, size=5, sharpening=False)
+    drawn = bank.apply(listed(shot, jnp.array([0.2, 0.0, 0.6])), jax.random.normal(KEY, (4000, 1)))
+    shares = [float(np.mean(np.isclose(drawn.noise, noise))) for noise in (0.1, 0.2, 0.3)]
+    np.testing.assert_allclose(shares, [0.25, 0, 0.75], atol=0.03)  # three standard deviations are 0.02
+    assert (drawn.kernel[drawn.noise > 0.25] == shot.kernel[2]).all()
+    assert drawn.amount is None and drawn.response is None
+
+
+def test_the_largest_number_draws_the_last_shot():
+    bank = Bank(count=2, size=5, sharpening=False, noise=False)
+    drawn = bank.apply(listed(shots(2), jnp.array([0.5, 0.5])), jnp.array([[-40.0], [40.0]]))
+    np.testing.assert_array_equal(drawn.kernel, shots(2).kernel)
+
+
+def test_a_bank_is_a_camera_to_whatever_makes_pairs(tmp_path):
+    shot = shots(2, amount=jnp.array([0.0, 2.0]), sigma=jnp.array([1.0, 1.0]))
+    hyper = {"name": "bank", "count": 2, "size": 5, "sharpening": True, "noise": False}
+    networks.export(tmp_path, "camera", hyper, listed(shot, jnp.array([0.0, 1.0])))
+    module, variables = networks.load(tmp_path / "camera" / "weights.safetensors", jnp.float32)
+    side = 16 + 2 * module.reach
+    sharp = jnp.asarray(np.random.default_rng(0).random((2, side, side, 3)), jnp.float32)
+    blurry, seen = camera_model.pairs(module, variables, sharp, KEY, threshold=0.0)
+    assert blurry.shape == seen.shape == (2, 16, 16, 3)
+    np.testing.assert_array_equal(seen, sharp[:, module.reach : -module.reach, module.reach : -module.reach])
+    assert np.abs(np.asarray(blurry) - np.asarray(seen)).mean() > 0.05
+
+
+# --------------------------------------------------------------------------------------------------------------- reader
+
+
+def test_a_shot_is_described_by_the_autocorrelation_of_all_that_it_convolves_with():
+    shot = shots(2, amount=jnp.array([0.0, 2.0]), sigma=jnp.array([1.0, 1.5]), noise=jnp.array([0.0, 0.02]))
+    found = np.asarray(described(shot, LAGS))
+    side = 2 * LAGS + 1
+    for i in range(2):
+        kernel, mask = (np.asarray(x[i], np.float64) for x in (shot.kernel, sharpener(shot.amount, shot.sigma)))
+        whole = signal.convolve2d(kernel, mask)
+        truth = signal.correlate2d(whole, whole)
+        middle = truth.shape[0] // 2
+        wanted = truth[middle - LAGS : middle + LAGS + 1, middle - LAGS : middle + LAGS + 1] / truth[middle, middle]
+        np.testing.assert_allclose(found[i, :-1].reshape(side, side), wanted, atol=2e-6)
+    np.testing.assert_allclose(found[:, -1], [0, 0.02 * NOISE_SCALE], rtol=1e-6)
+
+
+def test_dropout_and_noise_are_in_training_alone():
+    reader = Reader(lags=LAGS, width=8, dim=4, window=16)
+    photos, shot = jax.random.uniform(KEY, (3, 16, 16, 3)), shots(2)
+    params = reader.init(KEY, photos, shot)
+    twice = [jit(reader.apply)(params, photos, shot) for _ in range(2)]
+    np.testing.assert_array_equal(*twice)
+    assert twice[0].shape == (3, 2)
+    keys = [{"dropout": jax.random.key(i)} for i in range(2)]
+    train = [reader.apply(params, photos, shot, train=True, rngs=key, mutable=["batch_stats"])[0] for key in keys]
+    assert np.abs(np.asarray(train[0] - train[1])).max() > 1e-3
+
+
+# --------------------------------------------------------------------------------------------------------------- method
+
+
+def test_the_oldest_lessons_are_replaced():
+    state = SimpleNamespace(step=jnp.int32(0), memory={"features": jnp.zeros((5, 1)), "shots": jnp.zeros(5, jnp.int32)})
+    state.replace = lambda memory: SimpleNamespace(step=state.step, memory=memory, replace=state.replace)
+    for step in range(3):
+        state.step = jnp.int32(step)
+        new, filled = likelihood.remembered(state, jnp.full((2, 1), step + 1.0), jnp.full(2, step + 1))
+        state.memory = new.memory
+        assert filled == min(2 * (step + 1), 5)
+    np.testing.assert_array_equal(state.memory["shots"], [3, 1, 2, 2, 3])
+    np.testing.assert_array_equal(state.memory["features"][:, 0], [3, 1, 2, 2, 3])
+
+
+def test_a_shot_that_is_there_twice_is_no_wrong_answer():
+    scores = jnp.array([[1.0, 5.0, 0.0], [5.0, 1.0, 0.0], [0.0, 0.0, 2.0]])
+    rows = [(1.0, [1.0, 0.0]), (1.0, [1.0, 0.0]), (2.0, [0.0, 0.0, 2.0])]
+    wanted = np.mean([np.log(np.exp(others).sum()) - right for right, others in rows])
+    np.testing.assert_allclose(likelihood.contrast(scores, jnp.array([7, 7, 1])), wanted, rtol=1e-6)
+
+
+def test_weights_are_those_that_make_all_photos_most_likely():
+    rng = np.random.default_rng(0)
+    scores = rng.standard_normal((40, 6)).astype(np.float32)
+    weight = np.full(6, 1 / 6)
+    for _ in range(7):
+        shares = np.exp(0.5 * scores) * weight
+        weight = (shares / shares.sum(1, keepdims=True)).mean(0)
+    np.testing.assert_allclose(likelihood.weights(jnp.asarray(scores), 0.5, 7), weight, rtol=1e-5)
+
+
+def test_weights_find_a_mixture_that_no_photo_shows_for_sure():
+    """Photos are numbers about 0, 1 or 2, so noisy that none tells; their kinds are 0.7, 0 and 0.3 of them."""
+    rng = np.random.default_rng(1)
+    photos = rng.choice([0.0, 2.0], 4000, p=[0.7, 0.3]) + rng.standard_normal(4000)
+    scores = -0.5 * np.square(photos[:, None] - [0.0, 1.0, 2.0])
+    found = likelihood.weights(jnp.asarray(scores, jnp.float32), 1.0, 2000)
+    np.testing.assert_allclose(found, [0.7, 0, 0.3], atol=0.05)
+
+
+def test_a_step_teaches_the_reader_to_tell_shots():
+    """Two kernels, along and across: after some steps the reader tells which one blurred photos that it never saw."""
+    line = np.zeros((2, 9, 9), np.float32)
+    line[0, 4, 1:8] = line[1, 1:8, 4] = 1 / 7
+    bank = Shot(jnp.asarray(line), None, None, None, None)
+    config = ConfigDict({"kept": 64, "batch": 16})
+    reader = Reader(lags=LAGS, width=32, dim=8, dropout=0.1, window=32)
+    method = Likelihood(reader, optax.adam(3e-3), config)
+    state = jit(lambda key: likelihood.init(method, bank, key))(KEY)
+    rng, step = np.random.default_rng(0), jit(likelihood.make_step(method))
+    for _ in range(40):
+        batch = {"unknown_sharp": rng.integers(0, 256, (4, 40, 40, 3), np.uint8)}
+        state, metrics = step(state, {"bank": bank}, batch, KEY)
+    new = jnp.asarray(rng.random((16, 40, 40, 3)), jnp.float32)
+    features, numbers = jit(lambda x, key: likelihood.lessons(reader, bank, x, key))(new, KEY)
+    scores = reader.apply(state.params["reader"], features, bank, method="scores")
+    assert set(np.asarray(numbers)) == {0, 1} and np.isfinite(metrics["loss"])
+    np.testing.assert_array_equal(scores.argmax(1), numbers)
+
+
+# ---------------------------------------------------------------------------------------------------------------- stage
+
+
+def tiny_run(tmp_path, count: int = 40, **changes) -> Run:
+    config = demo.get_config("quick")
+    config.camera.update(learner="likelihood", crop=32)
+    config.camera.bank.update(count=30, kept=32, batch=8)
+    config.camera.update(changes)
+    run = Run(config, tmp_path)
+    pile = ArraySource("pile", image=np.zeros((count, 64, 64, 3), np.uint8))
+    run.__dict__["unknown"] = SimpleNamespace(blur=pile, sharp=pile)
+    return run
+
+
+def test_the_bank_has_every_kind_of_blur_and_the_parts_that_are_asked_for(tmp_path):
+    run = tiny_run(tmp_path)
+    run.config.camera.network.update(sharpening=True, noise=False)
+    shot = camera_likelihood.draw(run)
+    kinds = len(run.config.camera.bank.family)
+    assert shot.kernel.shape == (30, 21, 21) and shot.noise is None
+    np.testing.assert_allclose(shot.kernel.sum((1, 2)), 1, rtol=1e-5)
+    spec = next(iter(run.config.camera.bank.family.to_dict().values())) | {"size": 21}
+    assert not np.allclose(shot.kernel[0], shot.kernel[kinds])  # the same kind, another draw
+    np.testing.assert_allclose(shot.kernel[0], blur.draw(np.random.default_rng(run.config.seed), spec), atol=1e-7)
+    assert 3 < int((shot.amount > 0).sum()) < 27 and float(shot.amount.max()) <= 6
+
+
+def test_what_the_camera_hardly_ever_does_is_left_out(tmp_path):
+    run = tiny_run(tmp_path)
+    run.config.camera.network.update(sharpening=False, noise=False)
+    weight = np.zeros(30)
+    weight[[3, 7]], weight[5] = [0.6, 0.4], 1e-5
+    bank = camera_likelihood.draw(run)
+    hyper, variables = camera_likelihood.found(run, bank, weight)
+    assert hyper["count"] == 2
+    np.testing.assert_allclose(variables["params"]["weight"], [0.6, 0.4], rtol=1e-4)
+    np.testing.assert_array_equal(variables["params"]["kernel"], taken(bank, np.array([3, 7])).kernel)
+
+
+def test_the_middle_of_a_large_photo_is_read():
+    photo = np.arange(6 * 9, dtype=np.uint8).reshape(1, 6, 9, 1).repeat(3, -1)
+    pile = ArraySource("pile", image=photo)
+    np.testing.assert_allclose(camera_likelihood.middle(pile, 0, 4) * 255, photo[:, 1:5, 2:6], atol=1e-4)
+    assert camera_likelihood.middle(pile, 0, 7).shape == (1, 6, 7, 3)
+
+
+@pytest.mark.parametrize(
+    ("part", "value", "message"),
+    [
+        ("network", {"response": True}, "choose adversarial"),
+        ("network", {"kernel": False}, "choose adversarial"),
+        ("network", {"size": 9}, r"camera\.bank\.family: .* does not fit"),
+        ("bank", {"family": {"odd": {"kind": "spiral"}}}, r"camera\.bank\.family"),
+        ("bank", {"optimizer": {"name": "sgd"}}, r"camera\.bank\.optimizer"),
+    ],
+)
+def test_settings_that_it_does_not_know_are_refused(tmp_path, part, value, message):
+    run = tiny_run(tmp_path)
+    run.config.camera[part].update(value)
+    with pytest.raises(UserError, match=message):
+        camera.check(run)
+
+
+def test_an_unknown_learner_is_refused(tmp_path):
+    with pytest.raises(UserError, match=r"camera\.learner is 'guess'; it can be adversarial, likelihood"):
+        camera.check(tiny_run(tmp_path, learner="guess"))
+
+
+def test_photos_smaller_than_the_crop_are_refused(tmp_path):
+    with pytest.raises(UserError, match=r"camera\.crop"):
+        camera.check(tiny_run(tmp_path, crop=60))
+
+
+def test_a_camera_that_can_hardly_be_read_is_doubted():
+    found = {"nats_read": 0.4, "spread": [2.0, 0.1]}
+    (reason,) = camera_figures.doubts(found, 0.0)
+    assert "only 0.4 nats" in reason
+    assert not camera_figures.doubts(found | {"nats_read": 1.4}, 0.0)
+
+
+def test_the_photos_of_its_pairs_are_as_large_as_its_reach_wants(tmp_path):
+    run = tiny_run(tmp_path)
+    (supply, *_) = pairs.wanted(run, ConfigDict({"known": 0}))
+    assert supply.crop(32).extent == 32 + 2 * camera_likelihood.network(run).reach

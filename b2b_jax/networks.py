@@ -15,6 +15,7 @@ import numpy as np
 from b2b_jax import models, weights
 from b2b_jax.errors import UserError
 from b2b_jax.files import read_json, read_object, write_json
+from b2b_jax.models.bank import hyper_of
 from b2b_jax.models.nafnet import NAFNet
 
 Array = jax.Array
@@ -94,7 +95,7 @@ def check_stage(path: Path, config: Mapping[str, Any]) -> None:
         if told.get("stage", stage) != stage:
             wrong = f"is the file of the stage {told['stage']}"
         elif stage in TRAINED and stage in config and TRAINED[stage] in config[stage]:
-            hyper = dict(config[stage][TRAINED[stage]])
+            hyper = _trained(config[stage], TRAINED[stage], told["hyper"])
             if _tensors_of(told["model"], told["hyper"]) != _tensors_of(hyper.pop("name"), hyper):
                 wrong = f"holds another network than the run's configuration, {told['model']} {told['hyper']}"
     except (ValueError, OSError) as error:
@@ -105,6 +106,12 @@ def check_stage(path: Path, config: Mapping[str, Any]) -> None:
             "checkpoint"
         )
     check_made(path.parent.parent, stage)
+
+
+def _trained(section: Mapping[str, Any], network: str, told: Mapping[str, Any]) -> dict[str, Any]:
+    """The name and hyper-parameters of the network that a stage trains; a bank has as many shots as were found."""
+    hyper = dict(section[network])
+    return hyper_of(hyper, told.get("count", 0)) if section.get("learner") == "likelihood" else hyper
 
 
 def _tensors_of(name: str, hyper: Mapping[str, Any]) -> nn.Module:

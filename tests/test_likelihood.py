@@ -1,5 +1,6 @@
 """The camera by likelihood: the bank, the reader, the weights, and the stage that puts them together."""
 
+import json
 from types import SimpleNamespace
 
 import jax
@@ -20,7 +21,7 @@ from b2b_jax.method.likelihood import Likelihood
 from b2b_jax.models.bank import Bank, listed, taken
 from b2b_jax.models.camera import Shot, sharpener
 from b2b_jax.models.reader import NOISE_SCALE, Reader, described
-from b2b_jax.stages import camera, camera_figures, camera_likelihood, pairs
+from b2b_jax.stages import camera, camera_figures, camera_likelihood, camera_photos, pairs
 from b2b_jax.stages.run import Run
 from configs import demo
 
@@ -218,6 +219,27 @@ def test_settings_that_it_does_not_know_are_refused(tmp_path, part, value, messa
     run.config.camera[part].update(value)
     with pytest.raises(UserError, match=message):
         camera.check(run)
+
+
+def test_what_is_learnt_serves_the_stages_after_it(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(camera_photos, "CROPS", 8)
+    run = tiny_run(tmp_path, steps=3, batch=4)
+    run.config.camera.bank.reader.update(width=8, dim=4, lags=LAGS)
+    run.config.camera.network.update(sharpening=True, noise=True)
+    photos = np.random.default_rng(0).integers(0, 256, (40, 72, 72, 3), np.uint8)
+    run.__dict__["unknown"] = SimpleNamespace(blur=ArraySource("b", image=photos), sharp=ArraySource("s", image=photos))
+    camera.check(run)
+    camera.fit(run, lambda: None)
+    found = json.loads((tmp_path / "camera" / "scores.json").read_text())
+    assert "camera: not used, of photos held out only" in capsys.readouterr().out and found["nats_read"] < 1
+    learnt = camera.load(Run(run.config, tmp_path))  # as a run that is resumed reads it
+    assert isinstance(learnt.module, Bank) and learnt.module.count == found["shots"]
+    made = pairs.open_pairs(run, ConfigDict({"known": 0, "augment": False}))
+    batch = {"unknown_sharp": photos[:2, :68, :68]}
+    blurry, sharp = made.make(made.frozen, batch, KEY)
+    assert blurry.shape == sharp.shape == (2, 32, 32, 3)
+    shots = camera_photos.shots(run, learnt.module, learnt.variables)
+    assert shots.kernel.shape == (camera_photos.SHOTS, 21, 21)
 
 
 def test_an_unknown_learner_is_refused(tmp_path):

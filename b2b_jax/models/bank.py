@@ -1,5 +1,6 @@
 """A camera as a list of shots, each as likely as its weight says: what a likelihood over known blurs finds."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -52,6 +53,11 @@ class Bank(nn.Module):
     def reach(self) -> int:
         """Pixels around a photo that its rendering needs."""
         return self.size // 2 + HALO * self.sharpening
+
+
+def hyper_of(camera: Mapping[str, Any], count: int) -> dict[str, Any]:
+    """The name and hyper-parameters of a bank of `count` shots with the parts that a Camera of these would have."""
+    return {"name": "bank", "count": count} | {name: camera[name] for name in ("size", "sharpening", "noise")}
 
 
 def taken(shot: Shot, chosen: Array) -> Shot:

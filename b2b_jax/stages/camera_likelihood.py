@@ -17,7 +17,7 @@ from b2b_jax.data.sources import Source
 from b2b_jax.errors import UserError
 from b2b_jax.method import camera_model, likelihood
 from b2b_jax.method.likelihood import Likelihood
-from b2b_jax.models.bank import Bank, listed, taken
+from b2b_jax.models.bank import Bank, hyper_of, listed, taken
 from b2b_jax.models.camera import Shot
 from b2b_jax.models.reader import Reader
 from b2b_jax.settings import check_choice
@@ -76,14 +76,7 @@ def create(run: Run) -> Likelihood:
 
 def network(run: Run) -> Bank:
     """The camera's network: the whole bank."""
-    return common.create(ConfigDict(hyper(run, run.config.camera.bank.count)), jnp.float32)
-
-
-def hyper(run: Run, count: int) -> dict:
-    """Of a bank of `count` shots."""
-    config = run.config.camera.network
-    parts = {"sharpening": config.sharpening, "noise": config.noise}
-    return {"name": "bank", "count": count, "size": config.size, **parts}
+    return common.create(ConfigDict(hyper_of(run.config.camera.network, run.config.camera.bank.count)), jnp.float32)
 
 
 def draw(run: Run, noise: float = 0.0) -> Shot:
@@ -134,7 +127,9 @@ def weights(run: Run, method: Likelihood, bank: Shot, params: Params, features: 
 def found(run: Run, bank: Shot, weight: np.ndarray) -> tuple[dict, Params]:
     """The bank without what the camera hardly ever does: hyper-parameters and variables."""
     kept = np.flatnonzero(weight > NEGLIGIBLE * weight.max())
-    return hyper(run, len(kept)), listed(taken(bank, kept), jnp.asarray(weight[kept] / weight[kept].sum()))
+    return hyper_of(run.config.camera.network, len(kept)), listed(
+        taken(bank, kept), jnp.asarray(weight[kept] / weight[kept].sum())
+    )
 
 
 def validate(run: Run, method: Likelihood, bank: Shot, photos: Unseen) -> loop.Evaluate:

@@ -35,6 +35,7 @@ def get_config(variant: str = "") -> ConfigDict:
     config = default.get_config()
     config.data.unknown = ""
     config.adaptation.enabled = True
+    config.camera.update(learner="likelihood", steps=600, batch=32)  # your two folders show different things
     variants[variant](config)
     return config
 
@@ -57,6 +58,7 @@ def small(config: ConfigDict) -> None:
     demo.small_deblurrer(config.deblurrer)
     demo.small_translator(config.translator)
     demo.small_camera(config)
+    config.camera.crop = 128  # the demo's 64 pixels tell too little of a photograph's blur
     config.deblurrer.update(augment=True, steps=3_000)  # this blur has every direction
     config.loop.update(log_every=20, evaluate_every=150, checkpoint_every=150)
     config.evaluation.update(validation_images=16, validation_crop=96)

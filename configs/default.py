@@ -260,7 +260,7 @@ def bank() -> ConfigDict:
     """What camera.learner=likelihood chooses from, and what reads the photos for it; `camera.network` has its parts."""
     return ConfigDict(
         {
-            "count": 6000,  # shots
+            "count": 24_000,  # shots: where they lie far apart, photos between them are taken for shots of other kinds
             "family": family(),  # their kernels, of camera.network.size pixels
             "amount": (0.5, 6.0),  # of sharpening, in half of the shots
             "sigma": (0.6, 3.0),  # pixels: of its Gaussian
@@ -278,7 +278,7 @@ def bank() -> ConfigDict:
             "kept": 16_384,  # photos that were made blurry, camera.batch a step, and are taught again and again,
             "batch": 512,  # so many a step; each has to be told from the shots of the others
             "optimizer": optimizer(learning_rate=1e-3, weight_decay=0.1),
-            "temper": 0.5,  # factor of the scores: photos that the reader does not know are read less surely
+            "temper": 0.35,  # factor of the scores: photos that the reader does not know are read less surely
             "iterations": 20,  # of expectation and maximisation; many leave one shot for each photo
         }
     )
@@ -424,7 +424,9 @@ def kernel_field() -> ConfigDict:
                     "symmetric": True,  # in use: autocorrelations do not tell a kernel from its mirror image
                 }
             ),
-            "teacher": "camera",  # whose kernels: camera (the learnt one) | file (`kernels`) | family (`family`)
+            # Whose kernels: camera (the learnt one) | file (`kernels`) | family (`family`). Or reader: nothing is
+            # taught, the reader of a camera learnt by likelihood says which of its shots a photo is of.
+            "teacher": "camera",
             "kernels": "",  # for teacher=file, a .npy of kernels (n, k, k): those of the camera, where they are known
             "family": family(),  # for teacher=family
             "lessons": 2048,  # random shots that it is taught with

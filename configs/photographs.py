@@ -16,7 +16,7 @@ from ml_collections import ConfigDict
 from configs import default
 
 CAMERAS = ("burst", "phone", "night")
-TEACHERS = {"learnt": "camera", "true": "file", "any": "family"}
+TEACHERS = {"learnt": "reader", "taught": "camera", "true": "file", "any": "family"}
 
 
 def get_config(variant: str = "") -> ConfigDict:

@@ -29,6 +29,15 @@ def constant(kernel: np.ndarray, **hyper) -> Network:
     return Network(module, variables)
 
 
+def mixture(filling: np.ndarray, weight: list[float]) -> Network:
+    """A mixture whose reader sees no difference between its shots."""
+    hyper = {"count": len(filling), "size": filling.shape[-1], "lags": 5, "width": 8, "dim": 4, "window": 32}
+    module = models.create("kernel_mixture", **hyper, threshold=0.0, symmetric=False)
+    variables = module.init(KEY, jnp.zeros((1, 16, 16, 3)))
+    params = {**variables["params"], "filling": jnp.asarray(filling), "weight": jnp.asarray(weight)}
+    return Network(module, {**variables, "params": params})
+
+
 def photo(*shape: int) -> np.ndarray:
     return RNG.random((*shape, 3)).astype(np.float32)
 
@@ -60,6 +69,16 @@ def test_two_copies_are_seen_at_their_distance():
     dx = autocorrelation.autocorrelations(jnp.asarray(blurry[None]), 8)[0].reshape(2, 17, 17)[0]
     side = np.asarray(dx[8, 12:])
     assert 12 + side.argmax() == 8 + 6 and side.max() > 0.4
+
+
+def test_a_mixture_convolves_with_the_mean_of_its_filling_kernels():
+    filling = RNG.random((2, 9, 9)).astype(np.float32)
+    filling /= filling.sum((1, 2), keepdims=True)
+    module, variables = mixture(filling, [0.25, 0.75])
+    x = photo(2, 50, 41)
+    np.testing.assert_allclose(module.apply(variables, x, method="shares"), [[0.25, 0.75]] * 2, rtol=1e-5)
+    mean = 0.25 * filling[0] + 0.75 * filling[1]
+    np.testing.assert_allclose(module.apply(variables, x), blur.apply(x, mean), atol=1e-5)
 
 
 @pytest.mark.parametrize("field", [False, True])

@@ -21,7 +21,7 @@ from b2b_jax.method.likelihood import Likelihood
 from b2b_jax.models.bank import Bank, listed, taken
 from b2b_jax.models.camera import Shot, sharpener
 from b2b_jax.models.reader import NOISE_SCALE, Reader, described
-from b2b_jax.stages import camera, camera_figures, camera_likelihood, camera_photos, pairs
+from b2b_jax.stages import camera, camera_figures, camera_likelihood, camera_photos, kernel_field, pairs
 from b2b_jax.stages.run import Run
 from configs import demo
 
@@ -175,7 +175,7 @@ def tiny_run(tmp_path, count: int = 40, **changes) -> Run:
 def test_the_bank_has_every_kind_of_blur_and_the_parts_that_are_asked_for(tmp_path):
     run = tiny_run(tmp_path)
     run.config.camera.network.update(sharpening=True, noise=False)
-    shot = camera_likelihood.draw(run)
+    shot = camera_likelihood.draw(run, 30, noise=0.0)
     kinds = len(run.config.camera.bank.family)
     assert shot.kernel.shape == (30, 21, 21) and shot.noise is None
     np.testing.assert_allclose(shot.kernel.sum((1, 2)), 1, rtol=1e-5)
@@ -190,18 +190,21 @@ def test_what_the_camera_hardly_ever_does_is_left_out(tmp_path):
     run.config.camera.network.update(sharpening=False, noise=False)
     weight = np.zeros(30)
     weight[[3, 7]], weight[5] = [0.6, 0.4], 1e-5
-    bank = camera_likelihood.draw(run)
+    bank = camera_likelihood.draw(run, 30, noise=0.0)
     hyper, variables = camera_likelihood.found(run, bank, weight)
     assert hyper["count"] == 2
     np.testing.assert_allclose(variables["params"]["weight"], [0.6, 0.4], rtol=1e-4)
     np.testing.assert_array_equal(variables["params"]["kernel"], taken(bank, np.array([3, 7])).kernel)
 
 
-def test_the_middle_of_a_large_photo_is_read():
-    photo = np.arange(6 * 9, dtype=np.uint8).reshape(1, 6, 9, 1).repeat(3, -1)
-    pile = ArraySource("pile", image=photo)
-    np.testing.assert_allclose(camera_likelihood.middle(pile, 0, 4) * 255, photo[:, 1:5, 2:6], atol=1e-4)
-    assert camera_likelihood.middle(pile, 0, 7).shape == (1, 6, 7, 3)
+@pytest.mark.parametrize(
+    ("shape", "rows", "columns"), [((12, 9), (2, 6), (0, 4)), ((4, 6), (0, 0), (0, 2)), ((5, 8), (0, 1), (0, 4))]
+)
+def test_four_windows_about_the_middle_of_a_photo_are_read(shape, rows, columns):
+    photo = np.arange(np.prod(shape), dtype=np.uint8).reshape(*shape, 1).repeat(3, -1)
+    got = camera_likelihood.windows(photo, 4) * 255
+    wanted = [photo[i : i + 4, j : j + 4] for i in rows for j in columns]
+    np.testing.assert_allclose(got, wanted, atol=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -240,6 +243,25 @@ def test_what_is_learnt_serves_the_stages_after_it(tmp_path, capsys, monkeypatch
     assert blurry.shape == sharp.shape == (2, 32, 32, 3)
     shots = camera_photos.shots(run, learnt.module, learnt.variables)
     assert shots.kernel.shape == (camera_photos.SHOTS, 21, 21)
+
+    run.config.kernel_field.update(known=50)
+    networks.export(tmp_path, "kernel_field", *kernel_field.mixture(run))
+    module, variables = networks.load(tmp_path / "kernel_field" / "weights.safetensors", jnp.float32)
+    reader, x = run.read(kernel_field.reader_path(run)), jnp.asarray(photos[:2, :32, :32] / np.float32(255))
+    bank = Shot(*(learnt.variables["params"].get(name) for name in Shot._fields))
+    scores = reader.module.apply(reader.variables, x, bank) + jnp.log(learnt.variables["params"]["weight"])
+    np.testing.assert_allclose(module.apply(variables, x, method="shares"), jax.nn.softmax(scores), atol=1e-5)
+    assert module.apply(variables, jnp.asarray(photos[:1] / np.float32(255))).shape == (1, 72, 72, 3)
+
+
+def test_a_reader_is_wanted_from_a_camera_that_has_one(tmp_path):
+    run = tiny_run(tmp_path, learner="adversarial")
+    run.config.kernel_field.update(enabled=True, teacher="reader")
+    with pytest.raises(UserError, match=r"camera\.learner, with kernel_field\.teacher=reader, is 'adversarial'"):
+        kernel_field.check(run)
+    run.config.camera.weights = str(tmp_path / "mine.safetensors")
+    with pytest.raises(UserError, match=r"there is no reader at .*reader/weights\.safetensors"):
+        kernel_field.check(run)
 
 
 def test_an_unknown_learner_is_refused(tmp_path):

@@ -17,6 +17,7 @@ from b2b_jax.models.camera import Camera
 from b2b_jax.models.classifier import ResNet18
 from b2b_jax.models.correlation import CorrelationDiscriminator
 from b2b_jax.models.kernel_field import KernelField
+from b2b_jax.models.kernel_mixture import KernelMixture
 from b2b_jax.models.kernel_wizard import KernelWizard
 from b2b_jax.models.maxim import MAXIM
 from b2b_jax.models.mimo_unet import MIMOUNet
@@ -34,6 +35,7 @@ MODELS = {
     "camera": Camera,
     "correlation": CorrelationDiscriminator,
     "kernel_field": KernelField,
+    "kernel_mixture": KernelMixture,
     "kernel_wizard": KernelWizard,
     "maxim": MAXIM,
     "mimo_unet": MIMOUNet,

@@ -90,11 +90,7 @@ class KernelField(nn.Module):
 
     def _finished(self, kernels: Array, train: bool) -> Array:
         """Kernels as they are used: cut below the threshold, made symmetric."""
-        if train:
-            return kernels
-        kernels = jnp.where(kernels < self.threshold * kernels.max((1, 2), keepdims=True), 0.0, kernels)
-        kernels = kernels + kernels[:, ::-1, ::-1] if self.symmetric else kernels
-        return kernels / kernels.sum((1, 2), keepdims=True)
+        return kernels if train else finished(kernels, self.threshold, self.symmetric)
 
     def _gaussian(self) -> Array:
         square = jnp.square((jnp.arange(self.size) - self.size // 2) / self.start)
@@ -137,6 +133,13 @@ class Windows:
 
 
 # ----------------------------------------------------------------------------------------------------------- convolving
+
+
+def finished(kernels: Array, threshold: float, symmetric: bool) -> Array:
+    """Kernels (n, k, k) of sum 1, cut below `threshold` of their peaks and made symmetric."""
+    kernels = jnp.where(kernels < threshold * kernels.max((1, 2), keepdims=True), 0.0, kernels)
+    kernels = kernels + kernels[:, ::-1, ::-1] if symmetric else kernels
+    return kernels / kernels.sum((1, 2), keepdims=True)
 
 
 def convolved(x: Array, kernels: Array) -> Array:

@@ -25,7 +25,7 @@ NOISE_SCALE = 50.0  # the same for the noise of a shot
 
 
 class Reader(nn.Module):
-    """Photos (n, h, w, 3) and m shots -> scores (n, m).
+    """Photos (n, h, w, 3) and m shots -> scores (n, m); without shots against one that does nothing.
 
     lags: pixels that cepstra and autocorrelations reach to each side. width: of the two hidden layers of each part.
     dim: of u and v. dropout: in the hidden layers, and noise: standard deviation added to cepstra, as a share of
@@ -46,16 +46,23 @@ class Reader(nn.Module):
         self.reading = Tower(self.width, self.dim, self.dropout)
         self.knowing = Tower(self.width, self.dim, self.dropout)
 
-    def __call__(self, x: Array, shot: Shot, train: bool = False) -> Array:
-        return self.scores(self.features(x), shot, train)
+    def __call__(self, x: Array, shot: Shot | None = None, train: bool = False) -> Array:
+        return self.scores(self.features(x), shot or Shot(jnp.ones((1, 1, 1)), None, None, None, None), train)
 
     def scores(self, features: Array, shot: Shot, train: bool = False) -> Array:
         """Scores (n, m) of n rows of features."""
+        return self.of_photos(features, train) @ self.of_shots(shot, train).T / jnp.sqrt(self.dim)
+
+    def of_photos(self, features: Array, train: bool = False) -> Array:
+        """u (n, dim) of n rows of features."""
         features = self.whitened(features, train)
         if train:
             features = features + self.noise * jax.random.normal(self.make_rng("dropout"), features.shape)
-        u, v = self.reading(features, train), self.knowing(SCALE * described(shot, self.lags), train)
-        return u @ v.T / jnp.sqrt(self.dim)
+        return self.reading(features, train)
+
+    def of_shots(self, shot: Shot, train: bool = False) -> Array:
+        """v (m, dim) of m shots."""
+        return self.knowing(SCALE * described(shot, self.lags), train)
 
     def features(self, x: Array) -> Array:
         """What is read of photos (n, h, w, 3): the mean over their windows, (n, (2 lags + 1)²)."""

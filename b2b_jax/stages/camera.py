@@ -90,7 +90,7 @@ def needed(run: Run) -> bool:
     """True when the camera is asked for, or something that trains with it."""
     config = run.config
     supervised = config.translator.supervision != "adversarial" or config.evaluation.blur2blur_pairs
-    taught = config.kernel_field.enabled and config.kernel_field.teacher == "camera"
+    taught = config.kernel_field.enabled and config.kernel_field.teacher in ("camera", "reader")
     adapted = config.adaptation.enabled and config.adaptation.teacher == "camera"
     return config.camera.enabled or adapted or supervised or taught
 

@@ -13,7 +13,6 @@ from ml_collections import ConfigDict
 
 from b2b_jax import levels
 from b2b_jax.data import blur, pipeline
-from b2b_jax.data.sources import Source
 from b2b_jax.errors import UserError
 from b2b_jax.method import camera_model, likelihood
 from b2b_jax.method.likelihood import Likelihood
@@ -28,8 +27,8 @@ from b2b_jax.training import loop, optimizers
 from b2b_jax.training.state import Params, State
 
 PHOTOS = 1024  # blurry photos that are read at most, evenly spread
-WINDOWS = 2  # along each side, of the middle of a photo that is read
 NEGLIGIBLE = 1e-3  # share of the photos below which a shot is no part of the camera
+FEW = 100  # shots that are drawn to see whether they can be
 CHUNK = 32  # photos that are read at once: bounds the memory
 
 
@@ -37,13 +36,14 @@ def learn(run: Run, validated: Callable[[], None]) -> Learnt:
     """The camera that was found."""
     method, module = create(run), network(run)
     photos = camera_photos.unseen(run, module.reach)
-    bank = draw(run, camera_figures.noise(photos.blurry))
+    bank = draw(run, run.config.camera.bank.count, camera_figures.noise(photos.blurry))
     evaluate = validate(run, method, bank, photos)
     state = common.train(run, task(run, method, bank, evaluate), batches(run, module.reach), validated)
     hyper, variables = found(run, bank, weights(run, method, bank, state.params["reader"], read(run, method)))
     scores, _ = evaluate(state)
     shot = camera_photos.shots(run, common.create(ConfigDict(hyper), jnp.float32), variables)
     scores |= {"shots": hyper["count"]} | camera_photos.describe(run, shot, photos)
+    common.export(run, "camera/reader", reader_hyper(run), state.params["reader"])
     return Learnt(scores, camera_figures.doubts(scores, 0.0), hyper, variables)
 
 
@@ -70,8 +70,13 @@ def batches(run: Run, reach: int) -> pipeline.Batches:
 def create(run: Run) -> Likelihood:
     """The reader and its optimiser."""
     config = run.config.camera
-    reader = common.create(ConfigDict({**config.bank.reader.to_dict(), "window": config.crop}), jnp.float32)
+    reader = common.create(ConfigDict(reader_hyper(run)), jnp.float32)
     return Likelihood(reader, optimizers.create(config.bank.optimizer, config.steps), config.bank)
+
+
+def reader_hyper(run: Run) -> dict:
+    """The reader's name and hyper-parameters: it reads squares of the size of a crop."""
+    return {**run.config.camera.bank.reader.to_dict(), "window": run.config.camera.crop}
 
 
 def network(run: Run) -> Bank:
@@ -79,17 +84,17 @@ def network(run: Run) -> Bank:
     return common.create(ConfigDict(hyper_of(run.config.camera.network, run.config.camera.bank.count)), jnp.float32)
 
 
-def draw(run: Run, noise: float = 0.0) -> Shot:
-    """The bank: shots of every kind of the family equally often; half of them sharpen, and half are noisy.
+def draw(run: Run, count: int, noise: float) -> Shot:
+    """A bank of `count` shots, of every kind of the family equally often; half of them sharpen, and half are noisy.
 
     noise: standard deviation that the blurry photos have where they are flattest.
     """
     config, parts = run.config.camera.bank, run.config.camera.network
     rng, specs = np.random.default_rng(run.config.seed), list(config.family.to_dict().values())
-    kernels = np.stack([blur.draw(rng, specs[i % len(specs)] | {"size": parts.size}) for i in range(config.count)])
+    kernels = np.stack([blur.draw(rng, specs[i % len(specs)] | {"size": parts.size}) for i in range(count)])
     ranges = {"amount": config.amount, "sigma": config.sigma, "noise": config.noise}
-    values = {name: jnp.asarray(rng.uniform(*bounds, config.count), jnp.float32) for name, bounds in ranges.items()}
-    sharpens, noisy = (jnp.asarray(rng.random(config.count) < 0.5) for _ in range(2))
+    values = {name: jnp.asarray(rng.uniform(*bounds, count), jnp.float32) for name, bounds in ranges.items()}
+    sharpens, noisy = (jnp.asarray(rng.random(count) < 0.5) for _ in range(2))
     return Shot(
         kernel=jnp.asarray(kernels, jnp.float32),
         amount=values["amount"] * sharpens if parts.sharpening else None,
@@ -103,24 +108,26 @@ def draw(run: Run, noise: float = 0.0) -> Shot:
 
 
 def read(run: Run, method: Likelihood) -> jax.Array:
-    """Features (n, c) of the blurry photos, of the middle of each."""
-    side, pile = WINDOWS * method.reader.window, run.unknown.blur
+    """Features (n, 4, c) of the blurry photos, of four windows about the middle of each."""
+    pile = run.unknown.blur
     chosen = np.linspace(0, len(pile) - 1, min(PHOTOS, len(pile))).astype(int)
     features = jax.jit(lambda x: method.reader.apply({}, x, method="features"))
-    return jnp.concatenate([features(middle(pile, int(i), side)) for i in chosen])
+    return jnp.stack([features(windows(pile[int(i)]["image"], method.reader.window)) for i in chosen])
 
 
-def middle(pile: Source, index: int, side: int) -> np.ndarray:
-    """The middle (1, h, w, 3) of a photo in [0, 1], at most `side` pixels high and wide."""
-    photo = pile[index]["image"]
-    top, left = (max(0, (length - side) // 2) for length in photo.shape[:2])
-    return levels.to_float(photo[None, top : top + side, left : left + side])
+def windows(photo: np.ndarray, side: int) -> np.ndarray:
+    """Four windows (4, side, side, 3) in [0, 1] that meet in the middle of a photo (h, w, 3), or overlap there."""
+    starts = [sorted({max(0, length // 2 - side), min(length - side, length // 2)}) for length in photo.shape[:2]]
+    rows, columns = ([near[0], near[-1]] for near in starts)
+    return levels.to_float(np.stack([photo[i : i + side, j : j + side] for i in rows for j in columns]))
 
 
 def weights(run: Run, method: Likelihood, bank: Shot, params: Params, features: jax.Array) -> np.ndarray:
-    """How often each shot of the bank is taken, from the features of the blurry photos."""
-    config = run.config.camera.bank
-    scores = method.reader.apply(params, features, bank, method="scores")
+    """How often each shot of the bank is taken, from the features of the blurry photos (n, windows, c)."""
+    config, rows = run.config.camera.bank, features.reshape(-1, features.shape[-1])
+    u = method.reader.apply(params, rows, method="of_photos").reshape(*features.shape[:2], -1)
+    v = method.reader.apply(params, bank, method="of_shots")
+    scores = u.mean(1) @ v.T / np.sqrt(method.reader.dim)  # the mean over a photo's windows: as sure as one of them
     return np.asarray(likelihood.weights(scores, config.temper, config.iterations))
 
 
@@ -171,7 +178,7 @@ def check(run: Run) -> None:
         wanted = "camera.network.kernel, without response and without field"
         raise UserError(f"camera.learner=likelihood knows cameras that have {wanted}; choose adversarial for others")
     try:
-        draw(run)
+        draw(run, FEW, noise=0.0)
     except (TypeError, ValueError) as error:
         raise UserError(f"camera.bank.family: {error}") from error
     camera_photos.check(run, network(run).reach)

@@ -1,6 +1,7 @@
 """A translator that can only convolve, taught which kernel each blur of the camera needs.
 
 The kernels are those of the learnt camera, of a file, or of a family that is so wide that the camera's are among them.
+Of a camera learnt by likelihood nothing need be taught: its reader already tells which of its shots a photo is of.
 """
 
 from collections.abc import Callable
@@ -21,14 +22,16 @@ from b2b_jax.method.kernel_translation import Lessons
 from b2b_jax.method.known_blur import Supply
 from b2b_jax.models.camera import HALO, Shot
 from b2b_jax.models.kernel_field import READS, KernelField
+from b2b_jax.networks import WEIGHTS
 from b2b_jax.settings import check_choice
 from b2b_jax.stages import camera, common, translator
 from b2b_jax.stages.run import Run
 from b2b_jax.stages.stage import Stage
 from b2b_jax.training import loop, optimizers
-from b2b_jax.training.state import best_params
+from b2b_jax.training.state import Params, best_params
 
 SEED = 28  # of its data stream
+CAMERAS = ("camera", "reader")  # teachers that need a learnt camera
 
 
 class Shots(NamedTuple):
@@ -41,14 +44,39 @@ class Shots(NamedTuple):
 def fit(run: Run, validated: Callable[[], None]) -> None:
     """Teaches it and exports it, unless it needs a camera and there is no usable one."""
     config = run.config.kernel_field
-    if config.teacher == "camera" and not camera.usable(run):
+    if config.teacher in CAMERAS and not camera.usable(run):
         print("kernel_field: left out, there is no usable camera to learn the kernels from")
         return
+    if config.teacher == "reader":
+        return common.export(run, "kernel_field", *mixture(run))
     network, shots = create(run), open_shots(run)
     supply = sharp_photos(run, shots.reach)
     streams = common.streams(run, [supply], network.window, SEED)
     state = common.train(run, task(run, network, shots.shot), common.batches(run, streams, config.batch), validated)
     common.export(run, "kernel_field", config.network, best_params(state, "generator"))
+
+
+def mixture(run: Run) -> tuple[dict, Params]:
+    """A KernelMixture of the camera's shots: hyper-parameters and variables."""
+    learnt, reader, config = camera.load(run), run.read(reader_path(run)), run.config.kernel_field.network
+    params = learnt.variables["params"]
+    shot = Shot(*(params.get(name) for name in Shot._fields))
+    kept, trained = reader.module, reader.variables
+    hyper = {"name": "kernel_mixture", "count": len(params["weight"]), "size": config.size}
+    hyper |= {name: getattr(kept, name) for name in ("lags", "width", "dim", "window")}
+    hyper |= {"threshold": config.threshold, "symmetric": config.symmetric}
+    own = {
+        "reading": trained["params"]["reading"],
+        "shots": kept.apply(trained, shot, method="of_shots"),
+        "weight": params["weight"],
+        "filling": lessons(run, config.size, shot).filling,
+    }
+    return hyper, {"params": own, "batch_stats": trained["batch_stats"]}
+
+
+def reader_path(run: Run) -> Path:
+    """The reader of the run's camera, which lies beside it."""
+    return run.weights_path("camera").parent / "reader" / WEIGHTS
 
 
 def task(run: Run, network: KernelField, shot: Shot) -> loop.Task:
@@ -61,7 +89,7 @@ def task(run: Run, network: KernelField, shot: Shot) -> loop.Task:
         batch=config.batch,
         init=lambda key: kernel_translation.init(network, optimizer, config.ema, key),
         step=kernel_translation.make_step(network, optimizer, config),
-        frozen={"lessons": lessons(run, network, shot)},
+        frozen={"lessons": lessons(run, network.size, shot)},
         evaluate=translator.validate(run, network),
     )
 
@@ -71,11 +99,11 @@ def create(run: Run) -> KernelField:
     return common.create(run.config.kernel_field.network, jnp.float32)
 
 
-def lessons(run: Run, network: KernelField, shot: Shot) -> Lessons:
-    """The filling kernels of the shots, towards random known kernels."""
+def lessons(run: Run, size: int, shot: Shot) -> Lessons:
+    """The filling kernels of the shots, of `size` pixels, towards random known kernels."""
     config, rng = run.config.kernel_field, np.random.default_rng(run.config.seed)
     known = np.stack([blur.draw(rng, config.known_kernel.to_dict()) for _ in range(config.known)])
-    filling = Filling(network.size, config.ridge, config.mildness)
+    filling = Filling(size, config.ridge, config.mildness)
     return kernel_translation.lessons(shot, jnp.asarray(known), filling)
 
 
@@ -136,7 +164,7 @@ def sharp_photos(run: Run, reach: int) -> Supply:
 def needed(run: Run) -> bool:
     """True when it is asked for, unless its teacher is a camera that is not worth learning from."""
     config = run.config.kernel_field
-    return config.enabled and not (config.teacher == "camera" and camera.refused(run))
+    return config.enabled and not (config.teacher in CAMERAS and camera.refused(run))
 
 
 def check(run: Run) -> None:
@@ -146,11 +174,22 @@ def check(run: Run) -> None:
     common.check_optimizer("kernel_field", config.optimizer)
     check_choice("kernel_field.network.name", config.network.name, ("kernel_field",))
     check_choice("kernel_field.network.reads", config.network.reads, READS)
-    check_choice("kernel_field.teacher", config.teacher, TEACHERS)
+    check_choice("kernel_field.teacher", config.teacher, (*TEACHERS, "reader"))
     check_file(config)
     check_blur("known_kernel", config.known_kernel)
+    if config.teacher == "reader":
+        return check_reader(run)
     supply = sharp_photos(run, REACHES[config.teacher](run))
     check_sizes(supply.source, supply.crop(create(run).window).extent, "kernel_field.network.window")
+
+
+def check_reader(run: Run) -> None:
+    """UserError unless the camera is, or was, learnt by likelihood, which leaves a reader beside it."""
+    config = run.config.camera
+    if config.weights and not reader_path(run).is_file():
+        raise UserError(f"kernel_field.teacher=reader: there is no reader at {reader_path(run)}; see camera.learner")
+    if not config.weights:
+        check_choice("camera.learner, with kernel_field.teacher=reader,", config.learner, ("likelihood",))
 
 
 def check_file(config: ConfigDict) -> None:
@@ -185,7 +224,7 @@ REACHES = {
 
 
 STAGE = Stage(
-    steps=lambda config: config.kernel_field.steps,
+    steps=lambda config: 0 if config.kernel_field.teacher == "reader" else config.kernel_field.steps,
     inputs=lambda run: [lambda: check(run)],
     fit=fit,
     reads=("unknown",),

@@ -1,0 +1,62 @@
+"""A translator that can only convolve: with the mean of what each shot of a learnt camera needs, if the photo is of it.
+
+    photo  ->  reader's u          p(shot | photo) = softmax over the shots of (u · v + log of the shot's weight)
+    photo * Σ p(shot | photo) · filling kernel of the shot
+
+Nothing of it is trained: the reader and the weights are those of a camera learnt by likelihood. Images are NHWC float32
+in [0, 1].
+"""
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from b2b_jax.models.cepstrum import Whitened, cepstra
+from b2b_jax.models.kernel_field import Windows, convolved, finished
+from b2b_jax.models.reader import Tower
+
+Array = jax.Array
+
+
+class KernelMixture(nn.Module):
+    """(n, h, w, 3) -> (n, h, w, 3), of any size; one kernel for a photo.
+
+    count: shots. size: of their filling kernels, odd, in pixels. lags, width, dim, window: the reader's. threshold,
+    symmetric: as in KernelField.
+    """
+
+    count: int = 1
+    size: int = 21
+    lags: int = 15
+    width: int = 512
+    dim: int = 64
+    window: int = 240
+    threshold: float = 0.15
+    symmetric: bool = True
+    dtype: Any = jnp.float32  # unused: spectra and kernels are computed in float32
+
+    stride = 1
+
+    def setup(self) -> None:
+        self.whitened = Whitened()
+        self.reading = Tower(self.width, self.dim, 0.0)
+        zeros, n = nn.initializers.zeros, self.count
+        self.shots = self.param("shots", zeros, (n, self.dim))  # v of each
+        self.weight = self.param("weight", nn.initializers.constant(1 / n), (n,))
+        self.filling = self.param("filling", zeros, (n, self.size, self.size))
+
+    def __call__(self, x: Array, train: bool = False) -> Array:
+        photo = x.astype(jnp.float32)
+        return convolved(photo, finished(self.kernels(photo), self.threshold, self.symmetric))
+
+    def kernels(self, x: Array) -> Array:
+        """The mean filling kernels (n, size, size) of photos (n, h, w, 3)."""
+        return jnp.einsum("nm,mij->nij", self.shares(x), self.filling)
+
+    def shares(self, x: Array) -> Array:
+        """How likely each shot made each photo: (n, count), of sum 1."""
+        u = self.reading(self.whitened(cepstra(Windows(*x.shape[1:3], self.window).of(x), self.lags), False), False)
+        u = u.reshape(len(x), -1, self.dim).mean(1)  # over windows: as sure as one of them
+        return jax.nn.softmax(u @ self.shots.T / jnp.sqrt(self.dim) + jnp.log(self.weight), axis=-1)

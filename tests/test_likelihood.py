@@ -214,6 +214,8 @@ def test_four_windows_about_the_middle_of_a_photo_are_read(shape, rows, columns)
         ("network", {"kernel": False}, "choose adversarial"),
         ("network", {"size": 9}, r"camera\.bank\.family: .* does not fit"),
         ("bank", {"family": {"odd": {"kind": "spiral"}}}, r"camera\.bank\.family"),
+        ("bank", {"count": 0}, r"camera\.bank\.count is 0"),
+        ("bank", {"kept": 3}, r"camera\.bank\.kept is 3; the photos of a step are at least camera\.batch"),
         ("bank", {"optimizer": {"name": "sgd"}}, r"camera\.bank\.optimizer"),
     ],
 )

@@ -27,7 +27,7 @@ from b2b_jax.training import loop, optimizers
 from b2b_jax.training.state import Params, State
 
 PHOTOS = 1024  # blurry photos that are read at most, evenly spread
-NEGLIGIBLE = 1e-3  # share of the photos below which a shot is no part of the camera
+NEGLIGIBLE = 1e-3  # of the largest weight, below which a shot is no part of the camera
 FEW = 100  # shots that are drawn to see whether they can be
 CHUNK = 32  # photos that are read at once: bounds the memory
 
@@ -37,9 +37,10 @@ def learn(run: Run, validated: Callable[[], None]) -> Learnt:
     method, module = create(run), network(run)
     photos = camera_photos.unseen(run, module.reach)
     bank = draw(run, run.config.camera.bank.count, camera_figures.noise(photos.blurry))
-    evaluate = validate(run, method, bank, photos)
+    blurry = read(run, method)
+    evaluate = validate(run, method, bank, photos, blurry)
     state = common.train(run, task(run, method, bank, evaluate), batches(run, module.reach), validated)
-    hyper, variables = found(run, bank, weights(run, method, bank, state.params["reader"], read(run, method)))
+    hyper, variables = found(run, bank, weights(run, method, bank, state.params["reader"], blurry))
     scores, _ = evaluate(state)
     shot = camera_photos.shots(run, common.create(ConfigDict(hyper), jnp.float32), variables)
     scores |= {"shots": hyper["count"]} | camera_photos.describe(run, shot, photos)
@@ -134,14 +135,16 @@ def weights(run: Run, method: Likelihood, bank: Shot, params: Params, features: 
 def found(run: Run, bank: Shot, weight: np.ndarray) -> tuple[dict, Params]:
     """The bank without what the camera hardly ever does: hyper-parameters and variables."""
     kept = np.flatnonzero(weight > NEGLIGIBLE * weight.max())
-    return hyper_of(run.config.camera.network, len(kept)), listed(
-        taken(bank, kept), jnp.asarray(weight[kept] / weight[kept].sum())
-    )
+    shares = jnp.asarray(weight[kept] / weight[kept].sum())
+    return hyper_of(run.config.camera.network, len(kept)), listed(taken(bank, kept), shares)
 
 
-def validate(run: Run, method: Likelihood, bank: Shot, photos: Unseen) -> loop.Evaluate:
-    """What is read of photos held out, of generated blur the kernels' distance from the truth, and pictures."""
-    key, truth, blurry = jax.random.key(run.config.seed), camera_photos.true_kernels(run), read(run, method)
+def validate(run: Run, method: Likelihood, bank: Shot, photos: Unseen, blurry: jax.Array) -> loop.Evaluate:
+    """What is read of photos held out, of generated blur the kernels' distance from the truth, and pictures.
+
+    blurry: what `read` returns.
+    """
+    key, truth = jax.random.key(run.config.seed), camera_photos.true_kernels(run)
     lesson = jax.jit(lambda sharp, key: likelihood.lessons(method.reader, bank, sharp, key))
     chunks = [(photos.sharp[i : i + CHUNK], jax.random.fold_in(key, i)) for i in range(0, len(photos.sharp), CHUNK)]
     parts = [lesson(*chunk) for chunk in chunks]
@@ -177,6 +180,11 @@ def check(run: Run) -> None:
     if not config.network.kernel or config.network.response or config.network.field:
         wanted = "camera.network.kernel, without response and without field"
         raise UserError(f"camera.learner=likelihood knows cameras that have {wanted}; choose adversarial for others")
+    if config.bank.count < 1:
+        raise UserError(f"camera.bank.count is {config.bank.count}; a bank has at least one shot")
+    if config.bank.kept < config.batch:
+        wanted = f"at least camera.batch, {config.batch}"
+        raise UserError(f"camera.bank.kept is {config.bank.kept}; the photos of a step are {wanted}")
     try:
         draw(run, FEW, noise=0.0)
     except (TypeError, ValueError) as error:

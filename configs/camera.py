@@ -16,7 +16,7 @@ few scenes.
 
 Beyond the paper, the camera's own blur is learnt from the two folders and the deblurrer adapted to it; the report shows
 what was found, and b2b_jax.deblur then uses the adapted deblurrer unless pairs to score on say otherwise. These sizes
-have not been run to the end; those of `camera.py:small` are the demo's.
+have not been run to the end; those of `camera.py:small` have: the demo's, with larger crops for the camera.
 
 `camera.py:small` needs nothing but the two folders, and minutes on a CPU instead of days on a GPU: small networks,
 and a deblurrer that is trained on generated scenes under the paths of a hand-held camera.
@@ -35,7 +35,7 @@ def get_config(variant: str = "") -> ConfigDict:
     config = default.get_config()
     config.data.unknown = ""
     config.adaptation.enabled = True
-    config.camera.update(learner="likelihood", steps=600, batch=32)  # your two folders show different things
+    config.camera.learner = "likelihood"  # your two folders show different things
     variants[variant](config)
     return config
 
@@ -48,6 +48,7 @@ def full(config: ConfigDict) -> None:
     config.translator.steps = 200_000
     config.translator.optimizer.constant_steps = 100_000
     config.translator.curriculum.update(grow_from=40_000, full_at=100_000)
+    config.camera.steps = 600
 
 
 def small(config: ConfigDict) -> None:

@@ -5,10 +5,11 @@
     python tools/photographs.py DIR... --camera burst --output data/photographs/burst      # its --help: where from
     python -m b2b_jax.main --config configs/photographs.py
 
-The camera is a folder below data/photographs: burst (default), phone or night, `photographs.py:phone`. Trained are the
-camera model and, with its kernels, a kernel field: a translator that can only convolve. `photographs.py:burst,true`
-teaches it the camera's true kernels instead, `photographs.py:burst,any` kernels of every kind, with no camera learnt.
-MAXIM stays frozen. docs/photographs.md has what was measured.
+The camera is a folder below data/photographs: burst (default), phone or night, `photographs.py:phone`. It is learnt by
+likelihood, and what reads blur from photos for that then stands before MAXIM: a translator that can only convolve.
+`photographs.py:burst,taught` instead teaches a kernel field with the learnt camera, `burst,true` with the camera's true
+kernels, `burst,any` with kernels of every kind, with no camera learnt. MAXIM stays frozen. docs/photographs.md has what
+was measured.
 """
 
 from ml_collections import ConfigDict

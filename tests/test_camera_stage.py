@@ -242,6 +242,10 @@ def test_the_report_shows_the_camera(tmp_path):
         and list(shown.images) == ["kernels"]
     )
     assert shown.captions["kernels"] == "spread in pixels 2.10 ± 0.20, noise 0.0010 ± 0.0000"
+    found = {"nats_read": 2.345, "shots": 321, "spread": [2.1, 0.2], "usable": True, "reasons": [], "notes": []}
+    write_json(tmp_path / "camera" / "scores.json", found)
+    (shown,) = summary.camera(Run(demo.get_config(), tmp_path))
+    assert shown.title == "321 blurs; 2.3 nats of the blur of photos held out are read"
     write_json(tmp_path / "camera" / "scores.json", {"usable": False, "reasons": ["no blur was found"]})
     assert "not used: no blur was found" in summary.camera(Run(demo.get_config(), tmp_path))[0].title
 

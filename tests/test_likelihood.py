@@ -18,8 +18,8 @@ from b2b_jax.data.sources import ArraySource
 from b2b_jax.errors import UserError
 from b2b_jax.method import camera_model, likelihood
 from b2b_jax.method.likelihood import Likelihood
-from b2b_jax.models.bank import Bank, listed, taken
-from b2b_jax.models.camera import Shot, sharpener
+from b2b_jax.models.bank import Bank, listed
+from b2b_jax.models.camera import Shot, sharpener, taken
 from b2b_jax.models.reader import NOISE_SCALE, Reader, described
 from b2b_jax.stages import camera, camera_figures, camera_likelihood, camera_photos, kernel_field, pairs
 from b2b_jax.stages.run import Run
@@ -212,8 +212,8 @@ def test_four_windows_about_the_middle_of_a_photo_are_read(shape, rows, columns)
     [
         ("network", {"response": True}, "choose adversarial"),
         ("network", {"kernel": False}, "choose adversarial"),
-        ("network", {"size": 9}, r"camera\.bank\.family: .* does not fit"),
-        ("bank", {"family": {"odd": {"kind": "spiral"}}}, r"camera\.bank\.family"),
+        ("network", {"size": 9}, r"camera\.bank: no shot can be drawn: .* does not fit"),
+        ("bank", {"family": {"odd": {"kind": "spiral"}}}, "no shot can be drawn: .*spiral"),
         ("bank", {"count": 0}, r"camera\.bank\.count is 0"),
         ("bank", {"kept": 3}, r"camera\.bank\.kept is 3; the photos of a step are at least camera\.batch"),
         ("bank", {"optimizer": {"name": "sgd"}}, r"camera\.bank\.optimizer"),

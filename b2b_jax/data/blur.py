@@ -5,7 +5,7 @@ the `Generator` that is given.
 """
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -41,6 +41,11 @@ def draw(rng: np.random.Generator, spec: dict[str, Any]) -> np.ndarray:
     """
     make, parameters = chosen(spec, KERNELS)
     return make(rng, **parameters)
+
+
+def draw_many(rng: np.random.Generator, specs: Sequence[dict[str, Any]], count: int) -> np.ndarray:
+    """Draws `count` kernels of one size, of each of the `specs` in turn: float32 (count, size, size)."""
+    return np.stack([draw(rng, specs[i % len(specs)]) for i in range(count)])
 
 
 def chosen(spec: Mapping[str, Any], kinds: Mapping[str, Callable]) -> tuple[Callable, dict[str, Any]]:

@@ -66,7 +66,7 @@ CURVES = {  # title, label, the keys of metrics.jsonl, logarithmic
     "adversarial": ("Adversarial losses", ("d_fake", "d_real", "g_adversarial"), False),
     "content": ("Content loss", ("g_content",), True),
     "auc": ("Discriminator's AUC, real against generated", ("d_auc", "held_out_auc"), False),
-    "nats": ("Nats of a photo's blur that are read", ("nats_read",), False),
+    "nats": ("Nats read of the blur of photos held out", ("nats_read",), False),
     "kernels": ("Kernels' distance from the true ones", ("kernel_distance",), False),
     "known": ("PSNR on the known blur, dB", ("known_psnr",), False),
 }
@@ -299,7 +299,7 @@ def verdict(found: dict) -> str:
         return f"not used: {'; '.join(found['reasons'])}"
     noted = "".join(f". Note that {note}" for note in found["notes"])
     if "nats_read" in found:
-        return f"{found['shots']} shots; of photos held out {found['nats_read']:.1f} nats of their blur are read{noted}"
+        return f"{found['shots']} blurs; {found['nats_read']:.1f} nats of the blur of photos held out are read{noted}"
     return f"AUC {found['held_out_auc']:.2f} on photos held out: 0.5 if its photos cannot be told from real ones{noted}"
 
 

@@ -24,7 +24,7 @@ from ml_collections import ConfigDict
 from b2b_jax import losses
 from b2b_jax.method import augment
 from b2b_jax.method.adversarial import Mix, domain_auc, lazy_penalty
-from b2b_jax.models.camera import Camera, Shot, render
+from b2b_jax.models.camera import Camera, Shot, photographed, render
 from b2b_jax.training import state as states
 from b2b_jax.training.state import State
 
@@ -135,9 +135,9 @@ def pairs(camera: Camera, variables: states.Params, s: Array, key: Array, thresh
         blurry and sharp, both float32 (n, h - 2 reach, w - 2 reach, 3) in [0, 1].
     """
     key_shot, key_noise = jax.random.split(key)
-    blurry = render(s, draw(camera, variables, len(s), key_shot, threshold), key_noise)
+    blurry = photographed(s, draw(camera, variables, len(s), key_shot, threshold), key_noise)
     h, w = blurry.shape[1:3]
-    return jnp.round(jnp.clip(blurry, 0, 1) * 255) / 255, s[:, camera.reach :, camera.reach :][:, :h, :w]
+    return blurry, s[:, camera.reach :, camera.reach :][:, :h, :w]
 
 
 def draw(camera: Camera, variables: states.Params, count: int, key: Array, threshold: float) -> Shot:

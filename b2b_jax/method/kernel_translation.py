@@ -16,9 +16,8 @@ from ml_collections import ConfigDict
 
 from b2b_jax.method import augment
 from b2b_jax.method.filling import Filling, fill
-from b2b_jax.models.camera import Shot, render, sharpener
+from b2b_jax.models.camera import Shot, photographed, sharpener, taken
 from b2b_jax.models.kernel_field import KernelField
-from b2b_jax.training import optimizers
 from b2b_jax.training import state as states
 from b2b_jax.training.state import State
 
@@ -77,8 +76,7 @@ def make_step(network: KernelField, optimizer: optax.GradientTransformation, con
             return optax.softmax_cross_entropy(logits, answers).mean(), (overlap.mean(), moved)
 
         (loss, (overlap, moved)), gradients = jax.value_and_grad(objective, has_aux=True)(variables["params"])
-        new = states.updated(state, "generator", optimizers.whole(gradients, variables), optimizer)
-        new = new.replace(params={"generator": {**new.params["generator"], **moved}})
+        new = states.updated_beside(state, "generator", gradients, moved, optimizer)
         return states.finished(new, state, config.ema), {"loss": loss, "overlap": overlap}
 
     return step
@@ -91,6 +89,4 @@ def taught(lessons: Lessons, sharp: Array, key: Array, config: ConfigDict) -> tu
     if config.augment:  # the photo turns, not its blur
         (sharp,) = augment.dihedral(key_turn, [sharp])
     chosen = jax.random.randint(key_lesson, (len(sharp),), 0, len(lessons.filling))
-    parts = {name: part[chosen] for name, part in lessons.shot._asdict().items() if part is not None and part.ndim}
-    blurry = render(sharp, lessons.shot._replace(**parts), key_noise)
-    return jnp.round(jnp.clip(blurry, 0, 1) * 255) / 255, lessons.filling[chosen]
+    return photographed(sharp, taken(lessons.shot, chosen), key_noise), lessons.filling[chosen]

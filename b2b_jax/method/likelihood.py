@@ -21,10 +21,8 @@ import optax
 from ml_collections import ConfigDict
 
 from b2b_jax.method import augment
-from b2b_jax.models.bank import taken
-from b2b_jax.models.camera import Shot, render
+from b2b_jax.models.camera import Shot, photographed, taken
 from b2b_jax.models.reader import Reader
-from b2b_jax.training import optimizers
 from b2b_jax.training import state as states
 from b2b_jax.training.state import State
 
@@ -63,9 +61,7 @@ def make_step(method: Likelihood) -> Callable:
         state, filled = remembered(state, *fresh)
         chosen = jax.random.randint(key_old, (method.config.batch,), 0, filled)
         features, numbers = state.memory["features"][chosen].astype(jnp.float32), state.memory["shots"][chosen]
-        shot = taken(frozen["bank"], numbers)
-
-        variables = state.params["reader"]
+        shot, variables = taken(frozen["bank"], numbers), state.params["reader"]
 
         def objective(params: states.Params) -> tuple[Array, Mapping]:
             trained, rngs = {**variables, "params": params}, {"dropout": key_dropout}
@@ -74,8 +70,7 @@ def make_step(method: Likelihood) -> Callable:
             return contrast(scores, numbers), moved
 
         (loss, moved), gradients = jax.value_and_grad(objective, has_aux=True)(variables["params"])
-        new = states.updated(state, "reader", optimizers.whole(gradients, variables), method.optimizer)
-        new = new.replace(params={"reader": {**new.params["reader"], **moved}})
+        new = states.updated_beside(state, "reader", gradients, moved, method.optimizer)
         return states.finished(new, state), {"loss": loss}
 
     return step
@@ -86,8 +81,8 @@ def lessons(reader: Reader, bank: Shot, sharp: Array, key: Array) -> tuple[Array
     key_turn, key_shot, key_noise = jax.random.split(key, 3)
     (sharp,) = augment.dihedral(key_turn, [sharp])  # the photo turns, not its blur
     numbers = jax.random.randint(key_shot, (len(sharp),), 0, len(bank.kernel))
-    blurry = render(sharp, taken(bank, numbers), key_noise)
-    return reader.apply({}, jnp.round(jnp.clip(blurry, 0, 1) * 255) / 255, method="features"), numbers
+    blurry = photographed(sharp, taken(bank, numbers), key_noise)
+    return reader.apply({}, blurry, method="features"), numbers
 
 
 def remembered(state: State, features: Array, numbers: Array) -> tuple[State, Array]:

@@ -11,7 +11,6 @@ from ml_collections import ConfigDict
 from b2b_jax import losses
 from b2b_jax.method import augment
 from b2b_jax.models.layers import pyramid
-from b2b_jax.training import optimizers
 from b2b_jax.training import state as states
 from b2b_jax.training.state import State
 
@@ -54,8 +53,7 @@ def make_step(
             return loss, (moved, -jnp.mean(losses.psnr_loss(*scales[-1])))
 
         (loss, (moved, psnr)), gradients = jax.value_and_grad(objective, has_aux=True)(variables["params"])
-        new = states.updated(state, "deblurrer", optimizers.whole(gradients, variables), optimizer)
-        new = new.replace(params={"deblurrer": {**new.params["deblurrer"], **moved}})
+        new = states.updated_beside(state, "deblurrer", gradients, moved, optimizer)
         return states.finished(new, state, config.ema), {"loss": loss, "psnr": psnr}
 
     return step

@@ -7,7 +7,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from b2b_jax.models.camera import HALO, Shot
+from b2b_jax.models.camera import HALO, Shot, taken
 
 Array = jax.Array
 
@@ -58,11 +58,6 @@ class Bank(nn.Module):
 def hyper_of(camera: Mapping[str, Any], count: int) -> dict[str, Any]:
     """The name and hyper-parameters of a bank of `count` shots with the parts that a Camera of these would have."""
     return {"name": "bank", "count": count} | {name: camera[name] for name in ("size", "sharpening", "noise")}
-
-
-def taken(shot: Shot, chosen: Array) -> Shot:
-    """The shots of these numbers out of a list of them."""
-    return Shot(*(None if part is None else part[chosen] for part in shot))
 
 
 def listed(shot: Shot, weight: Array) -> dict[str, dict[str, Array]]:

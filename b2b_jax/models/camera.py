@@ -35,6 +35,11 @@ class Shot(NamedTuple):
     field: Array | None = None  # (): pixels from corner to corner, about the centre of the photo, where it drifts
 
 
+def taken(shot: Shot, chosen: Array) -> Shot:
+    """The shots of these numbers; what all of them share stays."""
+    return Shot(*(part if part is None or not part.ndim else part[chosen] for part in shot))
+
+
 class Camera(nn.Module):
     """z (n, latent) -> Shot of n photos.
 
@@ -157,6 +162,11 @@ def render(sharp: Array, shot: Shot, key: Array) -> Array:
     if shot.noise is not None:
         x = x + shot.noise[:, None, None, None] * jax.random.normal(key, x.shape)
     return x
+
+
+def photographed(sharp: Array, shot: Shot, key: Array) -> Array:
+    """What the camera stores of `sharp`: as `render`, rounded to 8 bits, in [0, 1]."""
+    return jnp.round(jnp.clip(render(sharp, shot, key), 0, 1) * 255) / 255
 
 
 def filtered(x: Array, kernels: Sequence[Array], sides: tuple[int, int]) -> Array:

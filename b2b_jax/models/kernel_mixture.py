@@ -13,9 +13,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from b2b_jax.models.cepstrum import Whitened, cepstra
 from b2b_jax.models.kernel_field import Windows, convolved, finished
-from b2b_jax.models.reader import Tower
+from b2b_jax.models.reader import Reader, score
 
 Array = jax.Array
 
@@ -40,8 +39,7 @@ class KernelMixture(nn.Module):
     stride = 1
 
     def setup(self) -> None:
-        self.whitened = Whitened()
-        self.reading = Tower(self.width, self.dim, 0.0)
+        self.reader = Reader(self.lags, self.width, self.dim, window=self.window)
         zeros, n = nn.initializers.zeros, self.count
         self.shots = self.param("shots", zeros, (n, self.dim))  # v of each
         self.weight = self.param("weight", nn.initializers.constant(1 / n), (n,))
@@ -57,6 +55,6 @@ class KernelMixture(nn.Module):
 
     def shares(self, x: Array) -> Array:
         """How likely each shot made each photo: (n, count), of sum 1."""
-        u = self.reading(self.whitened(cepstra(Windows(*x.shape[1:3], self.window).of(x), self.lags), False), False)
+        u = self.reader.of_photos(self.reader.features(Windows(*x.shape[1:3], self.window).of(x)))
         u = u.reshape(len(x), -1, self.dim).mean(1)  # over windows: as sure as one of them
-        return jax.nn.softmax(u @ self.shots.T / jnp.sqrt(self.dim) + jnp.log(self.weight), axis=-1)
+        return jax.nn.softmax(score(u, self.shots) + jnp.log(self.weight), axis=-1)

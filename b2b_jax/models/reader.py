@@ -16,7 +16,6 @@ from scipy import fft
 
 from b2b_jax.models.camera import Shot, sharpener
 from b2b_jax.models.cepstrum import Whitened, cepstra
-from b2b_jax.models.kernel_field import Windows
 
 Array = jax.Array
 
@@ -29,8 +28,8 @@ class Reader(nn.Module):
 
     lags: pixels that cepstra and autocorrelations reach to each side. width: of the two hidden layers of each part.
     dim: of u and v. dropout: in the hidden layers, and noise: standard deviation added to cepstra, as a share of
-    theirs, in training; without them it remembers the few photos that it is taught with. window: pixels of a square
-    that is read at once.
+    theirs, in training; without them it remembers the few photos that it is taught with. window: pixels a side of the
+    photos that it is taught with, and should be shown.
     """
 
     lags: int = 15
@@ -51,7 +50,7 @@ class Reader(nn.Module):
 
     def scores(self, features: Array, shot: Shot, train: bool = False) -> Array:
         """Scores (n, m) of n rows of features."""
-        return self.of_photos(features, train) @ self.of_shots(shot, train).T / jnp.sqrt(self.dim)
+        return score(self.of_photos(features, train), self.of_shots(shot, train))
 
     def of_photos(self, features: Array, train: bool = False) -> Array:
         """u (n, dim) of n rows of features."""
@@ -65,9 +64,13 @@ class Reader(nn.Module):
         return self.knowing(SCALE * described(shot, self.lags), train)
 
     def features(self, x: Array) -> Array:
-        """What is read of photos (n, h, w, 3): the mean over their windows, (n, (2 lags + 1)²)."""
-        found = cepstra(Windows(*x.shape[1:3], self.window).of(x), self.lags)
-        return found.reshape(len(x), -1, found.shape[-1]).mean(1)
+        """What is read of photos (n, h, w, 3): (n, (2 lags + 1)²)."""
+        return cepstra(x, self.lags)
+
+
+def score(u: Array, v: Array) -> Array:
+    """How well photos (n, dim) fit shots (m, dim): (n, m)."""
+    return u @ v.T / jnp.sqrt(u.shape[-1])
 
 
 class Tower(nn.Module):

@@ -16,9 +16,9 @@ from b2b_jax.data import blur, pipeline
 from b2b_jax.errors import UserError
 from b2b_jax.method import camera_model, likelihood
 from b2b_jax.method.likelihood import Likelihood
-from b2b_jax.models.bank import Bank, hyper_of, listed, taken
-from b2b_jax.models.camera import Shot
-from b2b_jax.models.reader import Reader
+from b2b_jax.models.bank import Bank, hyper_of, listed
+from b2b_jax.models.camera import Shot, taken
+from b2b_jax.models.reader import Reader, score
 from b2b_jax.settings import check_choice
 from b2b_jax.stages import camera_figures, camera_photos, common
 from b2b_jax.stages.camera_photos import Learnt, Unseen
@@ -91,8 +91,8 @@ def draw(run: Run, count: int, noise: float) -> Shot:
     noise: standard deviation that the blurry photos have where they are flattest.
     """
     config, parts = run.config.camera.bank, run.config.camera.network
-    rng, specs = np.random.default_rng(run.config.seed), list(config.family.to_dict().values())
-    kernels = np.stack([blur.draw(rng, specs[i % len(specs)] | {"size": parts.size}) for i in range(count)])
+    rng = np.random.default_rng(run.config.seed)
+    kernels = blur.draw_many(rng, [kind | {"size": parts.size} for kind in config.family.to_dict().values()], count)
     ranges = {"amount": config.amount, "sigma": config.sigma, "noise": config.noise}
     values = {name: jnp.asarray(rng.uniform(*bounds, count), jnp.float32) for name, bounds in ranges.items()}
     sharpens, noisy = (jnp.asarray(rng.random(count) < 0.5) for _ in range(2))
@@ -128,7 +128,7 @@ def weights(run: Run, method: Likelihood, bank: Shot, params: Params, features: 
     config, rows = run.config.camera.bank, features.reshape(-1, features.shape[-1])
     u = method.reader.apply(params, rows, method="of_photos").reshape(*features.shape[:2], -1)
     v = method.reader.apply(params, bank, method="of_shots")
-    scores = u.mean(1) @ v.T / np.sqrt(method.reader.dim)  # the mean over a photo's windows: as sure as one of them
+    scores = score(u.mean(1), v)  # the mean over a photo's windows: as sure as one of them
     return np.asarray(likelihood.weights(scores, config.temper, config.iterations))
 
 
@@ -188,5 +188,5 @@ def check(run: Run) -> None:
     try:
         draw(run, FEW, noise=0.0)
     except (TypeError, ValueError) as error:
-        raise UserError(f"camera.bank.family: {error}") from error
+        raise UserError(f"camera.bank: no shot can be drawn: {error}") from error
     camera_photos.check(run, network(run).reach)

@@ -82,7 +82,7 @@ def true_kernels(run: Run) -> np.ndarray | None:
     spec, rng = run.config.data.scenes.unknown_kernel.to_dict(), np.random.default_rng(run.config.data.scenes.seed)
     if spec["kind"] not in blur.KERNELS:
         return None
-    kernels = np.stack([blur.draw(rng, spec) for _ in range(SHOTS)])
+    kernels = blur.draw_many(rng, [spec], SHOTS)
     return kernels if kernels.min() >= 0 else None
 
 

@@ -58,20 +58,19 @@ def fit(run: Run, validated: Callable[[], None]) -> None:
 
 def mixture(run: Run) -> tuple[dict, Params]:
     """A KernelMixture of the camera's shots: hyper-parameters and variables."""
-    learnt, reader, config = camera.load(run), run.read(reader_path(run)), run.config.kernel_field.network
-    params = learnt.variables["params"]
+    params, config = camera.load(run).variables["params"], run.config.kernel_field.network
+    reader, trained = run.read(reader_path(run))
     shot = Shot(*(params.get(name) for name in Shot._fields))
-    kept, trained = reader.module, reader.variables
-    hyper = {"name": "kernel_mixture", "count": len(params["weight"]), "size": config.size}
-    hyper |= {name: getattr(kept, name) for name in ("lags", "width", "dim", "window")}
-    hyper |= {"threshold": config.threshold, "symmetric": config.symmetric}
+    hyper = {"name": "kernel_mixture", "count": len(params["weight"])}
+    hyper |= {name: config[name] for name in ("size", "threshold", "symmetric")}
+    hyper |= {name: getattr(reader, name) for name in ("lags", "width", "dim", "window")}
     own = {
-        "reading": trained["params"]["reading"],
-        "shots": kept.apply(trained, shot, method="of_shots"),
+        "reader": {"reading": trained["params"]["reading"]},
+        "shots": reader.apply(trained, shot, method="of_shots"),
         "weight": params["weight"],
         "filling": lessons(run, config.size, shot).filling,
     }
-    return hyper, {"params": own, "batch_stats": trained["batch_stats"]}
+    return hyper, {"params": own, "batch_stats": {"reader": trained["batch_stats"]}}
 
 
 def reader_path(run: Run) -> Path:
@@ -102,7 +101,7 @@ def create(run: Run) -> KernelField:
 def lessons(run: Run, size: int, shot: Shot) -> Lessons:
     """The filling kernels of the shots, of `size` pixels, towards random known kernels."""
     config, rng = run.config.kernel_field, np.random.default_rng(run.config.seed)
-    known = np.stack([blur.draw(rng, config.known_kernel.to_dict()) for _ in range(config.known)])
+    known = blur.draw_many(rng, [config.known_kernel.to_dict()], config.known)
     filling = Filling(size, config.ridge, config.mildness)
     return kernel_translation.lessons(shot, jnp.asarray(known), filling)
 
@@ -128,8 +127,7 @@ def given(kernels: np.ndarray) -> Shots:
 def drawn(run: Run) -> np.ndarray:
     """Random kernels of the family, of each kind equally many."""
     config, rng = run.config.kernel_field, np.random.default_rng(run.config.seed)
-    specs = list(config.family.to_dict().values())
-    return np.stack([blur.draw(rng, specs[i % len(specs)]) for i in range(config.lessons)])
+    return blur.draw_many(rng, list(config.family.to_dict().values()), config.lessons)
 
 
 TEACHERS = {

@@ -8,6 +8,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from b2b_jax.training import optimizers
+
 Params = Any  # a network's variables, as `module.init` returns them
 Optimizers = Mapping[str, optax.GradientTransformation]
 
@@ -49,6 +51,15 @@ def updated(state: State, name: str, gradients: Params, optimizer: optax.Gradien
     updates, opt_state = optimizer.update(gradients, state.opt_state[name], state.params[name])
     params = optax.apply_updates(state.params[name], updates)
     return state.replace(params={**state.params, name: params}, opt_state={**state.opt_state, name: opt_state})
+
+
+def updated_beside(
+    state: State, name: str, gradients: Params, statistics: Params, optimizer: optax.GradientTransformation
+) -> State:
+    """`updated` by gradients of the parameters alone; the network's running statistics become `statistics`."""
+    gradients = optimizers.whole(gradients, state.params[name])
+    new = updated(state, name, gradients, optimizer)
+    return new.replace(params={**new.params, name: {**new.params[name], **statistics}})
 
 
 def finished(new: State, old: State, decay: float = 0.0) -> State:

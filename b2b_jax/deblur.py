@@ -127,8 +127,9 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 METHOD_HELP = (
-    "which of a run's systems: its deblurrer adapted to the camera, its translator before its deblurrer, or its "
-    "deblurrer alone (default: what its evaluation found best; without one the adapted deblurrer if there is one)"
+    "which of a run's systems: its deblurrer adapted to the camera, its kernel field or its translator before its "
+    "deblurrer, the kernel field with a result that agrees with the photo, or its deblurrer alone (default: what its "
+    "evaluation found best; without one the first of these that there is)"
 )
 TILE_HELP = (
     "largest side of the tiles that a photo is cut into, which bounds the memory (default 0: the whole photo if the "
@@ -188,7 +189,9 @@ def choose(args: argparse.Namespace) -> Choice:
     translator = args.translator or model.translator
     if args.keep_translated and translator is None:
         raise UserError("--keep-translated needs a translator: give --translator FILE or a run's folder as --model")
-    return Choice(translator, deblurrer, size)
+    if args.keep_translated and model.consistent and not args.translator:
+        raise UserError("--method consistent translates a photo in several ways: leave out --keep-translated")
+    return Choice(translator, deblurrer, size, model.consistent and not args.translator)
 
 
 # ------------------------------------------------------------------------------------------------------------ the files

@@ -16,6 +16,7 @@ from b2b_jax import models, weights
 from b2b_jax.errors import UserError
 from b2b_jax.files import read_json, read_object, write_json
 from b2b_jax.models.bank import hyper_of
+from b2b_jax.models.consistent import Consistent
 from b2b_jax.models.nafnet import NAFNet
 
 Array = jax.Array
@@ -118,6 +119,14 @@ def _tensors_of(name: str, hyper: Mapping[str, Any]) -> nn.Module:
     """The module, but for how a NAFNet takes its means, which its tensors do not depend on."""
     module = models.create(name, **hyper)
     return module.clone(local=False, train_size=0) if isinstance(module, NAFNet) else module
+
+
+def consistent(mixture: Network, deblurrer: Network) -> Network:
+    """The deblurrer behind a kernel mixture, its result made to agree with the photo."""
+    parts = {"mixture": mixture.variables, "deblurrer": deblurrer.variables}
+    kinds = sorted({kind for variables in parts.values() for kind in variables})
+    variables = {kind: {name: part[kind] for name, part in parts.items() if kind in part} for kind in kinds}
+    return Network(Consistent(mixture.module, deblurrer.module, dtype=deblurrer.module.dtype), variables)
 
 
 def compute_dtype(name: str) -> jnp.dtype:

@@ -14,7 +14,7 @@ import jax
 import numpy as np
 from clu.parameter_overview import count_parameters
 
-from b2b_jax import named, networks
+from b2b_jax import named, networks, weights
 from b2b_jax.compilation import enable_compilation_cache
 from b2b_jax.errors import UserError
 from b2b_jax.files import read_object
@@ -26,12 +26,14 @@ from b2b_jax.networks import Network
 
 SYSTEMS: Mapping[str, Sequence[str]] = {  # the stages of each system of a run, in the order in which they run
     "adapted": ("adaptation",),
+    "consistent": ("kernel_field", "deblurrer"),
     "kernel_field": ("kernel_field", "deblurrer"),
     "blur2blur": ("translator", "deblurrer"),
     "deblurrer": ("deblurrer",),
 }
 METHODS = tuple(SYSTEMS)
-EXTRAS = {"adapted": "adapted deblurrer", "kernel_field": "kernel field"}  # what not every run has
+# What not every run has.
+EXTRAS = {"adapted": "adapted deblurrer", "consistent": "kernel mixture", "kernel_field": "kernel field"}
 
 
 def load(
@@ -42,8 +44,8 @@ def load(
     Args:
         path: a folder of `b2b_jax.main`, a .safetensors of `b2b_jax.convert`, or a name of `named.NAMED`.
         method: which system of a run: its deblurrer adapted to the camera ("adapted"), its kernel field or its
-            translator before its deblurrer ("kernel_field", "blur2blur"), or its deblurrer alone ("deblurrer"); "" for
-            what its evaluation found best.
+            translator before its deblurrer ("kernel_field", "blur2blur"), the kernel field with a result that agrees
+            with the photo ("consistent"), or its deblurrer alone ("deblurrer"); "" for what its evaluation found best.
         tile: largest side in pixels of the tiles that a photo is cut into; 0 runs it whole where memory allows.
         overlap: pixels that neighbouring tiles share.
         dtype: what the networks compute in: "float32", "bfloat16", or "auto" (float32 on a CPU only).
@@ -116,6 +118,7 @@ class Choice(NamedTuple):
     translator: Path | None
     deblurrer: Path
     train_size: int | None  # of the deblurrer's local means; 0: global means, None: as its file says
+    consistent: bool = False  # the result is made to agree with the photo, by what the translator knows
 
 
 def from_run(folder: Path, method: str = "") -> Choice:
@@ -124,7 +127,7 @@ def from_run(folder: Path, method: str = "") -> Choice:
     if method and method not in METHODS:
         raise UserError(f"method {method!r} is unknown; a run's systems are {', '.join(METHODS)}")
     paths = {stage: weights_path(folder, config, stage) for stages in SYSTEMS.values() for stage in stages}
-    there = [name for name in METHODS if name not in EXTRAS or paths[SYSTEMS[name][0]].is_file()]
+    there = [name for name in METHODS if name not in EXTRAS or _has(paths[SYSTEMS[name][0]], name)]
     method = method or best_method(folder, there)
     if method not in there:
         raise UserError(f"{folder} has no {EXTRAS[method]}; its other systems are {', '.join(there)}")
@@ -137,7 +140,18 @@ def from_run(folder: Path, method: str = "") -> Choice:
         translator=before[0] if before else None,
         deblurrer=last,
         train_size=network.get("train_size", 0) if network.get("local") else 0,
+        consistent=method == "consistent",
     )
+
+
+def _has(path: Path, method: str) -> bool:
+    """True when the network of a system that not every run has is there; agreement needs one that knows kernels."""
+    if method != "consistent" or not path.is_file():
+        return path.is_file()
+    try:
+        return weights.header(path)["model"] == "kernel_mixture"
+    except (ValueError, OSError):
+        return False  # who loads it says what is wrong
 
 
 def read_config(folder: Path) -> dict:
@@ -177,7 +191,8 @@ def open_networks(choice: Choice, dtype: str = "auto") -> list[Network]:
     deblurrer = open_network(choice.deblurrer, dtype)
     size = getattr(deblurrer.module, "train_size", 0) if choice.train_size is None else choice.train_size
     deblurrer = networks.with_local_means(deblurrer, size > 0, size)
-    return [*([open_network(choice.translator, dtype)] if choice.translator else []), deblurrer]
+    before = [open_network(choice.translator, dtype)] if choice.translator else []
+    return [networks.consistent(*before, deblurrer)] if choice.consistent else [*before, deblurrer]
 
 
 def open_network(path: Path, dtype: str = "auto") -> Network:

@@ -526,6 +526,7 @@ def evaluation() -> ConfigDict:
     return ConfigDict(
         {
             "images": 0,  # of the test set; 0 = all
+            "rows": (),  # of the table, by name: ("deblurrer", "adapted"); () = all that the run has networks for
             "protocol": "auto",  # auto (the dataset's own) | standard | luma | nafnet | blur2blur | skimage | realblur
             "metrics": ("psnr", "ssim"),  # also psnr_y | ssim_y | ssim_3d | ssim_uniform | niqe | lpips | temporal
             "niqe_parameters": "",  # BasicSR's .npz or MATLAB's .mat; "" = fitted to scikit-image's photographs

@@ -15,8 +15,8 @@ from b2b_jax import models
 from b2b_jax.data import blur
 from b2b_jax.errors import UserError
 from b2b_jax.method import kernel_translation
-from b2b_jax.method.filling import Filling, fill, solved, spectra, variance
-from b2b_jax.models.camera import Shot
+from b2b_jax.method.filling import Filling, fill, solved, variance
+from b2b_jax.models.camera import Shot, spectra
 from b2b_jax.stages import kernel_field
 
 KEY = jax.random.key(0)
@@ -62,7 +62,7 @@ def test_projected_gradient_equals_least_squares_without_negative_weights():
     matrix = np.stack([signal.convolve2d(k, one.reshape(3, 3)).ravel() for one in np.eye(9)], axis=1)
     strong = 1e3 * np.ones((1, 9))  # the sum
     best, _ = optimize.nnls(np.concatenate([matrix, strong]), np.append(wanted.ravel(), 1e3))
-    as_spectra = (spectra(jnp.asarray(x[None], jnp.float32), 16) for x in (k, wanted))
+    as_spectra = (spectra(jnp.asarray(x[None], jnp.float32), (16, 16)) for x in (k, wanted))
     found = solved(*as_spectra, Filling(size=3, steps=300))
     np.testing.assert_allclose(found[0].ravel(), best, atol=2e-3)
 

@@ -12,16 +12,27 @@ from helpers import jit
 from ml_collections import ConfigDict
 from scipy import signal
 
+import b2b_jax
 from b2b_jax import networks
 from b2b_jax.data import blur
 from b2b_jax.data.sources import ArraySource
 from b2b_jax.errors import UserError
+from b2b_jax.evaluation import rows
 from b2b_jax.method import camera_model, likelihood
 from b2b_jax.method.likelihood import Likelihood
 from b2b_jax.models.bank import Bank, listed
-from b2b_jax.models.camera import Shot, sharpener, taken
+from b2b_jax.models.camera import HALO, Shot, sharpener, taken
 from b2b_jax.models.reader import NOISE_SCALE, Reader, described
-from b2b_jax.stages import camera, camera_figures, camera_likelihood, camera_photos, kernel_field, pairs
+from b2b_jax.stages import (
+    camera,
+    camera_figures,
+    camera_likelihood,
+    camera_photos,
+    common,
+    damping,
+    kernel_field,
+    pairs,
+)
 from b2b_jax.stages.run import Run
 from configs import demo
 
@@ -246,14 +257,25 @@ def test_what_is_learnt_serves_the_stages_after_it(tmp_path, capsys, monkeypatch
     shots = camera_photos.shots(run, learnt.module, learnt.variables)
     assert shots.kernel.shape == (camera_photos.SHOTS, 21, 21)
 
-    run.config.kernel_field.update(known=50)
+    run.config.kernel_field.update(enabled=True, known=50)
+    assert not rows.knows_kernels(run)
+    small = {"name": "nafnet", "width": 4, "encoders": (1,), "middle": 1, "decoders": (1,), "unshuffle": 1}
+    run.config.deblurrer.network.update(**small, local=False)
+    variables = common.create(run.config.deblurrer.network, jnp.float32).init(KEY, jnp.zeros((1, 32, 32, 3)))
+    networks.export(tmp_path, "deblurrer", small, variables)
+    monkeypatch.setattr(damping, "PHOTOS", 2)
     networks.export(tmp_path, "kernel_field", *kernel_field.mixture(run))
+    assert "on 2 photos that it made" in capsys.readouterr().out
     module, variables = networks.load(tmp_path / "kernel_field" / "weights.safetensors", jnp.float32)
     reader, x = run.read(kernel_field.reader_path(run)), jnp.asarray(photos[:2, :32, :32] / np.float32(255))
     bank = Shot(*(learnt.variables["params"].get(name) for name in Shot._fields))
     scores = reader.module.apply(reader.variables, x, bank) + jnp.log(learnt.variables["params"]["weight"])
     np.testing.assert_allclose(module.apply(variables, x, method="shares"), jax.nn.softmax(scores), atol=1e-5)
-    assert module.apply(variables, jnp.asarray(photos[:1] / np.float32(255))).shape == (1, 72, 72, 3)
+    assert module.damping in damping.TRIED and module.reach == 21 + 2 * HALO
+    assert rows.knows_kernels(run)
+    (tmp_path / "config.json").write_text(run.config.to_json_best_effort())
+    alone, held = (b2b_jax.load(tmp_path, method=method)(photos[0]) for method in ("deblurrer", "consistent"))
+    assert alone.shape == held.shape == (72, 72, 3) and not np.array_equal(alone, held)
 
 
 def test_a_reader_is_wanted_from_a_camera_that_has_one(tmp_path):

@@ -48,6 +48,7 @@ def evaluate(run: Run) -> None:
     keep_or_clear(folder, inputs(run))
     stages = [name for name in ("deblurrer", "translator", "kernel_field", "adaptation") if name in digests(run)]
     restore = {name: networks.runner(run.network(name)) for name in stages}
+    restore |= {"consistent": rows.consistent(run)} if rows.knows_kernels(run) else {}
     setup, results = make_setup(run, folder), []
     for name, source in test_sets(run).items():
         results.append(evaluate_set(run, restore, name, source, setup))
@@ -91,6 +92,7 @@ def check(run: Run) -> None:
         raise UserError(f"evaluation.photographs needs data.scenes.size of at most {LARGEST_TILE}, or set it to False")
     protocols.choose(settings.protocol, run.config.data.unknown)
     open_extras(run)
+    rows.check(run)
     if temporal.NAME in metric_names(run) and run.unknown.test:
         temporal.check(camera_set(run), run.unknown.test)
 

@@ -65,12 +65,16 @@ def write(
 
 
 def show(folder: Path, restore: Mapping[str, Callable], title: str, photo: np.ndarray) -> None:
-    """Saves the versions of a uint8 photo (h, w, 3) that has no truth; `restore` has networks by their stages."""
+    """Saves the versions of a uint8 photo (h, w, 3) that has no truth.
+
+    restore: networks by their stages, and "consistent" by its row.
+    """
     blurry = levels.to_float(photo)[None]
     versions = {"input": blurry}
     versions |= {"deblurrer": restore["deblurrer"](blurry)} if "deblurrer" in restore else {}
     if {"deblurrer", "kernel_field"} <= restore.keys():
         versions["kernel_field"] = restore["deblurrer"](restore["kernel_field"](blurry))
+    versions |= {"consistent": restore["consistent"](blurry)} if "consistent" in restore else {}
     if {"deblurrer", "translator"} <= restore.keys():
         versions["translated"] = restore["translator"](blurry)
         versions["blur2blur"] = restore["deblurrer"](versions["translated"])

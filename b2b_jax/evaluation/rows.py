@@ -18,9 +18,11 @@ from b2b_jax.evaluation import filters
 from b2b_jax.evaluation.scoring import Method
 from b2b_jax.files import read_object, write_json
 from b2b_jax.inference import batching
+from b2b_jax.settings import check_choice
 from b2b_jax.stages.run import Run, centre_crops
 
-SYSTEMS = ("adapted", "kernel_field", "blur2blur", "deblurrer")  # need no truth: what `deblur --method` can use
+# Need no truth: what `deblur --method` can use.
+SYSTEMS = ("adapted", "consistent", "kernel_field", "blur2blur", "deblurrer")
 FILTER_IMAGES, FILTER_CROP = 24, 256  # photos, and pixels of their centres, on which the fixed filter is chosen
 
 
@@ -55,10 +57,18 @@ def best(scores: Mapping[str, Mapping[str, float]]) -> str | None:
 
 def methods(table: Table) -> dict[str, Method]:
     """The rows that the run wants of this test set, each a function of its photos; UserError if it has no network."""
-    rows = {name: row for name, row in ROWS.items() if all(map(table.run.trained, row.needs)) and row.wanted(table)}
+    asked = table.run.config.evaluation.rows or ROWS
+    there = {name: row for name, row in ROWS.items() if all(map(table.run.trained, row.needs)) and row.wanted(table)}
+    rows = {name: row for name, row in there.items() if name == "input" or name in asked}
     if not any(row.needs for row in rows.values()):
         raise UserError(f"{table.run.workdir} has no trained network to evaluate; train a stage first")
     return {name: row.make(table) for name, row in rows.items()}
+
+
+def check(run: Run) -> None:
+    """UserError when the configuration asks for a row that there is not."""
+    for name in run.config.evaluation.rows:
+        check_choice("evaluation.rows", name, ROWS)
 
 
 def _alone(stage: str) -> Callable[[Table], Method]:
@@ -75,6 +85,22 @@ def _translated(stage: str) -> Callable[[Table], Method]:
         return lambda photos: deblur(translate(photos["blurry"]))
 
     return make
+
+
+def consistent(run: Run) -> Callable:
+    """The run's deblurrer behind its kernel field, in agreement with the photo, compiled: images to images."""
+    return networks.runner(networks.consistent(*(run.network(stage) for stage in ("kernel_field", "deblurrer"))))
+
+
+def knows_kernels(run: Run) -> bool:
+    """True when the run's kernel field can tell which kernels may have blurred a photo, as agreement needs."""
+    there = all(run.trained(stage) for stage in ("kernel_field", "deblurrer"))
+    return run.config.kernel_field.enabled and there and hasattr(run.network("kernel_field").module, "likeliest")
+
+
+def _consistent(table: Table) -> Method:
+    restore = consistent(table.run)
+    return lambda photos: restore(photos["blurry"])
 
 
 def _fixed_filter(table: Table) -> Method:
@@ -131,6 +157,13 @@ ROWS: Mapping[str, Row] = {
         _translated("kernel_field"),
         ("deblurrer", "kernel_field"),
         lambda table: table.run.config.kernel_field.enabled,
+    ),
+    "consistent": Row(
+        "the same, made to agree with the photo",
+        "in agreement",
+        _consistent,
+        ("deblurrer", "kernel_field"),
+        lambda table: knows_kernels(table.run),
     ),
     "adapted": Row(
         "deblurrer adapted to the camera",

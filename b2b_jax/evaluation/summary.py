@@ -31,7 +31,7 @@ from b2b_jax.training import log
 
 T = TypeVar("T")
 
-OURS = ("blur2blur", "kernel_field", "adapted")  # rows that a run is about
+OURS = ("blur2blur", "kernel_field", "consistent", "adapted")  # rows that a run is about
 # The versions of a picture; the first and the last are those that the slider compares at the start.
 LABELS = {name: row.short for name, row in ROWS.items() if name not in OURS}
 LABELS |= {"translated": "translated G(y)", "sharp": "truth"}
@@ -74,6 +74,7 @@ PACKAGES = ("jax", "jaxlib", "flax", "optax", "grain", "orbax-checkpoint", "nump
 SUBJECTS = {  # the first of these rows that a run has is what its page is about
     "blur2blur": "Blur2Blur",
     "kernel_field": "The kernel field",
+    "consistent": "Agreement with the photo",
     "adapted": "The adapted deblurrer",
     "cyclegan": "CycleGAN",
     "dualgan": "DualGAN",

@@ -14,6 +14,8 @@ import jax.numpy as jnp
 import optax
 from scipy import fft
 
+from b2b_jax.models.camera import spectra
+
 Array = jax.Array
 
 
@@ -30,7 +32,7 @@ def fill(kernels: Array, known: Array, filling: Filling) -> Array:
     """Filling kernels (n, size, size) of `kernels` (n, k, k) towards the best of the `known` (m, j, j) for each."""
     reach = kernels.shape[-1] + max(known.shape[-1], filling.size)
     side = fft.next_fast_len(reach, real=True)
-    k, g = spectra(kernels, side), spectra(known, side)
+    k, g = (spectra(x, (side, side)) for x in (kernels, known))
     target = g[chosen(k, g, variance(known), filling)]
     return solved(k, target, filling)
 
@@ -55,7 +57,7 @@ def solved(k: Array, target: Array, filling: Filling) -> Array:
 
     def step(carry: tuple, number: Array) -> tuple:
         h, ahead = carry
-        error = jnp.conj(k) * (k * spectra(ahead, side) - target)
+        error = jnp.conj(k) * (k * spectra(ahead, (side, side)) - target)
         gradient = jnp.fft.irfft2(error, (side, side))[:, around[:, None], around]
         new = project((ahead - rate * gradient).reshape(len(k), -1)).reshape(h.shape)
         return (new, new + number / (number + 3) * (new - h)), None
@@ -63,13 +65,6 @@ def solved(k: Array, target: Array, filling: Filling) -> Array:
     point = jnp.zeros((len(k), size, size)).at[:, size // 2, size // 2].set(1.0)
     (h, _), _ = jax.lax.scan(step, (point, point), jnp.arange(filling.steps, dtype=jnp.float32))
     return h
-
-
-def spectra(kernels: Array, side: int) -> Array:
-    """Spectra (n, side, side // 2 + 1) of kernels (n, k, k) whose centre is the origin."""
-    centre = kernels.shape[-1] // 2
-    padded = jnp.pad(kernels, ((0, 0), *2 * ((0, side - kernels.shape[-1]),)))
-    return jnp.fft.rfft2(jnp.roll(padded, (-centre, -centre), axis=(1, 2)))
 
 
 def variance(kernels: Array) -> Array:

@@ -183,6 +183,13 @@ def filtered(x: Array, kernels: Sequence[Array], sides: tuple[int, int]) -> Arra
     return jnp.fft.irfft2(spectrum, sides, axes=(1, 2))
 
 
+def spectra(kernels: Array, sides: tuple[int, int]) -> Array:
+    """Spectra (n, p, q // 2 + 1) of kernels (n, k, k) whose centre is the origin; `sides` are (p, q)."""
+    k, centre = kernels.shape[-1], kernels.shape[-1] // 2
+    padded = jnp.pad(kernels, ((0, 0), *((0, side - k) for side in sides)))
+    return jnp.fft.rfft2(jnp.roll(padded, (-centre, -centre), axis=(1, 2)))
+
+
 def blended(x: Array, shot: Shot, sides: tuple[int, int]) -> Array:
     """`filtered` by a kernel that drifts: by those of the corners, shared between them in lines over the frame.
 

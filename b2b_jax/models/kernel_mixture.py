@@ -22,12 +22,15 @@ Array = jax.Array
 class KernelMixture(nn.Module):
     """(n, h, w, 3) -> (n, h, w, 3), of any size; one kernel for a photo.
 
-    count: shots. size: of their filling kernels, odd, in pixels. lags, width, dim, window: the reader's. threshold,
-    symmetric: as in KernelField.
+    count: shots. size, reach: of their filling kernels and of all that they convolve with, odd, in pixels. lags, width,
+    dim, window: the reader's. threshold, symmetric: as in KernelField. damping: squared spectrum of a shot below which
+    the photo is trusted less than the deblurrer (`models.consistent`).
     """
 
     count: int = 1
     size: int = 21
+    reach: int = 21
+    damping: float = 0.1
     lags: int = 15
     width: int = 512
     dim: int = 64
@@ -44,14 +47,32 @@ class KernelMixture(nn.Module):
         self.shots = self.param("shots", zeros, (n, self.dim))  # v of each
         self.weight = self.param("weight", nn.initializers.constant(1 / n), (n,))
         self.filling = self.param("filling", zeros, (n, self.size, self.size))
+        self.kernel = self.param("kernel", zeros, (n, self.reach, self.reach))  # its blur and its sharpening
 
     def __call__(self, x: Array, train: bool = False) -> Array:
         photo = x.astype(jnp.float32)
-        return convolved(photo, finished(self.kernels(photo), self.threshold, self.symmetric))
+        return self.filled(photo, self.kernels(photo))
 
     def kernels(self, x: Array) -> Array:
         """The mean filling kernels (n, size, size) of photos (n, h, w, 3)."""
-        return jnp.einsum("nm,mij->nij", self.shares(x), self.filling)
+        return self.mean(self.shares(x))
+
+    def mean(self, shares: Array) -> Array:
+        """The mean filling kernels (n, size, size) of shares (n, count)."""
+        return jnp.einsum("nm,mij->nij", shares, self.filling)
+
+    def filled(self, photo: Array, kernels: Array) -> Array:
+        """Photos (n, h, w, 3) convolved with filling kernels (n, size, size)."""
+        return convolved(photo, finished(kernels, self.threshold, self.symmetric))
+
+    def candidates(self, photo: Array, shares: Array) -> Array:
+        """Photos as they are, filled on the mean, and filled as their likeliest shot needs it: (n, 3, h, w, 3)."""
+        likeliest = self.filling[shares.argmax(1)]
+        return jnp.stack([photo, *(self.filled(photo, k) for k in (self.mean(shares), likeliest))], axis=1)
+
+    def likeliest(self, shares: Array, most: int) -> Array:
+        """What the likeliest shots convolve with, `most` at most: (n, m, reach, reach)."""
+        return self.kernel[jax.lax.top_k(shares, min(most, self.count))[1]]
 
     def shares(self, x: Array) -> Array:
         """How likely each shot made each photo: (n, count), of sum 1."""

@@ -18,6 +18,7 @@ LARGEST_FILE = 200  # megabytes; a minute of video of a phone
 SHOWN = 1600  # pixels of the longer side in the comparison; the download has all
 TITLES = {
     "adapted": "Adapted to the camera",
+    "consistent": "In agreement with the photo",
     "kernel_field": "Kernel field, then deblurrer",
     "blur2blur": "Blur2Blur: translator, then deblurrer",
     "deblurrer": "Deblurrer alone",

@@ -22,9 +22,9 @@ from b2b_jax.method.kernel_translation import Lessons
 from b2b_jax.method.known_blur import Supply
 from b2b_jax.models.camera import HALO, Shot
 from b2b_jax.models.kernel_field import READS, KernelField
-from b2b_jax.networks import WEIGHTS
+from b2b_jax.networks import WEIGHTS, Network
 from b2b_jax.settings import check_choice
-from b2b_jax.stages import camera, common, translator
+from b2b_jax.stages import camera, common, damping, translator
 from b2b_jax.stages.run import Run
 from b2b_jax.stages.stage import Stage
 from b2b_jax.training import loop, optimizers
@@ -61,7 +61,8 @@ def mixture(run: Run) -> tuple[dict, Params]:
     params, config = camera.load(run).variables["params"], run.config.kernel_field.network
     reader, trained = run.read(reader_path(run))
     shot = Shot(*(params.get(name) for name in Shot._fields))
-    hyper = {"name": "kernel_mixture", "count": len(params["weight"])}
+    kernel = kernel_translation.effective(shot)
+    hyper = {"name": "kernel_mixture", "count": len(params["weight"]), "reach": kernel.shape[-1]}
     hyper |= {name: config[name] for name in ("size", "threshold", "symmetric")}
     hyper |= {name: getattr(reader, name) for name in ("lags", "width", "dim", "window")}
     own = {
@@ -69,8 +70,12 @@ def mixture(run: Run) -> tuple[dict, Params]:
         "shots": reader.apply(trained, shot, method="of_shots"),
         "weight": params["weight"],
         "filling": lessons(run, config.size, shot).filling,
+        "kernel": kernel,
     }
-    return hyper, {"params": own, "batch_stats": {"reader": trained["batch_stats"]}}
+    variables = {"params": own, "batch_stats": {"reader": trained["batch_stats"]}}
+    if run.trained("deblurrer"):
+        hyper["damping"] = damping.choose(run, Network(common.create(ConfigDict(hyper), jnp.float32), variables))
+    return hyper, variables
 
 
 def reader_path(run: Run) -> Path:

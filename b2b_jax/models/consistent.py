@@ -1,0 +1,125 @@
+"""A deblurrer behind a kernel mixture whose result agrees with the photo: blurred again, it is the photo.
+
+    candidates   y, y * mean filling kernel, y * likeliest filling kernel  ->  deblurrer  ->  x
+    x, k         of all candidates and all likely kernels of the camera, those for which | k * x - y |² is least
+    result       x - conj(K) (K X - Y) / (|K|² + damping)          of spectra: what k has kept of the photo, is kept
+
+A deblurrer alone is never held to what the photo says. That the camera is known makes it possible: with a wrong kernel
+nothing would agree. The last line is one step of back-projection (Irani and Peleg, "Improving resolution by image
+registration", 1991) with Wiener's weights. Images are NHWC float32 in [0, 1].
+"""
+
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from scipy import fft
+
+from b2b_jax.models.camera import spectra
+from b2b_jax.models.kernel_field import mirrored
+from b2b_jax.models.kernel_mixture import KernelMixture
+
+Array = jax.Array
+
+
+class Explained(NamedTuple):
+    """Photos explained: what is in them, and how it was blurred."""
+
+    sharp: Array  # (n, h, w, 3)
+    kernel: Array  # (n, k, k)
+
+
+class Consistent(nn.Module):
+    """(n, h, w, 3) -> (n, h, w, 3), of any size; the variables are those of its parts.
+
+    mixture: of the camera, whose `damping` says how far the photo is trusted. deblurrer: any network from photos to
+    photos. likely: kernels that are compared, the likeliest of the camera, each with its mirror image.
+    """
+
+    mixture: KernelMixture
+    deblurrer: nn.Module
+    likely: int = 40
+    dtype: Any = jnp.float32  # of the deblurrer, for show; what agrees is computed in float32
+
+    @property
+    def stride(self) -> int:
+        """The deblurrer's."""
+        return self.deblurrer.stride
+
+    def __call__(self, x: Array) -> Array:
+        photo = x.astype(jnp.float32)
+        return agreeing(photo, self.explained(photo), self.mixture.damping)
+
+    def explained(self, photo: Array) -> Explained:
+        """The candidate and the kernel that explain each photo best."""
+        shares = self.mixture.shares(photo)
+        kernels = self.mixture.likeliest(shares, self.likely)
+        return explained(photo, self.restored(self.mixture.candidates(photo, shares)), with_mirrored(kernels))
+
+    def restored(self, candidates: Array) -> Array:
+        """What the deblurrer makes of candidates (n, c, h, w, 3): as many; one after the other, for the memory."""
+        module, variables = self.deblurrer.unbind()
+
+        def deblur(images: Array) -> Array:
+            outputs = module.apply(variables, images)
+            last = outputs[-1] if isinstance(outputs, list | tuple) else outputs
+            return jnp.clip(last.astype(jnp.float32), 0.0, 1.0)
+
+        return jnp.moveaxis(jax.lax.map(deblur, jnp.moveaxis(candidates, 1, 0)), 0, 1)
+
+
+def with_mirrored(kernels: Array) -> Array:
+    """Kernels (n, m, k, k) and their mirror images, which cepstra do not tell apart: (n, 2 m, k, k)."""
+    return jnp.concatenate([kernels, kernels[..., ::-1, ::-1]], axis=1)
+
+
+def explained(photo: Array, candidates: Array, kernels: Array) -> Explained:
+    """Of candidates (n, c, h, w, 3) and kernels (n, m, k, k) the two for which the candidate, blurred, is the photo."""
+    k = kernels.shape[-1]
+    sides = padded_sides(photo, k)
+    grey = jax.vmap(lambda x: jnp.fft.rfft2(mirrored(x, k).mean(-1), sides))(candidates)  # (n, c, p, q)
+    wanted = _inside(photo.mean(-1), k)
+
+    def errors(kernel: Array) -> Array:
+        """Mean squares (n, c) for kernels (n, k, k)."""
+        blurred = jnp.fft.irfft2(grey * spectra(kernel, sides)[:, None], sides)
+        blurred = blurred[..., k : k + photo.shape[1], k : k + photo.shape[2]]
+        return jnp.square(_inside(blurred, k) - wanted[:, None]).mean((-2, -1))
+
+    found = jax.lax.map(errors, jnp.moveaxis(kernels, 1, 0))  # (m, n, c)
+    best = jnp.moveaxis(found, 1, 0).reshape(len(photo), -1).argmin(1)
+    each, count = jnp.arange(len(photo)), candidates.shape[1]
+    return Explained(candidates[each, best % count], kernels[each, best // count])
+
+
+def agreeing(photo: Array, told: Explained, damping: float) -> Array:
+    """`told.sharp`, changed where it contradicts the photo and the kernel has not lost what the photo says."""
+    k = told.kernel.shape[-1]
+    sides = padded_sides(photo, k)
+    kernel = spectra(told.kernel, sides)[..., None]
+    (h, w), along = photo.shape[1:3], (1, 2)
+    blurred = jnp.fft.irfft2(kernel * jnp.fft.rfft2(mirrored(told.sharp, k), sides, axes=along), sides, axes=along)
+    # What lies outside the photo is not known: near its border there is nothing to agree with.
+    weight = (_taper(h, k)[:, None] * _taper(w, k))[..., None]
+    residual = weight * (blurred[:, k : k + h, k : k + w] - photo)
+    change = jnp.conj(kernel) * jnp.fft.rfft2(residual, sides, axes=along) / (jnp.square(jnp.abs(kernel)) + damping)
+    return jnp.clip(told.sharp - jnp.fft.irfft2(change, sides, axes=along)[:, :h, :w], 0.0, 1.0)
+
+
+def padded_sides(photo: Array, k: int) -> tuple[int, int]:
+    """Sides of the transforms of photos (n, h, w, c) with k pixels on every side."""
+    return tuple(fft.next_fast_len(side + 2 * k, real=True) for side in photo.shape[1:3])
+
+
+def _inside(x: Array, k: int) -> Array:
+    """Photos (..., h, w) without half a kernel at each border; of tiny ones all."""
+    cut = [slice(k // 2, side - k // 2) if side > 2 * k else slice(None) for side in x.shape[-2:]]
+    return x[..., cut[0], cut[1]]
+
+
+def _taper(side: int, k: int) -> np.ndarray:
+    """0 within half a kernel of either border, 1 beyond one and a half, a raised cosine between: (side,)."""
+    distance = np.minimum(np.arange(side), np.arange(side)[::-1])
+    return np.sin(np.pi / 2 * np.clip((distance - k // 2) / k, 0, 1)).astype(np.float32) ** 2

@@ -1,0 +1,88 @@
+"""A deblurrer whose result agrees with the photo: the right kernel is found, and what it kept comes back."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from skimage import data
+
+from b2b_jax import metrics, networks
+from b2b_jax.data import blur
+from b2b_jax.models.consistent import Explained, agreeing, explained, with_mirrored
+from b2b_jax.models.kernel_field import convolved
+from b2b_jax.models.kernel_mixture import KernelMixture
+from b2b_jax.networks import Network
+
+RNG = np.random.default_rng(0)
+KINDS = [{"kind": "copies", "copies": 3, "extent": (5.0, 9.0), "angle": (0.0, 180.0), "size": 13}]
+KERNELS = jnp.asarray(blur.draw_many(RNG, KINDS, 6), jnp.float32)
+SHARP = jnp.asarray(data.astronaut()[None, 20:116, 160:272] / np.float32(255))  # a face
+BLURRY = convolved(SHARP, KERNELS[:1])
+SOFT = convolved(SHARP, jnp.asarray(blur.gaussian_kernel(1.0), jnp.float32)[None])  # a deblurrer that is not very good
+
+
+def quality(x):
+    return float(np.mean(metrics.psnr(np.asarray(x), np.asarray(SHARP))))
+
+
+def test_the_candidate_and_the_kernel_that_make_the_photo_are_found():
+    candidates = jnp.stack([BLURRY, SOFT, convolved(SHARP, KERNELS[3:4])], axis=1)
+    order = jnp.asarray([4, 2, 0, 1])
+    told = explained(BLURRY, candidates, with_mirrored(KERNELS[order][None]))
+    np.testing.assert_array_equal(told.sharp, SOFT)
+    np.testing.assert_array_equal(told.kernel[0], KERNELS[0])
+
+
+def test_a_kernel_that_is_known_but_for_its_mirror_image_is_found_turned():
+    told = explained(BLURRY, SOFT[:, None], with_mirrored(KERNELS[None, :, ::-1, ::-1]))
+    np.testing.assert_array_equal(told.kernel[0], KERNELS[0])
+
+
+def test_what_the_kernel_kept_comes_back():
+    told = Explained(SOFT, KERNELS[:1])
+    once, hardly = agreeing(BLURRY, told, 0.03), agreeing(BLURRY, told, 1e6)
+    assert quality(once) > quality(SOFT) + 2
+    np.testing.assert_allclose(hardly, SOFT, atol=1e-5)
+    wrong = agreeing(BLURRY, told._replace(kernel=KERNELS[1:2]), 0.03)
+    assert quality(wrong) < quality(SOFT)
+
+
+def test_a_result_that_agrees_stays_as_it_is():
+    told = Explained(SHARP, KERNELS[:1])
+    np.testing.assert_allclose(agreeing(BLURRY, told, 0.03), SHARP, atol=1e-5)
+
+
+class Soft(nn.Module):
+    """A deblurrer that softens, with one parameter that it must have read, and two scales."""
+
+    stride = 8
+    dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x):
+        one = self.param("one", nn.initializers.zeros, ())
+        return [x[:, ::2, ::2], one * convolved(x, jnp.asarray(blur.gaussian_kernel(0.6), jnp.float32)[None])]
+
+
+@pytest.mark.parametrize("shape", [(2, 40, 56, 3), (1, 9, 200, 3)])
+def test_it_is_one_network_for_photos_of_any_size(shape):
+    mixture = KernelMixture(count=6, size=13, reach=13, lags=5, width=8, dim=4, window=48)
+    photos = jnp.asarray(RNG.random(shape), jnp.float32)
+    variables = mixture.init(jax.random.key(0), photos)
+    variables["params"] |= {"kernel": KERNELS, "filling": KERNELS[::-1]}
+    parts = Network(mixture, variables), Network(Soft(), {"params": {"one": jnp.float32(1)}})
+    module, variables = networks.consistent(*parts)
+    assert module.stride == 8 and module.dtype == jnp.float32
+    restored = networks.runner(Network(module, variables))(photos)
+    assert restored.shape == shape and 0 <= float(restored.min()) <= float(restored.max()) <= 1
+
+    shares = mixture.apply(parts[0].variables, photos, method="shares")
+    candidates = mixture.apply(parts[0].variables, photos, shares, method="candidates")
+    np.testing.assert_array_equal(candidates[:, 0], photos)
+    np.testing.assert_allclose(candidates[:, 1], mixture.apply(parts[0].variables, photos), atol=1e-5)
+    softened = [networks.runner(parts[1])(candidates[:, i]) for i in range(3)]
+    likely = with_mirrored(mixture.apply(parts[0].variables, shares, 40, method="likeliest"))
+    assert likely.shape == (shape[0], 12, 13, 13)
+    by_hand = agreeing(photos, explained(photos, jnp.stack(softened, axis=1), likely), mixture.damping)
+    np.testing.assert_allclose(restored, by_hand, atol=1e-4)

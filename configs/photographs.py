@@ -8,16 +8,16 @@
 The camera is a folder below data/photographs: burst (default), phone or night, `photographs.py:phone`. It is learnt by
 likelihood, and what reads blur from photos for that then stands before MAXIM: a translator that can only convolve.
 `photographs.py:burst,taught` instead teaches a kernel field with the learnt camera, `burst,true` with the camera's true
-kernels, `burst,any` with kernels of every kind, with no camera learnt. MAXIM stays frozen. docs/photographs.md has what
-was measured.
+kernels, `burst,any` with kernels of every kind, with no camera learnt. `burst,blur2blur` trains the paper's translator,
+small and with hand-held paths as the known blur. MAXIM stays frozen. docs/photographs.md has what was measured.
 """
 
 from ml_collections import ConfigDict
 
-from configs import default
+from configs import default, demo
 
 CAMERAS = ("burst", "phone", "night")
-TEACHERS = {"learnt": "reader", "taught": "camera", "true": "file", "any": "family"}
+TEACHERS = {"learnt": "reader", "taught": "camera", "true": "file", "any": "family", "blur2blur": ""}
 
 
 def get_config(variant: str = "") -> ConfigDict:
@@ -34,12 +34,25 @@ def get_config(variant: str = "") -> ConfigDict:
     # The piles show different photographs, which a discriminator would tell apart by what they show.
     config.camera.update(learner="likelihood", steps=600, batch=32, crop=240)
     config.camera.network.update(size=21, sharpening=camera == "phone")
-    kernels = f"{folder}/kernels.npy" if teacher == "true" else ""
-    config.kernel_field.update(enabled=True, teacher=TEACHERS[teacher], kernels=kernels)
+    if teacher == "blur2blur":
+        blur2blur(config)
+    else:
+        kernels = f"{folder}/kernels.npy" if teacher == "true" else ""
+        config.kernel_field.update(enabled=True, teacher=TEACHERS[teacher], kernels=kernels)
     # MAXIM takes seconds for a crop on a CPU: few are looked at while training.
     config.loop.update(log_every=50, evaluate_every=10_000, checkpoint_every=250)
     config.evaluation.update(validation_images=4, batch=1, oracle=True)
     return config
+
+
+def blur2blur(config: ConfigDict) -> None:
+    """The paper's translator at the demo's size, on larger crops; the known blur is drawn."""
+    config.stages = ("translator", "evaluation", "report")
+    config.data.known, config.known_blur.source = "scenes", "synthetic"
+    config.data.scenes.known_kernel = ConfigDict({"kind": "trajectory", "length": (6.0, 14.0), "size": 21})
+    demo.small_translator(config.translator)
+    config.translator.update(steps=1000, crop=96, augment=True)
+    config.translator.optimizer.constant_steps = 500
 
 
 def piles(config: ConfigDict, camera: str) -> str:

@@ -272,7 +272,11 @@ def test_what_is_learnt_serves_the_stages_after_it(tmp_path, capsys, monkeypatch
     scores = reader.module.apply(reader.variables, x, bank) + jnp.log(learnt.variables["params"]["weight"])
     np.testing.assert_allclose(module.apply(variables, x, method="shares"), jax.nn.softmax(scores), atol=1e-5)
     assert module.damping in damping.TRIED and module.reach == 21 + 2 * HALO
-    assert rows.knows_kernels(run)
+    run.config.evaluation.update(fixed_filter=False, oracle=False)
+    table = rows.Table(run, [], tmp_path / "choices.json")
+    assert list(rows.methods(table)) == ["input", "deblurrer", "kernel_field", "consistent"]
+    run.config.evaluation.rows = ("consistent",)
+    assert list(rows.methods(table)) == ["input", "consistent"]
     (tmp_path / "config.json").write_text(run.config.to_json_best_effort())
     alone, held = (b2b_jax.load(tmp_path, method=method)(photos[0]) for method in ("deblurrer", "consistent"))
     assert alone.shape == held.shape == (72, 72, 3) and not np.array_equal(alone, held)
@@ -286,6 +290,13 @@ def test_a_reader_is_wanted_from_a_camera_that_has_one(tmp_path):
     run.config.camera.weights = str(tmp_path / "mine.safetensors")
     with pytest.raises(UserError, match=r"there is no reader at .*reader/weights\.safetensors"):
         kernel_field.check(run)
+
+
+def test_an_unknown_row_is_refused(tmp_path):
+    run = tiny_run(tmp_path)
+    run.config.evaluation.rows = ("deblurrer", "best")
+    with pytest.raises(UserError, match=r"evaluation\.rows is 'best'; it can be input, deblurrer, "):
+        rows.check(run)
 
 
 def test_an_unknown_learner_is_refused(tmp_path):

@@ -22,7 +22,7 @@ MOVABLE = {  # keys of `data` that say where photos lie and how they are read, n
 LARGEST_INTEGER = (1 << 31) - 1  # steps and seeds have 32 bits on the devices
 ONE_AT_LEAST = {  # names of keys, whatever their section; the others may be 0
     *("batch", "crop", "crops_per_image", "critics", "every", "frames", "steps"),
-    *("log_every", "evaluate_every", "checkpoint_every", "keep", "bad_steps"),
+    *("log_every", "evaluate_every", "checkpoint_every", "keep", "bad_steps", "fixed_filter_images"),
 }
 
 

@@ -542,6 +542,7 @@ def evaluation() -> ConfigDict:
             "megapixels": 8.0,  # in such a batch, unless it is a single photo: bounds the memory
             "save_images": False,  # all results as PNG, under evaluation/images/<set>/<row>/
             "fixed_filter": False,  # also score the best of a family of fixed filters, chosen with the truth
+            "fixed_filter_images": 24,  # photos on whose centres it is chosen, each 20 passes of the deblurrer
             "oracle": False,  # also score the deblurrer on truly known-blurred images (generated blur only)
             "blur2blur_pairs": False,  # also train a translator with pairs of the learnt camera alone
             "paired": False,  # also train a deblurrer on the camera's own pairs, the upper bound (doubles the time)

@@ -6,6 +6,7 @@ import re
 import numpy as np
 import pytest
 from helpers.scored import noisy_source, scored
+from ml_collections import ConfigDict
 from scipy import ndimage
 
 from b2b_jax import images, record, weights
@@ -99,12 +100,14 @@ def test_the_clock_is_grey():
     assert clock.ndim == 3 and clock.dtype == np.uint8 and (clock == clock[..., :1]).all()
 
 
-def test_the_filter_is_chosen_with_the_first_photos():
+def test_the_filter_is_chosen_with_as_many_photos_as_asked():
     photos = np.random.default_rng(3).integers(0, 256, (20, 24, 24, 3)).astype(np.uint8)
-    truth = horizontal_box(photos.astype(np.float32)).round().astype(np.uint8)
-    truth[rows.FILTER_IMAGES :] = photos[rows.FILTER_IMAGES :]
-    best = rows.choose_filter(lambda x: x, ArraySource("set", blurry=photos, sharp=truth), 4)
-    assert best.name == "horizontal box, 5 px"
+    truth, chosen = photos.copy(), [0, 6, 12, 19]  # evenly spread
+    truth[chosen] = horizontal_box(photos[chosen].astype(np.float32)).round().astype(np.uint8)
+    source = ArraySource("set", blurry=photos, sharp=truth)
+    few, all_of_them = (ConfigDict({"fixed_filter_images": n, "batch": 4}) for n in (4, 24))
+    assert rows.choose_filter(lambda x: x, source, few).name == "horizontal box, 5 px"
+    assert rows.choose_filter(lambda x: x, source, all_of_them).name == "linear light"  # changes nothing here
 
 
 # -------------------------------------------------------------------------------------------------------------- writing

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from ml_collections import ConfigDict
 
 from b2b_jax import metrics, networks
 from b2b_jax.data.sources import Source
@@ -23,7 +24,7 @@ from b2b_jax.stages.run import Run, centre_crops
 
 # Need no truth: what `deblur --method` can use.
 SYSTEMS = ("adapted", "consistent", "kernel_field", "blur2blur", "deblurrer")
-FILTER_IMAGES, FILTER_CROP = 24, 256  # photos, and pixels of their centres, on which the fixed filter is chosen
+FILTER_CROP = 256  # pixels of the centres of photos on which the fixed filter is chosen
 
 
 @dataclass(frozen=True)
@@ -105,7 +106,7 @@ def _consistent(table: Table) -> Method:
 
 def _fixed_filter(table: Table) -> Method:
     deblur = table.network("deblurrer")
-    best = remembered_filter(table.memory) or choose_filter(deblur, table.source, table.run.config.evaluation.batch)
+    best = remembered_filter(table.memory) or choose_filter(deblur, table.source, table.run.config.evaluation)
     write_json(table.memory, {"fixed_filter": best.name})
     table.notes["fixed_filter"] = best.name
     return lambda photos: best.after(np.asarray(deblur(best.before(np.asarray(photos["blurry"])))))
@@ -117,12 +118,16 @@ def remembered_filter(memory: Path) -> filters.Filter | None:
     return next((one for one in filters.family() if one.name == name), None)
 
 
-def choose_filter(deblur: Callable, source: Source, batch: int) -> filters.Filter:
-    """The best fixed filter for photos evenly spread over `source`, chosen with their truth, on their centres."""
-    spread = [source[int(i)] for i in np.linspace(0, len(source) - 1, min(FILTER_IMAGES, len(source)))]
+def choose_filter(deblur: Callable, source: Source, config: ConfigDict) -> filters.Filter:
+    """The best fixed filter for photos evenly spread over `source`, chosen with their truth, on their centres.
+
+    config: the section `evaluation`.
+    """
+    count = min(config.fixed_filter_images, len(source))
+    spread = [source[int(i)] for i in np.linspace(0, len(source) - 1, count)]
     photos = centre_crops(spread, 0, FILTER_CROP)
     return filters.choose(
-        restore=lambda x: batching.run(deblur, x, batch),
+        restore=lambda x: batching.run(deblur, x, config.batch),
         score=lambda x: float(np.mean(metrics.psnr(metrics.round8(x), photos["sharp"]))),
         blurry=photos["blurry"],
     )

@@ -15,8 +15,10 @@ without, it ends with the report. 200K steps of batch 16 at 256 pixels: less tha
 few scenes.
 
 Beyond the paper, the camera's own blur is learnt from the two folders and the deblurrer adapted to it; the report shows
-what was found, and b2b_jax.deblur then uses the adapted deblurrer unless pairs to score on say otherwise. These sizes
-have not been run to the end; those of `camera.py:small` have: the demo's, with larger crops for the camera.
+what was found, and b2b_jax.deblur then uses the adapted deblurrer unless pairs to score on say otherwise. With a strong
+deblurrer that stays as it is, --method consistent holds its results to the photo instead. If your camera does not
+over-sharpen, say so: --config.camera.network.sharpening=False. These sizes have not been run to the end; those of
+`camera.py:small` have: the demo's, with larger crops for the camera.
 
 `camera.py:small` needs nothing but the two folders, and minutes on a CPU instead of days on a GPU: small networks,
 and a deblurrer that is trained on generated scenes under the paths of a hand-held camera.
@@ -36,6 +38,7 @@ def get_config(variant: str = "") -> ConfigDict:
     config.data.unknown = ""
     config.adaptation.enabled = True
     config.camera.learner = "likelihood"  # your two folders show different things
+    config.kernel_field.update(enabled=True, teacher="reader")  # what reads the blur translates, too; nothing is taught
     variants[variant](config)
     return config
 

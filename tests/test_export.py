@@ -100,6 +100,17 @@ def test_stablehlo_is_a_program_of_plain_operations(run, tmp_path):
     np.testing.assert_allclose(sharp, in_jax(chain, photo), atol=export.TOLERANCE)
 
 
+def test_what_is_run_for_each_slice_is_plain_too():
+    def one(x):
+        return jax.lax.platform_dependent(x, cpu=lambda x: 2 * x, default=lambda x: x + x)
+
+    slices = np.random.default_rng(2).random((3, 4), np.float32)
+    program = portable.program(lambda x: jax.lax.map(one, x), jax.ShapeDtypeStruct(slices.shape, np.float32))
+    (scan,) = (equation for equation in program.jaxpr.eqns if equation.primitive.name == "scan")
+    assert {equation.primitive.name for equation in scan.params["jaxpr"].jaxpr.eqns} == {"add"}
+    np.testing.assert_allclose(jit(jax.extend.core.jaxpr_as_fun(program))(slices)[0], 2 * slices)
+
+
 def test_mistakes_are_one_line(run, tmp_path, capsys):
     wrong = {
         "No weights at": [str(tmp_path / "no.safetensors"), "x.onnx", "--size", "8x8"],

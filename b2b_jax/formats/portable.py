@@ -37,6 +37,10 @@ def _apply(equation: Any, arguments: list[Any]) -> list[Any]:
         return [params["platforms"].index(None)]  # the branch for all platforms that are not named
     if equation.primitive.name == "cond" and isinstance(arguments[0], int):
         return _run(params["branches"][arguments[0]], arguments[1:])
+    if equation.primitive.name == "scan":  # its program is run for each slice, not once
+        body = params["jaxpr"]
+        params = params | {"jaxpr": program(core.jaxpr_as_fun(body), *body.in_avals)}
+        return equation.primitive.bind(*arguments, **params)
     called = params.get("jaxpr") or params.get("call_jaxpr")  # of jit, custom_vjp_call and custom_jvp_call
     if called is not None:
         return _run(called, arguments)

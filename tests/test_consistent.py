@@ -9,7 +9,7 @@ from skimage import data
 
 from b2b_jax import metrics, networks
 from b2b_jax.data import blur
-from b2b_jax.models.consistent import Explained, agreeing, explained, with_mirrored
+from b2b_jax.models.consistent import Explained, agreeing, explained, parts, with_mirrored
 from b2b_jax.models.kernel_field import convolved
 from b2b_jax.models.kernel_mixture import KernelMixture
 from b2b_jax.networks import Network
@@ -41,16 +41,27 @@ def test_a_kernel_that_is_known_but_for_its_mirror_image_is_found_turned():
 
 def test_what_the_kernel_kept_comes_back():
     told = Explained(SOFT, KERNELS[:1])
-    once, hardly = agreeing(BLURRY, told, 0.03), agreeing(BLURRY, told, 1e6)
-    assert quality(once) > quality(SOFT) + 2
-    np.testing.assert_allclose(hardly, SOFT, atol=1e-5)
-    wrong = agreeing(BLURRY, told._replace(kernel=KERNELS[1:2]), 0.03)
+    assert quality(agreeing(BLURRY, told)) > quality(SOFT) + 2
+    wrong = agreeing(BLURRY, told._replace(kernel=KERNELS[1:2]))
     assert quality(wrong) < quality(SOFT)
 
 
+def test_a_noisy_photo_is_trusted_less():
+    noise = jnp.asarray(RNG.normal(0, 0.05, BLURRY.shape), jnp.float32)
+    told = Explained(SOFT, KERNELS[:1])
+    assert quality(agreeing(BLURRY + noise, told)) > quality(SOFT) - 0.2
+
+
 def test_a_result_that_agrees_stays_as_it_is():
-    told = Explained(SHARP, KERNELS[:1])
-    np.testing.assert_allclose(agreeing(BLURRY, told, 0.03), SHARP, atol=1e-5)
+    np.testing.assert_allclose(agreeing(BLURRY, Explained(SHARP, KERNELS[:1])), SHARP, atol=2e-3)
+
+
+def test_a_residual_is_parted_into_noise_and_error():
+    kept = jnp.asarray(RNG.random((2, 40, 21, 1)), jnp.float32)
+    kept = jnp.where(kept < 0.15, 0.0, kept)
+    noise, error = parts(0.25 + jnp.asarray([3.0, 0.0])[:, None, None, None] * kept, kept)
+    np.testing.assert_allclose(noise.ravel(), 0.25, rtol=1e-5)
+    np.testing.assert_allclose(error.ravel(), [3.0, 0.0], atol=1e-5)
 
 
 class Soft(nn.Module):
@@ -84,5 +95,5 @@ def test_it_is_one_network_for_photos_of_any_size(shape):
     softened = [networks.runner(parts[1])(candidates[:, i]) for i in range(3)]
     likely = with_mirrored(mixture.apply(parts[0].variables, shares, 40, method="likeliest"))
     assert likely.shape == (shape[0], 12, 13, 13)
-    by_hand = agreeing(photos, explained(photos, jnp.stack(softened, axis=1), likely), mixture.damping)
+    by_hand = agreeing(photos, explained(photos, jnp.stack(softened, axis=1), likely))
     np.testing.assert_allclose(restored, by_hand, atol=1e-4)

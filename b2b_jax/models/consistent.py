@@ -2,11 +2,12 @@
 
     candidates   y, y * mean filling kernel, y * likeliest filling kernel  ->  deblurrer  ->  x
     x, k         of all candidates and all likely kernels of the camera, those for which | k * x - y |² is least
-    result       x - conj(K) (K X - Y) / (|K|² + damping)          of spectra: what k has kept of the photo, is kept
+    result       x - conj(K) (K X - Y) / (|K|² + noise / error)     of spectra: what k has kept of the photo, is kept
 
 A deblurrer alone is never held to what the photo says. That the camera is known makes it possible: with a wrong kernel
 nothing would agree. The last line is one step of back-projection (Irani and Peleg, "Improving resolution by image
-registration", 1991) with Wiener's weights. Images are NHWC float32 in [0, 1].
+registration", 1991) with Wiener's weights: the power of the noise, which the residual shows where k has kept nothing,
+over that of the deblurrer's error. Images are NHWC float32 in [0, 1].
 """
 
 from typing import Any, NamedTuple
@@ -23,6 +24,9 @@ from b2b_jax.models.kernel_mixture import KernelMixture
 
 Array = jax.Array
 
+LOST = 0.1  # share of the frequencies that a kernel keeps least of, where the residual is taken for noise
+TINY = 1e-20  # power
+
 
 class Explained(NamedTuple):
     """Photos explained: what is in them, and how it was blurred."""
@@ -34,8 +38,8 @@ class Explained(NamedTuple):
 class Consistent(nn.Module):
     """(n, h, w, 3) -> (n, h, w, 3), of any size; the variables are those of its parts.
 
-    mixture: of the camera, whose `damping` says how far the photo is trusted. deblurrer: any network from photos to
-    photos. likely: kernels that are compared, the likeliest of the camera, each with its mirror image.
+    mixture: of the camera. deblurrer: any network from photos to photos. likely: kernels that are compared, the
+    likeliest of the camera, each with its mirror image.
     """
 
     mixture: KernelMixture
@@ -50,7 +54,7 @@ class Consistent(nn.Module):
 
     def __call__(self, x: Array) -> Array:
         photo = x.astype(jnp.float32)
-        return agreeing(photo, self.explained(photo), self.mixture.damping)
+        return agreeing(photo, self.explained(photo))
 
     def explained(self, photo: Array) -> Explained:
         """The candidate and the kernel that explain each photo best."""
@@ -94,7 +98,7 @@ def explained(photo: Array, candidates: Array, kernels: Array) -> Explained:
     return Explained(candidates[each, best % count], kernels[each, best // count])
 
 
-def agreeing(photo: Array, told: Explained, damping: float) -> Array:
+def agreeing(photo: Array, told: Explained) -> Array:
     """`told.sharp`, changed where it contradicts the photo and the kernel has not lost what the photo says."""
     k = told.kernel.shape[-1]
     sides = padded_sides(photo, k)
@@ -103,9 +107,25 @@ def agreeing(photo: Array, told: Explained, damping: float) -> Array:
     blurred = jnp.fft.irfft2(kernel * jnp.fft.rfft2(mirrored(told.sharp, k), sides, axes=along), sides, axes=along)
     # What lies outside the photo is not known: near its border there is nothing to agree with.
     weight = (_taper(h, k)[:, None] * _taper(w, k))[..., None]
-    residual = weight * (blurred[:, k : k + h, k : k + w] - photo)
-    change = jnp.conj(kernel) * jnp.fft.rfft2(residual, sides, axes=along) / (jnp.square(jnp.abs(kernel)) + damping)
+    residual = jnp.fft.rfft2(weight * (blurred[:, k : k + h, k : k + w] - photo), sides, axes=along)
+    kept = jnp.square(jnp.abs(kernel))
+    noise, error = parts(jnp.square(jnp.abs(residual)).mean(-1, keepdims=True), kept)
+    # error / (kept error + noise), so that without an error there is no change
+    change = jnp.conj(kernel) * residual * error / jnp.maximum(kept * error + noise, TINY)
     return jnp.clip(told.sharp - jnp.fft.irfft2(change, sides, axes=along)[:, :h, :w], 0.0, 1.0)
+
+
+def parts(power: Array, kept: Array) -> tuple[Array, Array]:
+    """What a residual's power (n, p, q, 1) = kept error + noise is made of: noise and error, both (n, 1, 1, 1).
+
+    kept: the kernel's squared spectrum. Where it is least, the residual is noise: the photo's own, and of a kernel that
+    is not quite right.
+    """
+    whole = (1, 2, 3)
+    lost = kept <= jnp.quantile(kept, LOST, axis=whole, keepdims=True)
+    noise = jnp.mean(power, whole, where=lost, keepdims=True)
+    error = jnp.mean((power - noise) * kept, whole, keepdims=True) / jnp.mean(kept**2, whole, keepdims=True)
+    return noise, jnp.maximum(error, 0.0)
 
 
 def padded_sides(photo: Array, k: int) -> tuple[int, int]:

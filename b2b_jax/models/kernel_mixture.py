@@ -23,14 +23,12 @@ class KernelMixture(nn.Module):
     """(n, h, w, 3) -> (n, h, w, 3), of any size; one kernel for a photo.
 
     count: shots. size, reach: of their filling kernels and of all that they convolve with, odd, in pixels. lags, width,
-    dim, window: the reader's. threshold, symmetric: as in KernelField. damping: squared spectrum of a shot below which
-    the photo is trusted less than the deblurrer (`models.consistent`).
+    dim, window: the reader's. threshold, symmetric: as in KernelField.
     """
 
     count: int = 1
     size: int = 21
     reach: int = 21
-    damping: float = 0.1
     lags: int = 15
     width: int = 512
     dim: int = 64

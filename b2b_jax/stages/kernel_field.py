@@ -22,9 +22,9 @@ from b2b_jax.method.kernel_translation import Lessons
 from b2b_jax.method.known_blur import Supply
 from b2b_jax.models.camera import HALO, Shot
 from b2b_jax.models.kernel_field import READS, KernelField
-from b2b_jax.networks import WEIGHTS, Network
+from b2b_jax.networks import WEIGHTS
 from b2b_jax.settings import check_choice
-from b2b_jax.stages import camera, common, damping, translator
+from b2b_jax.stages import camera, common, translator
 from b2b_jax.stages.run import Run
 from b2b_jax.stages.stage import Stage
 from b2b_jax.training import loop, optimizers
@@ -72,10 +72,7 @@ def mixture(run: Run) -> tuple[dict, Params]:
         "filling": lessons(run, config.size, shot).filling,
         "kernel": kernel,
     }
-    variables = {"params": own, "batch_stats": {"reader": trained["batch_stats"]}}
-    if run.trained("deblurrer"):
-        hyper["damping"] = damping.choose(run, Network(common.create(ConfigDict(hyper), jnp.float32), variables))
-    return hyper, variables
+    return hyper, {"params": own, "batch_stats": {"reader": trained["batch_stats"]}}
 
 
 def reader_path(run: Run) -> Path:

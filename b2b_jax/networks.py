@@ -18,6 +18,8 @@ from b2b_jax.files import read_json, read_object, write_json
 from b2b_jax.models.bank import hyper_of
 from b2b_jax.models.consistent import Consistent
 from b2b_jax.models.nafnet import NAFNet
+from b2b_jax.models.outputs import apply as apply
+from b2b_jax.models.outputs import full_resolution as full_resolution
 
 Array = jax.Array
 WEIGHTS = "weights.safetensors"  # what a finished stage of a run leaves in its folder
@@ -141,16 +143,6 @@ def with_local_means(network: Network, local: bool, train_size: int) -> Network:
     if not isinstance(network.module, NAFNet):
         return network
     return network._replace(module=network.module.clone(local=local, train_size=train_size))
-
-
-def full_resolution(outputs: Array | list[Array]) -> Array:
-    """The last of a multi-scale network's outputs, the image itself of any other network."""
-    return outputs[-1] if isinstance(outputs, list | tuple) else outputs
-
-
-def apply(module: nn.Module, variables: Any, images: Array) -> Array:
-    """Runs `module` on images (n, h, w, 3); returns its full-resolution output, clipped to [0, 1], float32."""
-    return jnp.clip(full_resolution(module.apply(variables, images)).astype(jnp.float32), 0.0, 1.0)
 
 
 def runner(network: Network) -> Callable[[Array], Array]:

@@ -43,9 +43,9 @@ def load(
 
     Args:
         path: a folder of `b2b_jax.main`, a .safetensors of `b2b_jax.convert`, or a name of `named.NAMED`.
-        method: which system of a run: its deblurrer adapted to the camera ("adapted"), its kernel field or its
-            translator before its deblurrer ("kernel_field", "blur2blur"), the kernel field with a result that agrees
-            with the photo ("consistent"), or its deblurrer alone ("deblurrer"); "" for what its evaluation found best.
+        method: which system of a run: its deblurrer adapted to the camera ("adapted"), its deblurrer behind the kernel
+            field with a result that agrees with the photo ("consistent"), behind the kernel field ("kernel_field"),
+            behind the translator ("blur2blur"), or alone ("deblurrer"); "" for what its evaluation found best.
         tile: largest side in pixels of the tiles that a photo is cut into; 0 runs it whole where memory allows.
         overlap: pixels that neighbouring tiles share.
         dtype: what the networks compute in: "float32", "bfloat16", or "auto" (float32 on a CPU only).

@@ -17,15 +17,16 @@ from ml_collections import ConfigDict
 from configs import default, demo
 
 CAMERAS = ("burst", "phone", "night")
-TEACHERS = {"learnt": "reader", "taught": "camera", "true": "file", "any": "family", "blur2blur": ""}
+TEACHERS = {"learnt": "reader", "taught": "camera", "true": "file", "any": "family"}
+TRANSLATORS = (*TEACHERS, "blur2blur")
 
 
 def get_config(variant: str = "") -> ConfigDict:
-    """Returns CAMERA or CAMERA,TEACHER."""
-    camera, _, teacher = variant.partition(",")
-    camera, teacher = camera or CAMERAS[0], teacher or "learnt"
-    if camera not in CAMERAS or teacher not in TEACHERS:
-        wanted = f"CAMERA[,TEACHER] of {', '.join(CAMERAS)} and {', '.join(TEACHERS)}"
+    """Returns CAMERA or CAMERA,TRANSLATOR."""
+    camera, _, translator = variant.partition(",")
+    camera, translator = camera or CAMERAS[0], translator or "learnt"
+    if camera not in CAMERAS or translator not in TRANSLATORS:
+        wanted = f"CAMERA[,TRANSLATOR] of {', '.join(CAMERAS)} and {', '.join(TRANSLATORS)}"
         raise ValueError(f"configs/photographs.py has no variant {variant!r}; wanted {wanted}")
     config = default.get_config()
     config.stages = ("camera", "kernel_field", "evaluation", "report")
@@ -34,11 +35,11 @@ def get_config(variant: str = "") -> ConfigDict:
     # The piles show different photographs, which a discriminator would tell apart by what they show.
     config.camera.update(learner="likelihood", steps=600, batch=32, crop=240)
     config.camera.network.update(size=21, sharpening=camera == "phone")
-    if teacher == "blur2blur":
+    if translator == "blur2blur":
         blur2blur(config)
     else:
-        kernels = f"{folder}/kernels.npy" if teacher == "true" else ""
-        config.kernel_field.update(enabled=True, teacher=TEACHERS[teacher], kernels=kernels)
+        kernels = f"{folder}/kernels.npy" if translator == "true" else ""
+        config.kernel_field.update(enabled=True, teacher=TEACHERS[translator], kernels=kernels)
     # MAXIM takes seconds for a crop on a CPU: few are looked at while training.
     config.loop.update(log_every=50, evaluate_every=10_000, checkpoint_every=250)
     config.evaluation.update(validation_images=4, batch=1, oracle=True)

@@ -19,6 +19,7 @@ from b2b_jax.evaluation import filters
 from b2b_jax.evaluation.scoring import Method
 from b2b_jax.files import read_object, write_json
 from b2b_jax.inference import batching
+from b2b_jax.models.kernel_mixture import KernelMixture
 from b2b_jax.settings import check_choice
 from b2b_jax.stages.run import Run, centre_crops
 
@@ -96,7 +97,7 @@ def consistent(run: Run) -> Callable:
 def knows_kernels(run: Run) -> bool:
     """True when the run's kernel field can tell which kernels may have blurred a photo, as agreement needs."""
     there = all(run.trained(stage) for stage in ("kernel_field", "deblurrer"))
-    return run.config.kernel_field.enabled and there and hasattr(run.network("kernel_field").module, "likeliest")
+    return run.config.kernel_field.enabled and there and isinstance(run.network("kernel_field").module, KernelMixture)
 
 
 def _consistent(table: Table) -> Method:

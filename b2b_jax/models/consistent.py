@@ -10,6 +10,7 @@ registration", 1991) with Wiener's weights: the power of the noise, which the re
 over that of the deblurrer's error. Images are NHWC float32 in [0, 1].
 """
 
+from functools import partial
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -21,6 +22,7 @@ from scipy import fft
 from b2b_jax.models.camera import spectra
 from b2b_jax.models.kernel_field import mirrored
 from b2b_jax.models.kernel_mixture import KernelMixture
+from b2b_jax.models.outputs import apply
 
 Array = jax.Array
 
@@ -64,14 +66,8 @@ class Consistent(nn.Module):
 
     def restored(self, candidates: Array) -> Array:
         """What the deblurrer makes of candidates (n, c, h, w, 3): as many; one after the other, for the memory."""
-        module, variables = self.deblurrer.unbind()
-
-        def deblur(images: Array) -> Array:
-            outputs = module.apply(variables, images)
-            last = outputs[-1] if isinstance(outputs, list | tuple) else outputs
-            return jnp.clip(last.astype(jnp.float32), 0.0, 1.0)
-
-        return jnp.moveaxis(jax.lax.map(deblur, jnp.moveaxis(candidates, 1, 0)), 0, 1)
+        restored = jax.lax.map(partial(apply, *self.deblurrer.unbind()), jnp.moveaxis(candidates, 1, 0))
+        return jnp.moveaxis(restored, 0, 1)
 
 
 def with_mirrored(kernels: Array) -> Array:

@@ -191,8 +191,10 @@ def open_networks(choice: Choice, dtype: str = "auto") -> list[Network]:
     deblurrer = open_network(choice.deblurrer, dtype)
     size = getattr(deblurrer.module, "train_size", 0) if choice.train_size is None else choice.train_size
     deblurrer = networks.with_local_means(deblurrer, size > 0, size)
-    before = [open_network(choice.translator, dtype)] if choice.translator else []
-    return [networks.consistent(*before, deblurrer)] if choice.consistent else [*before, deblurrer]
+    if not choice.translator:
+        return [deblurrer]
+    translator = open_network(choice.translator, dtype)
+    return [networks.consistent(translator, deblurrer)] if choice.consistent else [translator, deblurrer]
 
 
 def open_network(path: Path, dtype: str = "auto") -> Network:

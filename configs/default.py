@@ -280,6 +280,14 @@ def bank() -> ConfigDict:
             "optimizer": optimizer(learning_rate=1e-3, weight_decay=0.1),
             "temper": 0.35,  # factor of the scores: photos that the reader does not know are read less surely
             "iterations": 20,  # of expectation and maximisation; many leave one shot for each photo
+            # Where the camera may over-sharpen, all its shots do alike: how much is read from the edges in photos.
+            "sharpening": ConfigDict(
+                {
+                    "window": 64,  # pixels a side
+                    "windows": 4,  # of each photo of a step
+                    "optimizer": optimizer(learning_rate=3e-3, weight_decay=1e-3),
+                }
+            ),
         }
     )
 

@@ -90,7 +90,7 @@ def test_it_is_one_network_for_photos_of_any_size(shape):
 
     shares = mixture.apply(parts[0].variables, photos, method="shares")
     candidates = mixture.apply(parts[0].variables, photos, shares, method="candidates")
-    np.testing.assert_array_equal(candidates[:, 0], photos)
+    np.testing.assert_allclose(candidates[:, 0], photos, atol=1e-5)  # this camera neither sharpens nor adds noise
     np.testing.assert_allclose(candidates[:, 1], mixture.apply(parts[0].variables, photos), atol=1e-5)
     softened = [networks.runner(parts[1])(candidates[:, i]) for i in range(3)]
     likely = with_mirrored(mixture.apply(parts[0].variables, shares, 40, method="likeliest"))

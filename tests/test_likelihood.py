@@ -20,9 +20,11 @@ from b2b_jax.errors import UserError
 from b2b_jax.evaluation import rows
 from b2b_jax.method import camera_model, likelihood
 from b2b_jax.method.likelihood import Likelihood
+from b2b_jax.models import sharpening
 from b2b_jax.models.bank import Bank, listed
 from b2b_jax.models.camera import HALO, Shot, sharpener, taken
 from b2b_jax.models.reader import NOISE_SCALE, Reader, described
+from b2b_jax.models.sharpening import KINDS
 from b2b_jax.stages import (
     camera,
     camera_figures,
@@ -155,17 +157,27 @@ def test_a_step_teaches_the_reader_to_tell_shots():
     bank = Shot(jnp.asarray(line), None, None, None, None)
     config = ConfigDict({"kept": 64, "batch": 16})
     reader = Reader(lags=LAGS, width=32, dim=8, dropout=0.1, window=32)
-    method = Likelihood(reader, optax.adam(3e-3), config)
+    method = Likelihood(reader, None, {"reader": optax.adam(3e-3)}, config)
     state = jit(lambda key: likelihood.init(method, bank, key))(KEY)
     rng, step = np.random.default_rng(0), jit(likelihood.make_step(method))
     for _ in range(40):
         batch = {"unknown_sharp": rng.integers(0, 256, (4, 40, 40, 3), np.uint8)}
         state, metrics = step(state, {"bank": bank}, batch, KEY)
     new = jnp.asarray(rng.random((16, 40, 40, 3)), jnp.float32)
-    features, numbers = jit(lambda x, key: likelihood.lessons(reader, bank, x, key))(new, KEY)
+    photos, numbers = jit(lambda x, key: likelihood.lessons(bank, x, key))(new, KEY)
+    features = reader.apply({}, photos, method="features")
     scores = reader.apply(state.params["reader"], features, bank, method="scores")
     assert set(np.asarray(numbers)) == {0, 1} and np.isfinite(metrics["loss"])
     np.testing.assert_array_equal(scores.argmax(1), numbers)
+
+
+def test_windows_are_cut_anywhere_in_their_photos():
+    photos = jnp.arange(4 * 5 * 7).reshape(4, 5, 7, 1).repeat(3, -1)
+    cut = likelihood.cut(KEY, photos, 3)
+    for photo, window in zip(photos, cut, strict=True):
+        i, j = np.argwhere(np.asarray(photo[..., 0]) == int(window[0, 0, 0]))[0]
+        np.testing.assert_array_equal(window, photo[i : i + 3, j : j + 3])
+    assert len({int(window[0, 0, 0]) % 35 for window in cut}) > 1
 
 
 # ---------------------------------------------------------------------------------------------------------------- stage
@@ -227,6 +239,7 @@ def test_four_windows_about_the_middle_of_a_photo_are_read(shape, rows, columns)
         ("bank", {"count": 0}, r"camera\.bank\.count is 0"),
         ("bank", {"kept": 3}, r"camera\.bank\.kept is 3; the photos of a step are at least camera\.batch"),
         ("bank", {"optimizer": {"name": "sgd"}}, r"camera\.bank\.optimizer"),
+        ("bank", {"sharpening": {"optimizer": {"schedule": "up"}}}, r"camera\.bank\.sharpening\.optimizer"),
     ],
 )
 def test_settings_that_it_does_not_know_are_refused(tmp_path, part, value, message):
@@ -234,6 +247,23 @@ def test_settings_that_it_does_not_know_are_refused(tmp_path, part, value, messa
     run.config.camera[part].update(value)
     with pytest.raises(UserError, match=message):
         camera.check(run)
+
+
+def test_the_sharpening_that_all_photos_together_make_likeliest_is_every_shots(tmp_path):
+    """A network that sees one kind twice as often as the bank has it, whatever the photo, and the others as often."""
+    run = tiny_run(tmp_path)
+    run.config.camera.network.update(sharpening=True, noise=False)
+    bank, wanted = camera_likelihood.draw(run, 4000, noise=0.0), KINDS.index((2.25, 1.25))
+    share = np.bincount(sharpening.kind(bank.amount, bank.sigma), minlength=len(KINDS)) / 4000
+    method = camera_likelihood.create(run)
+    params = jax.tree.map(jnp.zeros_like, method.sharpening.init(KEY, jnp.zeros((1, 32, 32, 3))))
+    params["params"]["out"]["bias"] = jnp.log(share * np.where(np.arange(len(KINDS)) == wanted, 2, 1))
+    settled, read = camera_likelihood.settled(run, method, bank, params)
+    assert set(np.asarray(settled.amount)) == {2.25} and set(np.asarray(settled.sigma)) == {1.25}
+    np.testing.assert_allclose(
+        [one[2] for one in read], np.where(np.arange(len(KINDS)) == wanted, 0, -np.log(2)), atol=1e-3
+    )
+    assert settled.kernel is bank.kernel
 
 
 def test_what_is_learnt_serves_the_stages_after_it(tmp_path, capsys, monkeypatch):
@@ -248,6 +278,9 @@ def test_what_is_learnt_serves_the_stages_after_it(tmp_path, capsys, monkeypatch
     found = json.loads((tmp_path / "camera" / "scores.json").read_text())
     assert "camera: not used, of photos held out only" in capsys.readouterr().out and found["nats_read"] < 1
     learnt = camera.load(Run(run.config, tmp_path))  # as a run that is resumed reads it
+    (amount, sigma) = next(one[:2] for one in found["sharpening_read"] if one[2] == 0)
+    assert set(np.asarray(learnt.variables["params"]["amount"])) == {np.float32(amount)}
+    assert set(np.asarray(learnt.variables["params"]["sigma"])) == {np.float32(sigma)}
     assert isinstance(learnt.module, Bank) and learnt.module.count == found["shots"]
     made = pairs.open_pairs(run, ConfigDict({"known": 0, "augment": False}))
     batch = {"unknown_sharp": photos[:2, :68, :68]}

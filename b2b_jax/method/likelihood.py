@@ -6,6 +6,9 @@
        photos together most likely are found by expectation and maximisation:
        w <- mean over y of  w p(y | shot) / Σ w p(y | shot)
 
+    3. If the camera may over-sharpen, a second network learns from the same photos how much each was sharpened
+       (`models.sharpening`). Every shot gets the sharpening that all blurry photos together make likeliest.
+
 The two piles are never compared, so it does not matter that they show different things. Weights by maximum likelihood
 over a list: Kiefer and Wolfowitz, "Consistency of the maximum likelihood estimator in the presence of infinitely many
 incidental parameters", 1956. Making a photo blurry takes longer than learning from it, so lessons are kept in the state
@@ -23,6 +26,7 @@ from ml_collections import ConfigDict
 from b2b_jax.method import augment
 from b2b_jax.models.camera import Shot, photographed, taken
 from b2b_jax.models.reader import Reader
+from b2b_jax.models.sharpening import SharpeningReader, kind
 from b2b_jax.training import state as states
 from b2b_jax.training.state import State
 
@@ -34,7 +38,8 @@ class Likelihood(NamedTuple):
     """What a step is made of besides its state and photos."""
 
     reader: Reader
-    optimizer: optax.GradientTransformation
+    sharpening: SharpeningReader | None  # None: the camera does not sharpen
+    optimizers: Mapping[str, optax.GradientTransformation]  # of "reader" and "sharpening"
     config: ConfigDict  # the section `camera.bank`
 
 
@@ -45,7 +50,10 @@ def init(method: Likelihood, shot: Shot, key: Array) -> State:
     params = reader.init(key, photo, taken(shot, jnp.arange(1)))
     width = jax.eval_shape(lambda: reader.apply(params, photo, method="features")).shape[-1]
     memory = {"features": jnp.zeros((kept, width), KEPT), "shots": jnp.zeros((kept,), jnp.int32)}
-    return states.create({"reader": params}, {"reader": method.optimizer}).replace(memory=memory)
+    networks = {"reader": params}
+    if method.sharpening:
+        networks["sharpening"] = method.sharpening.init(jax.random.fold_in(key, 1), photo)
+    return states.create(networks, method.optimizers).replace(memory=memory)
 
 
 def make_step(method: Likelihood) -> Callable:
@@ -57,8 +65,8 @@ def make_step(method: Likelihood) -> Callable:
 
     def step(state: State, frozen: Mapping, batch: Mapping[str, Array], key: Array) -> tuple[State, dict]:
         key_new, key_old, key_dropout = jax.random.split(jax.random.fold_in(key, state.step), 3)
-        fresh = lessons(method.reader, frozen["bank"], augment.to_float(batch["unknown_sharp"]), key_new)
-        state, filled = remembered(state, *fresh)
+        blurry, taught = lessons(frozen["bank"], augment.to_float(batch["unknown_sharp"]), key_new)
+        state, filled = remembered(state, method.reader.apply({}, blurry, method="features"), taught)
         chosen = jax.random.randint(key_old, (method.config.batch,), 0, filled)
         features, numbers = state.memory["features"][chosen].astype(jnp.float32), state.memory["shots"][chosen]
         shot, variables = taken(frozen["bank"], numbers), state.params["reader"]
@@ -70,19 +78,44 @@ def make_step(method: Likelihood) -> Callable:
             return contrast(scores, numbers), moved
 
         (loss, moved), gradients = jax.value_and_grad(objective, has_aux=True)(variables["params"])
-        new = states.updated_beside(state, "reader", gradients, moved, method.optimizer)
-        return states.finished(new, state), {"loss": loss}
+        new = states.updated_beside(state, "reader", gradients, moved, method.optimizers["reader"])
+        metrics = {"loss": loss}
+        if method.sharpening:
+            shot, key = taken(frozen["bank"], taught), jax.random.fold_in(key_new, 1)
+            new, metrics["loss_sharpening"] = taught_sharpening(method, new, blurry, shot, key)
+        return states.finished(new, state), metrics
 
     return step
 
 
-def lessons(reader: Reader, bank: Shot, sharp: Array, key: Array) -> tuple[Array, Array]:
-    """Features (n, c) of sharp photos under random shots of the bank, in 8 bits, and the shots' numbers (n,)."""
+def taught_sharpening(method: Likelihood, state: State, photos: Array, shot: Shot, key: Array) -> tuple[State, Array]:
+    """The state with a step of the network that reads sharpening, on windows of photos (n, h, w, 3), and its loss."""
+    config, (key_cut, key_dropout) = method.config.sharpening, jax.random.split(key)
+    side = min(config.window, *photos.shape[1:3])
+    windows = cut(key_cut, jnp.repeat(photos, config.windows, axis=0), side)
+    kinds = jnp.repeat(kind(shot.amount, shot.sigma), config.windows)
+
+    def objective(params: states.Params) -> Array:
+        logits = method.sharpening.apply(params, windows, train=True, rngs={"dropout": key_dropout})
+        return optax.softmax_cross_entropy_with_integer_labels(logits, kinds).mean()
+
+    loss, gradients = jax.value_and_grad(objective)(state.params["sharpening"])
+    return states.updated(state, "sharpening", gradients, method.optimizers["sharpening"]), loss
+
+
+def cut(key: Array, photos: Array, side: int) -> Array:
+    """A window (n, side, side, 3) anywhere in each of the photos (n, h, w, 3)."""
+    bounds = jnp.asarray(photos.shape[1:3]) - side + 1
+    starts = jax.random.randint(key, (len(photos), 2), 0, bounds)
+    return jax.vmap(lambda photo, at: jax.lax.dynamic_slice(photo, (*at, 0), (side, side, 3)))(photos, starts)
+
+
+def lessons(bank: Shot, sharp: Array, key: Array) -> tuple[Array, Array]:
+    """Sharp photos (n, h, w, 3) under random shots of the bank, in 8 bits, and the shots' numbers (n,)."""
     key_turn, key_shot, key_noise = jax.random.split(key, 3)
     (sharp,) = augment.dihedral(key_turn, [sharp])  # the photo turns, not its blur
     numbers = jax.random.randint(key_shot, (len(sharp),), 0, len(bank.kernel))
-    blurry = photographed(sharp, taken(bank, numbers), key_noise)
-    return reader.apply({}, blurry, method="features"), numbers
+    return photographed(sharp, taken(bank, numbers), key_noise), numbers
 
 
 def remembered(state: State, features: Array, numbers: Array) -> tuple[State, Array]:

@@ -1,13 +1,14 @@
 """A deblurrer behind a kernel mixture whose result agrees with the photo: blurred again, it is the photo.
 
-    candidates   y, y * mean filling kernel, y * likeliest filling kernel  ->  deblurrer  ->  x
-    x, k         of all candidates and all likely kernels of the camera, those for which | k * x - y |² is least
+    candidates   u, u * mean filling kernel, u * likeliest filling kernel  ->  deblurrer  ->  x        u = undone(y)
+    x, k         of all candidates and all likely kernels of the camera, those for which | s * (k * x - y) |² is least
     result       x - conj(K) (K X - Y) / (|K|² + noise / error)     of spectra: what k has kept of the photo, is kept
 
 A deblurrer alone is never held to what the photo says. That the camera is known makes it possible: with a wrong kernel
-nothing would agree. The last line is one step of back-projection (Irani and Peleg, "Improving resolution by image
-registration", 1991) with Wiener's weights: the power of the noise, which the residual shows where k has kept nothing,
-over that of the deblurrer's error. Images are NHWC float32 in [0, 1].
+nothing would agree. s is a small Gaussian, so that a candidate gains nothing by repeating the photo's noise. The last
+line is one step of back-projection (Irani and Peleg, "Improving resolution by image registration", 1991) with Wiener's
+weights: the power of the noise, which the residual shows where k has kept nothing, over that of the deblurrer's error.
+Images are NHWC float32 in [0, 1].
 """
 
 from functools import partial
@@ -20,6 +21,7 @@ import numpy as np
 from scipy import fft
 
 from b2b_jax.models.camera import spectra
+from b2b_jax.models.development import radius
 from b2b_jax.models.kernel_field import mirrored
 from b2b_jax.models.kernel_mixture import KernelMixture
 from b2b_jax.models.outputs import apply
@@ -28,6 +30,7 @@ Array = jax.Array
 
 LOST = 0.1  # share of the frequencies that a kernel keeps least of, where the residual is taken for noise
 TINY = 1e-20  # power
+SMOOTH = 1.0  # pixels, standard deviation of the Gaussian under which photos are compared
 
 
 class Explained(NamedTuple):
@@ -35,6 +38,7 @@ class Explained(NamedTuple):
 
     sharp: Array  # (n, h, w, 3)
     kernel: Array  # (n, k, k)
+    error: Array | None = None  # (n,): mean square of what is left unexplained
 
 
 class Consistent(nn.Module):
@@ -79,19 +83,27 @@ def explained(photo: Array, candidates: Array, kernels: Array) -> Explained:
     """Of candidates (n, c, h, w, 3) and kernels (n, m, k, k) the two for which the candidate, blurred, is the photo."""
     k = kernels.shape[-1]
     sides = padded_sides(photo, k)
-    grey = jax.vmap(lambda x: jnp.fft.rfft2(mirrored(x, k).mean(-1), sides))(candidates)  # (n, c, p, q)
-    wanted = _inside(photo.mean(-1), k)
+    smooth = np.exp(-2 * np.square(np.pi * SMOOTH * radius(*sides)))
+
+    def seen(x: Array) -> Array:
+        """Spectra of photos in grey, smoothed."""
+        return smooth * jnp.fft.rfft2(mirrored(x, k).mean(-1), sides)
+
+    def inside(spectrum: Array) -> Array:
+        """The photos of spectra, without what their borders reach."""
+        return _inside(jnp.fft.irfft2(spectrum, sides)[..., k : k + photo.shape[1], k : k + photo.shape[2]], k)
+
+    shown, wanted = jax.vmap(seen)(candidates), inside(seen(photo))
 
     def errors(kernel: Array) -> Array:
         """Mean squares (n, c) for kernels (n, k, k)."""
-        blurred = jnp.fft.irfft2(grey * spectra(kernel, sides)[:, None], sides)
-        blurred = blurred[..., k : k + photo.shape[1], k : k + photo.shape[2]]
-        return jnp.square(_inside(blurred, k) - wanted[:, None]).mean((-2, -1))
+        blurred = inside(shown * spectra(kernel, sides)[:, None])
+        return jnp.square(blurred - wanted[:, None]).mean((-2, -1))
 
     found = jax.lax.map(errors, jnp.moveaxis(kernels, 1, 0))  # (m, n, c)
-    best = jnp.moveaxis(found, 1, 0).reshape(len(photo), -1).argmin(1)
-    each, count = jnp.arange(len(photo)), candidates.shape[1]
-    return Explained(candidates[each, best % count], kernels[each, best // count])
+    found = jnp.moveaxis(found, 1, 0).reshape(len(photo), -1)
+    best, each, count = found.argmin(1), jnp.arange(len(photo)), candidates.shape[1]
+    return Explained(candidates[each, best % count], kernels[each, best // count], found[each, best])
 
 
 def agreeing(photo: Array, told: Explained) -> Array:

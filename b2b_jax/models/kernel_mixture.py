@@ -1,8 +1,9 @@
 """A translator that can only convolve: with the mean of what each shot of a learnt camera needs, if the photo is of it.
 
     photo  ->  reader's u          p(shot | photo) = softmax over the shots of (u · v + log of the shot's weight)
-    photo * Σ p(shot | photo) · filling kernel of the shot
+    undone(photo) * Σ p(shot | photo) · filling kernel of the shot
 
+`models.development.undone` takes the camera's sharpening and noise away, so that what is filled is its blur alone.
 Nothing of it is trained: the reader and the weights are those of a camera learnt by likelihood. Images are NHWC float32
 in [0, 1].
 """
@@ -13,6 +14,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from b2b_jax.models.development import BINS, undone
 from b2b_jax.models.kernel_field import Windows, convolved, finished
 from b2b_jax.models.reader import Reader, score
 
@@ -22,8 +24,8 @@ Array = jax.Array
 class KernelMixture(nn.Module):
     """(n, h, w, 3) -> (n, h, w, 3), of any size; one kernel for a photo.
 
-    count: shots. size, reach: of their filling kernels and of all that they convolve with, odd, in pixels. lags, width,
-    dim, window: the reader's. threshold, symmetric: as in KernelField.
+    count: shots. size, reach: of their filling kernels, and of all that they convolve with, odd, in pixels. lags,
+    width, dim, window: the reader's. threshold, symmetric: as in KernelField.
     """
 
     count: int = 1
@@ -46,10 +48,17 @@ class KernelMixture(nn.Module):
         self.weight = self.param("weight", nn.initializers.constant(1 / n), (n,))
         self.filling = self.param("filling", zeros, (n, self.size, self.size))
         self.kernel = self.param("kernel", zeros, (n, self.reach, self.reach))  # its blur and its sharpening
+        self.noise = self.param("noise", zeros, (BINS,))  # of the camera, and its
+        self.amount = self.param("amount", zeros, ())  # of sharpening
+        self.sigma = self.param("sigma", nn.initializers.ones, ())
 
     def __call__(self, x: Array, train: bool = False) -> Array:
         photo = x.astype(jnp.float32)
-        return self.filled(photo, self.kernels(photo))
+        return self.filled(self.undone(photo), self.kernels(photo))
+
+    def undone(self, photo: Array) -> Array:
+        """Photos (n, h, w, 3) without the camera's sharpening and noise."""
+        return undone(photo, self.noise, self.amount, self.sigma)
 
     def kernels(self, x: Array) -> Array:
         """The mean filling kernels (n, size, size) of photos (n, h, w, 3)."""
@@ -64,9 +73,9 @@ class KernelMixture(nn.Module):
         return convolved(photo, finished(kernels, self.threshold, self.symmetric))
 
     def candidates(self, photo: Array, shares: Array) -> Array:
-        """Photos as they are, filled on the mean, and filled as their likeliest shot needs it: (n, 3, h, w, 3)."""
-        likeliest = self.filling[shares.argmax(1)]
-        return jnp.stack([photo, *(self.filled(photo, k) for k in (self.mean(shares), likeliest))], axis=1)
+        """Photos undone, then also filled on the mean, or as their likeliest shot needs it: (n, 3, h, w, 3)."""
+        likeliest, clean = self.filling[shares.argmax(1)], self.undone(photo)
+        return jnp.stack([clean, *(self.filled(clean, k) for k in (self.mean(shares), likeliest))], axis=1)
 
     def likeliest(self, shares: Array, most: int) -> Array:
         """What the likeliest shots convolve with, `most` at most: (n, m, reach, reach)."""

@@ -13,12 +13,15 @@ from ml_collections import ConfigDict
 
 from b2b_jax import levels
 from b2b_jax.data import blur, pipeline
+from b2b_jax.data.sources import Source
 from b2b_jax.errors import UserError
 from b2b_jax.method import camera_model, likelihood
 from b2b_jax.method.likelihood import Likelihood
 from b2b_jax.models.bank import Bank, hyper_of, listed
 from b2b_jax.models.camera import Shot, taken
 from b2b_jax.models.reader import Reader, score
+from b2b_jax.models.sharpening import KINDS, SharpeningReader, kind
+from b2b_jax.models.sharpening import windows as sharpening_windows
 from b2b_jax.settings import check_choice
 from b2b_jax.stages import camera_figures, camera_photos, common
 from b2b_jax.stages.camera_photos import Learnt, Unseen
@@ -40,8 +43,10 @@ def learn(run: Run, validated: Callable[[], None]) -> Learnt:
     blurry = read(run, method)
     evaluate = validate(run, method, bank, photos, blurry)
     state = common.train(run, task(run, method, bank, evaluate), batches(run, module.reach), validated)
-    hyper, variables = found(run, bank, weights(run, method, bank, state.params["reader"], blurry))
     scores, _ = evaluate(state)
+    if method.sharpening:
+        bank, scores["sharpening_read"] = settled(run, method, bank, state.params["sharpening"])
+    hyper, variables = found(run, bank, weights(run, method, bank, state.params["reader"], blurry))
     shot = camera_photos.shots(run, common.create(ConfigDict(hyper), jnp.float32), variables)
     scores |= {"shots": hyper["count"]} | camera_photos.describe(run, shot, photos)
     common.export(run, "camera/reader", reader_hyper(run), state.params["reader"])
@@ -69,10 +74,13 @@ def batches(run: Run, reach: int) -> pipeline.Batches:
 
 
 def create(run: Run) -> Likelihood:
-    """The reader and its optimiser."""
+    """The networks that read photos, and their optimisers."""
     config = run.config.camera
     reader = common.create(ConfigDict(reader_hyper(run)), jnp.float32)
-    return Likelihood(reader, optimizers.create(config.bank.optimizer, config.steps), config.bank)
+    sharpening = SharpeningReader() if config.network.sharpening else None
+    sections = {"reader": config.bank} | ({"sharpening": config.bank.sharpening} if sharpening else {})
+    made = {name: optimizers.create(section.optimizer, config.steps) for name, section in sections.items()}
+    return Likelihood(reader, sharpening, made, config.bank)
 
 
 def reader_hyper(run: Run) -> dict:
@@ -111,9 +119,13 @@ def draw(run: Run, count: int, noise: float) -> Shot:
 def read(run: Run, method: Likelihood) -> jax.Array:
     """Features (n, 4, c) of the blurry photos, of four windows about the middle of each."""
     pile = run.unknown.blur
-    chosen = np.linspace(0, len(pile) - 1, min(PHOTOS, len(pile))).astype(int)
     features = jax.jit(lambda x: method.reader.apply({}, x, method="features"))
-    return jnp.stack([features(windows(pile[int(i)]["image"], method.reader.window)) for i in chosen])
+    return jnp.stack([features(windows(pile[i]["image"], method.reader.window)) for i in chosen(pile)])
+
+
+def chosen(pile: Source) -> list[int]:
+    """The numbers of the photos that are read."""
+    return np.linspace(0, len(pile) - 1, min(PHOTOS, len(pile))).astype(int).tolist()
 
 
 def windows(photo: np.ndarray, side: int) -> np.ndarray:
@@ -123,13 +135,38 @@ def windows(photo: np.ndarray, side: int) -> np.ndarray:
     return levels.to_float(np.stack([photo[i : i + side, j : j + side] for i in rows for j in columns]))
 
 
+def settled(run: Run, method: Likelihood, bank: Shot, params: Params) -> tuple[Shot, list[list[float]]]:
+    """The bank, each of whose shots sharpens as the blurry photos together say, and what they say of each kind.
+
+    Of each kind its amount, sigma, and mean logarithm of the likelihood over the photos, 0 for the likeliest.
+    """
+    pile, config = run.unknown.blur, run.config.camera.bank.sharpening
+    share = np.bincount(kind(bank.amount, bank.sigma), minlength=len(KINDS)) / len(bank.amount)
+    there = np.flatnonzero(share)
+    told = jax.jit(lambda x: jax.nn.log_softmax(method.sharpening.apply(params, x)).mean(0))
+
+    def cut(photo: np.ndarray) -> np.ndarray:
+        return levels.to_float(sharpening_windows(photo, min(config.window, *photo.shape[:2])))
+
+    found = np.stack([told(cut(pile[i]["image"])) for i in chosen(pile)]).mean(0)[there] - np.log(share[there])
+    amount, sigma = KINDS[there[found.argmax()]]
+    values = [[*KINDS[i], round(float(value), 3)] for i, value in zip(there, found - found.max(), strict=True)]
+    same = {"amount": jnp.full_like(bank.amount, amount), "sigma": jnp.full_like(bank.sigma, sigma)}
+    return bank._replace(**same), values
+
+
 def weights(run: Run, method: Likelihood, bank: Shot, params: Params, features: jax.Array) -> np.ndarray:
     """How often each shot of the bank is taken, from the features of the blurry photos (n, windows, c)."""
-    config, rows = run.config.camera.bank, features.reshape(-1, features.shape[-1])
-    u = method.reader.apply(params, rows, method="of_photos").reshape(*features.shape[:2], -1)
+    config = run.config.camera.bank
     v = method.reader.apply(params, bank, method="of_shots")
-    scores = score(u.mean(1), v)  # the mean over a photo's windows: as sure as one of them
+    scores = score(of_photos(method, params, features), v)
     return np.asarray(likelihood.weights(scores, config.temper, config.iterations))
+
+
+def of_photos(method: Likelihood, params: Params, features: jax.Array) -> jax.Array:
+    """What the reader reads of photos by their features (n, windows, c): (n, dim)."""
+    u = method.reader.apply(params, features.reshape(-1, features.shape[-1]), method="of_photos")
+    return u.reshape(*features.shape[:2], -1).mean(1)  # over a photo's windows: as sure as one of them
 
 
 def found(run: Run, bank: Shot, weight: np.ndarray) -> tuple[dict, Params]:
@@ -145,7 +182,12 @@ def validate(run: Run, method: Likelihood, bank: Shot, photos: Unseen, blurry: j
     blurry: what `read` returns.
     """
     key, truth = jax.random.key(run.config.seed), camera_photos.true_kernels(run)
-    lesson = jax.jit(lambda sharp, key: likelihood.lessons(method.reader, bank, sharp, key))
+
+    @jax.jit
+    def lesson(sharp: jax.Array, key: jax.Array) -> tuple[jax.Array, jax.Array]:
+        photo, numbers = likelihood.lessons(bank, sharp, key)
+        return method.reader.apply({}, photo, method="features"), numbers
+
     chunks = [(photos.sharp[i : i + CHUNK], jax.random.fold_in(key, i)) for i in range(0, len(photos.sharp), CHUNK)]
     parts = [lesson(*chunk) for chunk in chunks]
     features, numbers = (jnp.concatenate(part) for part in zip(*parts, strict=True))
@@ -176,6 +218,7 @@ def check(run: Run) -> None:
     """UserError when the photos or the settings cannot train the reader; nothing is compiled."""
     config = run.config.camera
     common.check_optimizer("camera.bank", config.bank.optimizer)
+    common.check_optimizer("camera.bank.sharpening", config.bank.sharpening.optimizer)
     check_choice("camera.bank.reader.name", config.bank.reader.name, ("reader",))
     if not config.network.kernel or config.network.response or config.network.field:
         wanted = "camera.network.kernel, without response and without field"

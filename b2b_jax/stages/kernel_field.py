@@ -24,7 +24,7 @@ from b2b_jax.models.camera import HALO, Shot
 from b2b_jax.models.kernel_field import READS, KernelField
 from b2b_jax.networks import WEIGHTS
 from b2b_jax.settings import check_choice
-from b2b_jax.stages import camera, common, translator
+from b2b_jax.stages import camera, camera_noise, common, translator
 from b2b_jax.stages.run import Run
 from b2b_jax.stages.stage import Stage
 from b2b_jax.training import loop, optimizers
@@ -69,9 +69,14 @@ def mixture(run: Run) -> tuple[dict, Params]:
         "reader": {"reading": trained["params"]["reading"]},
         "shots": reader.apply(trained, shot, method="of_shots"),
         "weight": params["weight"],
-        "filling": lessons(run, config.size, shot).filling,
+        "filling": lessons(run, config.size, Shot(shot.kernel, None, None, None, None)).filling,
         "kernel": kernel,
+        "noise": jnp.asarray(camera_noise.spectrum(run.unknown.blur)),
     }
+    if shot.amount is not None:
+        own |= {name: jnp.average(params[name], weights=params["weight"]) for name in ("amount", "sigma")}
+    else:
+        own |= {"amount": jnp.zeros(()), "sigma": jnp.ones(())}
     return hyper, {"params": own, "batch_stats": {"reader": trained["batch_stats"]}}
 
 

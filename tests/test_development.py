@@ -1,0 +1,101 @@
+"""A camera's processing undone: sharpening divided out, noise found in flat windows and held against the photo."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from skimage import data
+
+from b2b_jax import levels, metrics
+from b2b_jax.data import blur
+from b2b_jax.data.processing import Processing
+from b2b_jax.data.sources import ArraySource
+from b2b_jax.models import sharpening
+from b2b_jax.models.development import BINS, between, radius, undone
+from b2b_jax.models.sharpening import KINDS, SharpeningReader
+from b2b_jax.stages import camera_noise
+
+NOTHING = jnp.zeros(BINS), jnp.float32(0), jnp.float32(1)
+SOFT = blur.apply(data.astronaut() / np.float32(255), blur.gaussian_kernel(1.5)).astype(np.float32)[None, :200, :230]
+
+
+def taken(processing: Processing) -> np.ndarray:
+    return levels.to_float(processing.develop(np.random.default_rng(0), SOFT[0]))[None]
+
+
+def quality(x) -> float:
+    return float(metrics.psnr(np.asarray(x), SOFT).mean())
+
+
+@pytest.mark.parametrize("shape", [(2, 24, 31, 3), (1, 5, 70, 3), (1, 1, 9, 3)])
+def test_a_camera_that_does_nothing_leaves_photos_as_they_are(shape):
+    photo = jnp.asarray(np.random.default_rng(0).random(shape), jnp.float32)
+    np.testing.assert_allclose(undone(photo, *NOTHING), photo, atol=1e-5)
+
+
+def test_sharpening_is_taken_back():
+    sharpened = taken(Processing(amount=(2.0, 2.0), sigma=(1.2, 1.2)))
+    assert quality(sharpened) < 35
+    assert quality(undone(sharpened, NOTHING[0], jnp.float32(2.0), jnp.float32(1.2))) > quality(sharpened) + 8
+
+
+@pytest.mark.parametrize("quality_of_jpeg", [0, 75])
+def test_noise_is_found_in_flat_windows_and_held_down(quality_of_jpeg):
+    camera = Processing(noise=8 / 255, quality=quality_of_jpeg)
+    rng = np.random.default_rng(1)
+    flat = np.stack([camera.develop(rng, np.full((64, 64, 3), level)) for level in rng.uniform(0.2, 0.8, 260)])
+    noise = camera_noise.spectrum(ArraySource("pile", image=flat))
+    assert noise.shape == (BINS,) and noise.dtype == np.float32
+    deviation = 255 * np.sqrt(noise)
+    if quality_of_jpeg:  # which leaves little of fine noise
+        assert deviation[4:16].mean() > 4 and deviation[-4:].mean() < 2
+    else:  # of the mean of three channels
+        np.testing.assert_allclose(deviation[3:].mean(), 8 / np.sqrt(3), rtol=0.12)  # the flattest have a little less
+    noisy = taken(camera)
+    assert quality(undone(noisy, jnp.asarray(noise), *NOTHING[1:])) > quality(noisy) + 1
+
+
+def test_too_few_windows_tell_no_noise():
+    photos = np.random.default_rng(0).integers(0, 256, (8, 64, 64, 3), np.uint8)
+    assert not camera_noise.spectrum(ArraySource("pile", image=photos)).any()
+
+
+def test_clipped_windows_are_left_out():
+    photo = np.full((32, 64, 3), 255, np.uint8)
+    photo[:, 32:] = 100
+    assert len(camera_noise.windows(photo)) == 1
+
+
+def test_a_plane_is_no_noise():
+    photo = np.add.outer(np.arange(32), 2 * np.arange(32)).astype(np.uint8)[..., None].repeat(3, -1)
+    np.testing.assert_allclose(camera_noise.windows(photo), 0, atol=1e-6)
+
+
+def test_values_are_joined_in_lines():
+    values = jnp.linspace(0, 1, BINS)[None]
+    np.testing.assert_allclose(between(values, radius(30, 40))[0], np.minimum(2 * radius(30, 40), 1), atol=1e-6)
+
+
+# ----------------------------------------------------------------------------------------------------------- sharpening
+
+
+def test_the_nearest_kind_of_sharpening_is_named():
+    amounts, sigmas = jnp.asarray([0.0, 0.3, 0.5, 2.3, 6.0]), jnp.asarray([3.0, 0.8, 0.6, 1.3, 3.0])
+    kinds = sharpening.kind(amounts, sigmas)
+    assert [KINDS[i] for i in kinds] == [(0, 1), (0, 1), (0.75, 0.8), (2.25, 1.25), (5, 2.2)]
+
+
+def test_nine_windows_of_a_photo():
+    photo = np.arange(9 * 12).reshape(9, 12, 1)
+    cut = sharpening.windows(photo, 3)
+    assert cut.shape == (9, 3, 3, 1)
+    np.testing.assert_array_equal(cut[[0, 4, 8], 0, 0, 0], [0, 3 * 12 + 4, 6 * 12 + 9])
+
+
+def test_a_window_that_shows_nothing_reads_as_one_with_a_different_level():
+    reader = SharpeningReader(width=4)
+    flat = jnp.full((2, 16, 16, 3), 0.5).at[1].set(0.25)
+    params = reader.init(jax.random.key(0), flat)
+    logits = reader.apply(params, flat)
+    assert logits.shape == (2, len(KINDS))
+    np.testing.assert_allclose(logits[0], logits[1], atol=1e-5)

@@ -176,6 +176,7 @@ def optimizer(**values: object) -> ConfigDict:
             "rho": 0.9,  # of rmsprop: decay of the squared gradients' average
             "weight_decay": 0.0,  # of adamw
             "clip": 0.0,  # largest global gradient norm; 0 = none
+            "accumulate": 1,  # steps whose gradients are averaged for one move of the weights: a larger batch in parts
         }
     )
     config.update(values)
@@ -405,6 +406,9 @@ def translator() -> ConfigDict:
                     "constant_steps": 500_000,  # then linearly to 0 at the last step
                     "warmup": 0,  # steps, of the generator's rate
                     "betas": (0.5, 0.999),
+                    # Steps whose gradients are averaged for one move of both networks: a larger batch in parts, where
+                    # memory binds. All numbers of steps, and ema, still count each part.
+                    "accumulate": 1,
                 }
             ),
             "ema": 0.999,  # decay of the generator's moving average, which is what is evaluated and exported; 0 = none

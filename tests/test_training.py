@@ -249,6 +249,29 @@ def test_every_optimiser_descends_and_leaves_statistics_alone(name, schedule):
     np.testing.assert_array_equal(variables["batch_stats"], 1)
 
 
+def test_gradients_of_two_steps_move_the_weights_once_as_their_mean_would():
+    """Four steps of half a batch each, and two of whole ones, under a schedule that has fallen by the second."""
+    config = default.optimizer(name="adam", schedule="linear", learning_rate=0.1, constant_steps=1, accumulate=2)
+    gradients = [{"params": jnp.asarray(g)} for g in images(4, 3, 1, 3).reshape(4, 9)]
+    start = {"params": jnp.ones(9)}
+
+    def descended(optimizer, some):
+        variables, state, met = start, optimizer.init(start), []
+        for gradient in some:
+            updates, state = optimizer.update(gradient, state, variables)
+            variables = optax.apply_updates(variables, updates)
+            met.append(np.asarray(variables["params"]))
+        return met
+
+    halves = descended(optimizers.create(config, 4), gradients)
+    means = [jax.tree.map(lambda a, b: (a + b) / 2, *gradients[i : i + 2]) for i in (0, 2)]
+    wholes = descended(optax.adam(lambda n: schedules.constant_then_linear(0.1, 1, 4)(2 * n), 0.9, 0.999), means)
+    np.testing.assert_array_equal(halves[0], 1)
+    np.testing.assert_allclose(halves[1], wholes[0], rtol=1e-6)
+    np.testing.assert_array_equal(halves[2], halves[1])
+    np.testing.assert_allclose(halves[3], wholes[1], rtol=1e-6)
+
+
 # ---- supervised ----
 
 

@@ -28,6 +28,7 @@ from b2b_jax.models.layers import pyramid
 from b2b_jax.models.patchgan import multiscale
 from b2b_jax.training import schedules
 from b2b_jax.training import state as states
+from b2b_jax.training.optimizers import accumulated, stretched
 from b2b_jax.training.state import State
 
 Array = jax.Array
@@ -58,7 +59,8 @@ def optimizers(config: ConfigDict, steps: int) -> dict[str, optax.GradientTransf
 
     def adam(rate: float, warmup: int) -> optax.GradientTransformation:
         schedule = schedules.constant_then_linear(rate, config.constant_steps, steps, warmup)
-        return optax.adam(schedule, *config.betas, eps=1e-8)
+        one = optax.adam(stretched(schedule, config.accumulate), *config.betas, eps=1e-8)
+        return accumulated(one, config.accumulate)
 
     return {
         "generator": adam(config.generator_rate, config.warmup),

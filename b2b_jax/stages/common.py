@@ -87,6 +87,13 @@ def check_optimizer(stage: str, config: ConfigDict) -> None:
     """UserError when an optimiser or schedule is unknown."""
     check_choice(f"{stage}.optimizer.name", config.name, optimizers.OPTIMIZERS)
     check_choice(f"{stage}.optimizer.schedule", config.schedule, optimizers.SCHEDULES)
+    check_accumulate(stage, config)
+
+
+def check_accumulate(stage: str, config: ConfigDict) -> None:
+    """UserError when an optimiser is to wait for fewer than one step."""
+    if config.accumulate < 1:
+        raise UserError(f"{stage}.optimizer.accumulate is {config.accumulate}; the weights move every 1 or more steps")
 
 
 def check_traces(stage: str, network: nn.Module, crop: int) -> None:

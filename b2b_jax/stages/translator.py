@@ -109,6 +109,7 @@ def check(run: Run) -> None:
     common.check_batch("translator", config.batch)
     check_choice("translator.supervision", config.supervision, SUPERVISIONS)
     check_choice("translator.gan_loss", config.gan_loss, losses.GAN_LOSSES)
+    common.check_accumulate("translator", config.optimizer)
     check_curriculum(config.curriculum)
     check_choice("translator.discriminator.norm", config.discriminator.norm, ("instance", "none"))
     load_vgg(run)

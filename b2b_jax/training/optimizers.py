@@ -26,8 +26,20 @@ SCHEDULES = {
 
 def create(config: ConfigDict, steps: int) -> optax.GradientTransformation:
     """The optimiser `config.name` under the schedule `config.schedule`, the global gradient norm clipped if asked."""
-    optimizer = OPTIMIZERS[config.name](SCHEDULES[config.schedule](config, steps), config)
-    return optax.chain(optax.clip_by_global_norm(config.clip), optimizer) if config.clip else optimizer
+    rate = stretched(SCHEDULES[config.schedule](config, steps), config.accumulate)
+    optimizer = OPTIMIZERS[config.name](rate, config)
+    optimizer = optax.chain(optax.clip_by_global_norm(config.clip), optimizer) if config.clip else optimizer
+    return accumulated(optimizer, config.accumulate)
+
+
+def accumulated(optimizer: optax.GradientTransformation, every: int) -> optax.GradientTransformation:
+    """The optimiser that moves the weights once in `every` steps, by the mean of their gradients."""
+    return optax.MultiSteps(optimizer, every).gradient_transformation() if every > 1 else optimizer
+
+
+def stretched(schedule: optax.Schedule, every: int) -> optax.Schedule:
+    """A schedule of steps for an optimiser that counts one in `every` of them."""
+    return lambda count: schedule(count * every)
 
 
 def only_params(variables: Mapping[str, Any]) -> dict[str, Any]:

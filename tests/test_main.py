@@ -151,7 +151,7 @@ def test_the_default_folder_is_named_after_the_configuration(parse):
         (["--config.translator.curriculum.direction=sharp"], ["curriculum.direction is 'sharp'", "sharp_first"]),
         (["--config.translator.curriculum.start=1.5"], ["curriculum.start is 1.5", "at most 1"]),
         (["--config.translator.curriculum.full_at=10"], ["curriculum.full_at is 10", "before grow_from"]),
-        (["--config.translator.optimizer.accumulate=0"], ["translator.optimizer.accumulate is 0", "every 1 or more steps"]),
+        (["--config.translator.optimizer.accumulate=0"], ["accumulate is 0", "every 1 or more steps"]),
         (["--config.translator.content.kind=vgg"], ["translator.content.kind", "vgg", "pooled"]),
         (["--config.translator.batch=0"], ["translator.batch is 0"]),
         (["--config.translator.generator.name=mimo"], ["'mimo' is no model", "mimo_unet"]),

@@ -239,6 +239,12 @@ def test_four_windows_about_the_middle_of_a_photo_are_read(shape, rows, columns)
         ("bank", {"count": 0}, r"camera\.bank\.count is 0"),
         ("bank", {"kept": 3}, r"camera\.bank\.kept is 3; the photos of a step are at least camera\.batch"),
         ("bank", {"optimizer": {"name": "sgd"}}, r"camera\.bank\.optimizer"),
+        ("bank", {"sharpening": {"window": 8}}, "has windows of 8 pixels, 4 of a photo; wanted at least 16"),
+        (
+            "bank",
+            {"sharpening": {"windows": 0}},
+            "64 pixels, 0 of a photo; wanted at least 16 pixels, and 1 of a photo",
+        ),
         ("bank", {"sharpening": {"optimizer": {"schedule": "up"}}}, r"camera\.bank\.sharpening\.optimizer"),
     ],
 )

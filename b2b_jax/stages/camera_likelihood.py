@@ -32,6 +32,7 @@ from b2b_jax.training.state import Params, State
 PHOTOS = 1024  # blurry photos that are read at most, evenly spread
 NEGLIGIBLE = 1e-3  # of the largest weight, below which a shot is no part of the camera
 FEW = 100  # shots that are drawn to see whether they can be
+NARROWEST = 16  # pixels of a window in which sharpening is read
 CHUNK = 32  # photos that are read at once: bounds the memory
 
 
@@ -228,6 +229,9 @@ def check(run: Run) -> None:
     if config.bank.kept < config.batch:
         wanted = f"at least camera.batch, {config.batch}"
         raise UserError(f"camera.bank.kept is {config.bank.kept}; the photos of a step are {wanted}")
+    if config.bank.sharpening.window < NARROWEST or config.bank.sharpening.windows < 1:
+        came = f"windows of {config.bank.sharpening.window} pixels, {config.bank.sharpening.windows} of a photo"
+        raise UserError(f"camera.bank.sharpening has {came}; wanted at least {NARROWEST} pixels, and 1 of a photo")
     try:
         draw(run, FEW, noise=0.0)
     except (TypeError, ValueError) as error:

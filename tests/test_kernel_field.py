@@ -13,6 +13,7 @@ from b2b_jax.inference.tiles import Restorer
 from b2b_jax.method import blur2blur
 from b2b_jax.method.blur2blur import Blur2Blur
 from b2b_jax.models import autocorrelation
+from b2b_jax.models.development import BINS, undone
 from b2b_jax.networks import Network
 from b2b_jax.stages import translator
 
@@ -69,6 +70,21 @@ def test_two_copies_are_seen_at_their_distance():
     dx = autocorrelation.autocorrelations(jnp.asarray(blurry[None]), 8)[0].reshape(2, 17, 17)[0]
     side = np.asarray(dx[8, 12:])
     assert 12 + side.argmax() == 8 + 6 and side.max() > 0.4
+
+
+def test_a_mixture_undoes_the_cameras_processing_before_it_fills():
+    filling = np.zeros((1, 9, 9), np.float32)
+    filling[0, 4, 3:6] = 1 / 3
+    module, variables = mixture(filling, [1.0])
+    processing = {"noise": jnp.full(BINS, 0.01), "amount": jnp.float32(2), "sigma": jnp.float32(1.2)}
+    variables = {**variables, "params": variables["params"] | processing}
+    x = photo(1, 40, 33)
+    clean = undone(jnp.asarray(x), **processing)
+    assert float(jnp.abs(clean - x).max()) > 0.05
+    candidates = module.apply(variables, x, module.apply(variables, x, method="shares"), method="candidates")
+    np.testing.assert_allclose(candidates[:, 0], clean, atol=1e-6)
+    wanted = signal.convolve2d(np.pad(clean[0, ..., 0], 1, "reflect"), filling[0, 3:6, 3:6], mode="valid")
+    np.testing.assert_allclose(module.apply(variables, x)[0, ..., 0], wanted, atol=1e-5)
 
 
 def test_a_mixture_convolves_with_the_mean_of_its_filling_kernels():

@@ -38,7 +38,6 @@ class Explained(NamedTuple):
 
     sharp: Array  # (n, h, w, 3)
     kernel: Array  # (n, k, k)
-    error: Array | None = None  # (n,): mean square of what is left unexplained
 
 
 class Consistent(nn.Module):
@@ -101,9 +100,9 @@ def explained(photo: Array, candidates: Array, kernels: Array) -> Explained:
         return jnp.square(blurred - wanted[:, None]).mean((-2, -1))
 
     found = jax.lax.map(errors, jnp.moveaxis(kernels, 1, 0))  # (m, n, c)
-    found = jnp.moveaxis(found, 1, 0).reshape(len(photo), -1)
-    best, each, count = found.argmin(1), jnp.arange(len(photo)), candidates.shape[1]
-    return Explained(candidates[each, best % count], kernels[each, best // count], found[each, best])
+    best = jnp.moveaxis(found, 1, 0).reshape(len(photo), -1).argmin(1)
+    each, count = jnp.arange(len(photo)), candidates.shape[1]
+    return Explained(candidates[each, best % count], kernels[each, best // count])
 
 
 def agreeing(photo: Array, told: Explained) -> Array:

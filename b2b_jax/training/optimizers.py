@@ -39,7 +39,7 @@ def accumulated(optimizer: optax.GradientTransformation, every: int) -> optax.Gr
 
 def stretched(schedule: optax.Schedule, every: int) -> optax.Schedule:
     """A schedule of steps for an optimiser that counts one in `every` of them."""
-    return lambda count: schedule(count * every)
+    return schedule if every == 1 else lambda count: schedule(count * every)
 
 
 def only_params(variables: Mapping[str, Any]) -> dict[str, Any]:

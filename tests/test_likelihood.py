@@ -24,7 +24,7 @@ from b2b_jax.models import sharpening
 from b2b_jax.models.bank import Bank, listed
 from b2b_jax.models.camera import HALO, Shot, sharpener, taken
 from b2b_jax.models.reader import NOISE_SCALE, Reader, described
-from b2b_jax.models.sharpening import KINDS
+from b2b_jax.models.sharpening import KINDS, SharpeningReader
 from b2b_jax.stages import (
     camera,
     camera_figures,
@@ -173,11 +173,32 @@ def test_a_step_teaches_the_reader_to_tell_shots():
 
 def test_windows_are_cut_anywhere_in_their_photos():
     photos = jnp.arange(4 * 5 * 7).reshape(4, 5, 7, 1).repeat(3, -1)
-    cut = likelihood.cut(KEY, photos, 3)
-    for photo, window in zip(photos, cut, strict=True):
+    cut = likelihood.cut(KEY, photos, 2, 3)
+    assert cut.shape == (8, 3, 3, 3)
+    for photo, window in zip(photos.repeat(2, 0), cut, strict=True):
         i, j = np.argwhere(np.asarray(photo[..., 0]) == int(window[0, 0, 0]))[0]
         np.testing.assert_array_equal(window, photo[i : i + 3, j : j + 3])
     assert len({int(window[0, 0, 0]) % 35 for window in cut}) > 1
+
+
+def test_a_step_teaches_to_read_sharpening():
+    """After some steps on softened white noise a strong mask is told from none, on photos that it never saw."""
+    smooth = jnp.asarray(blur.gaussian_kernel(1.0, 9), jnp.float32)[None].repeat(2, 0)
+    amounts, sigmas = jnp.asarray([0.0, 5.0]), jnp.asarray([1.0, 2.2])
+    bank = Shot(smooth, amounts, sigmas, None, None)
+    config = ConfigDict({"kept": 8, "batch": 4, "sharpening": {"window": 16, "windows": 4}})
+    reader, sharpens = Reader(lags=LAGS, width=8, dim=4, window=32), SharpeningReader(width=8)
+    method = Likelihood(reader, sharpens, {"reader": optax.adam(3e-3), "sharpening": optax.adam(1e-2)}, config)
+    state = jit(lambda key: likelihood.init(method, bank, key))(KEY)
+    rng, step, reach = np.random.default_rng(0), jit(likelihood.make_step(method)), 4 + HALO
+    for _ in range(90):
+        batch = {"unknown_sharp": rng.integers(0, 256, (8, 32 + 2 * reach, 32 + 2 * reach, 3), np.uint8)}
+        state, metrics = step(state, {"bank": bank}, batch, KEY)
+    assert metrics["loss_sharpening"] < 0.3  # 2.8 before
+    new = jnp.asarray(rng.random((16, 16 + 2 * reach, 16 + 2 * reach, 3)), jnp.float32)
+    photos, numbers = likelihood.lessons(bank, new, KEY)
+    kinds = sharpens.apply(state.params["sharpening"], photos).argmax(1)
+    np.testing.assert_array_equal(kinds, sharpening.kind(amounts, sigmas)[numbers])
 
 
 # ---------------------------------------------------------------------------------------------------------------- stage
@@ -227,6 +248,14 @@ def test_four_windows_about_the_middle_of_a_photo_are_read(shape, rows, columns)
     got = camera_likelihood.windows(photo, 4) * 255
     wanted = [photo[i : i + 4, j : j + 4] for i in rows for j in columns]
     np.testing.assert_allclose(got, wanted, atol=1e-4)
+
+
+def test_nine_windows_from_corner_to_corner_of_a_photo():
+    photo = np.arange(9 * 12).reshape(9, 12, 1)
+    cut = camera_likelihood.windows_all_over(photo, 3)
+    assert cut.shape == (9, 3, 3, 1)
+    np.testing.assert_array_equal(cut[[0, 4, 8], 0, 0, 0], [0, 3 * 12 + 4, 6 * 12 + 9])
+    assert camera_likelihood.windows_all_over(photo, 64).shape == (9, 9, 9, 1)
 
 
 @pytest.mark.parametrize(

@@ -92,7 +92,7 @@ def taught_sharpening(method: Likelihood, state: State, photos: Array, shot: Sho
     """The state with a step of the network that reads sharpening, on windows of photos (n, h, w, 3), and its loss."""
     config, (key_cut, key_dropout) = method.config.sharpening, jax.random.split(key)
     side = min(config.window, *photos.shape[1:3])
-    windows = cut(key_cut, jnp.repeat(photos, config.windows, axis=0), side)
+    windows = cut(key_cut, photos, config.windows, side)
     kinds = jnp.repeat(kind(shot.amount, shot.sigma), config.windows)
 
     def objective(params: states.Params) -> Array:
@@ -103,11 +103,12 @@ def taught_sharpening(method: Likelihood, state: State, photos: Array, shot: Sho
     return states.updated(state, "sharpening", gradients, method.optimizers["sharpening"]), loss
 
 
-def cut(key: Array, photos: Array, side: int) -> Array:
-    """A window (n, side, side, 3) anywhere in each of the photos (n, h, w, 3)."""
+def cut(key: Array, photos: Array, count: int, side: int) -> Array:
+    """`count` windows anywhere in each of the photos (n, h, w, 3): (n count, side, side, 3)."""
     bounds = jnp.asarray(photos.shape[1:3]) - side + 1
-    starts = jax.random.randint(key, (len(photos), 2), 0, bounds)
-    return jax.vmap(lambda photo, at: jax.lax.dynamic_slice(photo, (*at, 0), (side, side, 3)))(photos, starts)
+    starts = jax.random.randint(key, (len(photos), count, 2), 0, bounds)
+    one = lambda photo, at: jax.lax.dynamic_slice(photo, (*at, 0), (side, side, 3))  # noqa: E731
+    return jax.vmap(jax.vmap(one, (None, 0)))(photos, starts).reshape(-1, side, side, 3)
 
 
 def lessons(bank: Shot, sharp: Array, key: Array) -> tuple[Array, Array]:

@@ -1,7 +1,7 @@
 """How much a photo was over-sharpened, read from its edges: a sharpened edge overshoots, however blurred it was.
 
-A spectrum does not show that: sharpening raises it where blur lowers it. What is told apart are a few sharpenings and
-none; photos that were read say little each, and much together.
+A spectrum does not show that: sharpening raises it where blur lowers it. The reader tells a few sharpenings, and none,
+apart. One photo says little; all photos of a camera together say enough.
 """
 
 from collections.abc import Sequence
@@ -9,7 +9,6 @@ from collections.abc import Sequence
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 Array = jax.Array
 
@@ -51,9 +50,3 @@ def kind(amount: Array, sigma: Array) -> Array:
 def nearest(values: Array, steps: Sequence[float]) -> Array:
     """The numbers (n,) of the steps that are nearest to the values (n,)."""
     return jnp.abs(values[:, None] - jnp.asarray(steps)).argmin(1)
-
-
-def windows(photo: np.ndarray, side: int) -> np.ndarray:
-    """Nine windows (9, s, s, c) of a photo (h, w, c): at its corners, along its borders and in its middle."""
-    rows, columns = ([0, (length - side) // 2, length - side] for length in photo.shape[:2])
-    return np.stack([photo[i : i + side, j : j + side] for i in rows for j in columns])

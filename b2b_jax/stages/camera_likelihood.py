@@ -13,7 +13,6 @@ from ml_collections import ConfigDict
 
 from b2b_jax import levels
 from b2b_jax.data import blur, pipeline
-from b2b_jax.data.sources import Source
 from b2b_jax.errors import UserError
 from b2b_jax.method import camera_model, likelihood
 from b2b_jax.method.likelihood import Likelihood
@@ -21,7 +20,6 @@ from b2b_jax.models.bank import Bank, hyper_of, listed
 from b2b_jax.models.camera import Shot, taken
 from b2b_jax.models.reader import Reader, score
 from b2b_jax.models.sharpening import KINDS, SharpeningReader, kind
-from b2b_jax.models.sharpening import windows as sharpening_windows
 from b2b_jax.settings import check_choice
 from b2b_jax.stages import camera_figures, camera_photos, common
 from b2b_jax.stages.camera_photos import Learnt, Unseen
@@ -121,12 +119,8 @@ def read(run: Run, method: Likelihood) -> jax.Array:
     """Features (n, 4, c) of the blurry photos, of four windows about the middle of each."""
     pile = run.unknown.blur
     features = jax.jit(lambda x: method.reader.apply({}, x, method="features"))
-    return jnp.stack([features(windows(pile[i]["image"], method.reader.window)) for i in chosen(pile)])
-
-
-def chosen(pile: Source) -> list[int]:
-    """The numbers of the photos that are read."""
-    return np.linspace(0, len(pile) - 1, min(PHOTOS, len(pile))).astype(int).tolist()
+    chosen = camera_photos.spread(pile, PHOTOS)
+    return jnp.stack([features(windows(pile[i]["image"], method.reader.window)) for i in chosen])
 
 
 def windows(photo: np.ndarray, side: int) -> np.ndarray:
@@ -146,14 +140,19 @@ def settled(run: Run, method: Likelihood, bank: Shot, params: Params) -> tuple[S
     there = np.flatnonzero(share)
     told = jax.jit(lambda x: jax.nn.log_softmax(method.sharpening.apply(params, x)).mean(0))
 
-    def cut(photo: np.ndarray) -> np.ndarray:
-        return levels.to_float(sharpening_windows(photo, min(config.window, *photo.shape[:2])))
-
-    found = np.stack([told(cut(pile[i]["image"])) for i in chosen(pile)]).mean(0)[there] - np.log(share[there])
+    cut = (windows_all_over(pile[i]["image"], config.window) for i in camera_photos.spread(pile, PHOTOS))
+    found = np.stack([told(levels.to_float(one)) for one in cut]).mean(0)[there] - np.log(share[there])
     amount, sigma = KINDS[there[found.argmax()]]
     values = [[*KINDS[i], round(float(value), 3)] for i, value in zip(there, found - found.max(), strict=True)]
     same = {"amount": jnp.full_like(bank.amount, amount), "sigma": jnp.full_like(bank.sigma, sigma)}
     return bank._replace(**same), values
+
+
+def windows_all_over(photo: np.ndarray, side: int) -> np.ndarray:
+    """Nine windows (9, s, s, c) of a photo (h, w, c), from corner to corner; of a small photo narrower ones."""
+    side = min(side, *photo.shape[:2])
+    rows, columns = ([0, (length - side) // 2, length - side] for length in photo.shape[:2])
+    return np.stack([photo[i : i + side, j : j + side] for i in rows for j in columns])
 
 
 def weights(run: Run, method: Likelihood, bank: Shot, params: Params, features: jax.Array) -> np.ndarray:

@@ -13,7 +13,7 @@ from helpers import REFERENCE, assert_close, jit, torch_shapes
 from helpers.networks import KEY, images, random_variables, small_wizard
 
 from b2b_jax import models, templates
-from b2b_jax.models import convolution, layers, nafnet, patchgan, restormer, vgg
+from b2b_jax.models import convolution, convolution_gpu, layers, nafnet, patchgan, restormer, vgg
 
 
 @pytest.fixture(autouse=True)
@@ -99,7 +99,23 @@ def test_the_convolution_within_a_transposed_one_has_equal_first_and_second_deri
         assert_close(got, want, tol=1e-5)
 
 
-@pytest.mark.parametrize("channels", [(20, 3), (5, 3), (3, 8), (16, 16)])
+@pytest.mark.parametrize("shape", [(2, 6, 8, 16), (1, 1, 2, 20)])
+def test_the_gradient_over_a_kernel_from_pairs_of_pixels_is_that_from_single_ones(shape):
+    x, g, kernel = images(*shape), images(*shape[:3], 24) - 0.5, jnp.zeros((3, 3, shape[3], 24))
+    (want,) = jax.vjp(lambda k: direct(x, k, padding=(1, 1)), kernel)[1](g)
+    assert_close(convolution_gpu.paired(x, g), want, tol=1e-5)
+
+
+@pytest.mark.parametrize("width, channels, paired", [(8, 32, True), (9, 32, False), (8, 8, False), (8, 64, False)])
+def test_a_gpu_takes_pairs_of_pixels_where_there_are_few_channels(width, channels, paired):
+    x, kernel = images(2, 8, width, channels), images(3, 3, channels, channels)
+    trace = jax.jit(lambda x, k: with_gradients(functools.partial(layers.conv, padding=1), x, k)).trace(x, kernel)
+    for platform, wanted in (("cuda", paired), ("tpu", False)):
+        text = trace.lower(lowering_platforms=(platform,)).as_text()
+        assert (f"-> tensor<3x3x{2 * channels}x{2 * channels}xf32>" in text) == wanted
+
+
+@pytest.mark.parametrize("channels", [(20, 3), (5, 3), (3, 8), (64, 64)])
 def test_only_a_cpu_gets_other_convolutions_than_jax_would_make(channels):
     def lowered(f, platform: str) -> list[str]:
         x, k = images(2, 9, 9, channels[0]), images(3, 3, *channels)
@@ -144,6 +160,14 @@ def test_an_accelerator_gets_one_convolution_for_each_layer(layer, kernel, wante
     lowered = jax.jit(layer).trace(images(2, 8, 8, 6), images(*kernel)).lower(lowering_platforms=(platform,))
     (line,) = [line for line in lowered.as_text().splitlines() if "stablehlo.convolution" in line]
     assert wanted in line
+
+
+def test_a_gpu_knows_the_gradient_over_the_kernel_of_a_transposed_convolution():
+    x, kernel = images(2, 8, 8, 6), images(4, 4, 6, 4)
+    trace = jax.jit(lambda x, k: with_gradients(layers.conv_transpose, x, k)).trace(x, kernel)
+    text = trace.lower(lowering_platforms=("cuda",)).as_text()
+    lines = [line for line in text.splitlines() if "stablehlo.convolution" in line]
+    assert len(lines) == 3 and sum("rhs_dilate = [2, 2]" in line for line in lines) == 1
 
 
 def test_a_blend_is_the_convolution_of_all_channels_at_one_size():

@@ -4,11 +4,12 @@ Several processes (one per host, as a rule) run the same program on the same ste
 it alone knows reaches the others through JAX's coordination service, which `start` joins.
 """
 
+import contextlib
 import importlib.util
 import itertools
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,18 @@ def to_devices(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]
 def copies(tree: Any, mesh: Mesh) -> Any:
     """Puts a copy of each array, which every process has, on every device."""
     return jax.tree.map(lambda x: jax.make_array_from_process_local_data(replicated(mesh), np.asarray(x)), tree)
+
+
+@contextlib.contextmanager
+def host() -> Iterator[bool]:
+    """Whatever is computed within runs on this process's CPU, if JAX was left one (JAX_PLATFORMS): says whether."""
+    try:
+        device = jax.local_devices(backend="cpu")[0]
+    except RuntimeError:
+        yield False
+        return
+    with jax.default_device(device):
+        yield True
 
 
 def local(tree: Any) -> Any:

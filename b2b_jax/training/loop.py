@@ -28,8 +28,8 @@ Array = jax.Array
 Scores = dict[str, float]
 Versions = dict[str, np.ndarray]  # photos (n, h, w, 3) in [0, 1], by what was done to them
 Evaluate = Callable[[State], tuple[Scores, Versions]]
-# A program that runs once. On a CPU its hundreds of random kernels take a minute to compile well, seconds to compile.
-QUICK_COMPILATION = {"cpu": {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}}
+# For a CPU's program that runs once.
+QUICK_COMPILATION = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 LAG = 2  # steps that the accelerator may be behind the host
 
 
@@ -108,14 +108,23 @@ def train(
 
 def fresh(task: Task, mesh: Mesh, seed: int) -> tuple[State, Mapping, Array]:
     """A state at step 0, the frozen weights and the key, copies on all devices."""
-    copies, options = sharding.replicated(mesh), QUICK_COMPILATION.get(jax.default_backend())
-    key = jax.jit(lambda: jax.random.key(seed), out_shardings=copies)()
-    state = jax.jit(task.init, out_shardings=copies, compiler_options=options)(key)
-    state = started(state, sharding.copies(task.start, mesh))
+    key = jax.jit(lambda: jax.random.key(seed), out_shardings=sharding.replicated(mesh))()
+    state = started(drawn(task, mesh, seed), sharding.copies(task.start, mesh))
     sizes = [f"{name} {count_parameters(params):,} parameters" for name, params in state.params.items()]
     if sharding.is_first():
         print(f"{task.name}: {', '.join(sizes)}, on {jax.device_count()} {jax.devices()[0].device_kind} device(s)")
     return state, sharding.copies(task.frozen, mesh), key
+
+
+def drawn(task: Task, mesh: Mesh, seed: int) -> State:
+    """The state that `task.init` draws, on the host's CPU, and copies of it on all devices.
+
+    Its hundreds of random kernels take a GPU minutes to compile, a CPU one, or seconds without optimisation.
+    """
+    with sharding.host() as quick:
+        options = QUICK_COMPILATION if quick else None
+        state = jax.jit(task.init, compiler_options=options)(jax.random.key(seed))
+    return sharding.copies(state, mesh)
 
 
 def compiled(task: Task, mesh: Mesh, inputs: tuple) -> Callable:

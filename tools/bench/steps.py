@@ -104,8 +104,7 @@ def step_and_arguments(run: Run, stage: str) -> tuple[Callable, tuple]:
     copies, parts = sharding.replicated(mesh), sharding.split(mesh)
     shardings = {"in_shardings": (copies, copies, parts, copies), "out_shardings": (copies, copies)}
     key = jax.device_put(jax.random.key(run.config.seed), copies)
-    options = loop.QUICK_COMPILATION.get(jax.default_backend())
-    state = jax.jit(chosen.init, out_shardings=copies, compiler_options=options)(key)
+    state = loop.drawn(chosen, mesh, run.config.seed)
     batch = sharding.to_devices(random_batch(run, stage), mesh)
     arguments = (state, jax.device_put(chosen.frozen, copies), batch, key)
     return jax.jit(chosen.step, donate_argnums=0, **shardings), arguments

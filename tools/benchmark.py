@@ -16,6 +16,7 @@ Networks have random weights, photos are random or generated: no dataset, no dow
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import jax
@@ -138,8 +139,10 @@ def train(run: Run) -> Iterator[Row]:
         state, metrics = program.call(state, *others)
         return metrics
 
-    batch, seconds = run.config[stage].batch, measure.sample({stage: step, **rivals}, OPTIONS["repeats"].value)
-    yield measure.row(f"train {stage}", batch, seconds.pop(stage), program)
+    repeats = OPTIONS["repeats"].value
+    batch, seconds = run.config[stage].batch, measure.sample({stage: step, **rivals}, repeats)
+    ours = measure.row(f"train {stage}", batch, seconds.pop(stage), program)
+    yield replace(ours, in_a_row=measure.in_a_row(step, repeats))
     for name, times in seconds.items():
         yield measure.row(name, batch, times)
 
@@ -153,9 +156,9 @@ def deblur(run: Run) -> Iterator[Row]:
     restore, variables = restorer(run)
     x = jax.device_put(levels.to_float(photo)[None])
     program = measure.compiled(restore, variables, x)
-    repeats = OPTIONS["repeats"].value
-    seconds = measure.sample({"": lambda: program.call(variables, x)}, repeats)[""]
-    yield measure.row("translator + deblurrer", 1, seconds, program)
+    repeats, call = OPTIONS["repeats"].value, lambda: program.call(variables, x)
+    ours = measure.row("translator + deblurrer", 1, measure.sample({"": call}, repeats)[""], program)
+    yield replace(ours, in_a_row=measure.in_a_row(call, repeats))
     with tempfile.TemporaryDirectory() as folder:
         for path in (Path(folder) / f"photo.{suffix}" for suffix in ("png", "jpg")):
             calls = {"write": lambda path=path: images.write(path, photo), "read": lambda path=path: images.read(path)}

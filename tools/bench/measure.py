@@ -43,6 +43,7 @@ class Row:
     seconds: float | None = None  # median of all calls,
     fastest: float | None = None
     slowest: float | None = None
+    in_a_row: float | None = None  # of a call where the next is started before it is done
     flop: float | None = None
     traffic: float | None = None
     memory: float | None = None
@@ -120,6 +121,12 @@ def timed(call: Callable[[], object]) -> tuple[object, float]:
     return result, time.perf_counter() - start
 
 
+def in_a_row(call: Callable[[], object], repeats: int) -> float:
+    """Seconds of a call, of `repeats` that are started without waiting for each other, as the training loop's steps."""
+    results, seconds = timed(lambda: [call() for _ in range(repeats)])
+    return seconds / len(results)
+
+
 def row(work: str, images: int, seconds: Sequence[float] = (), program: Program | None = None) -> Row:
     """The line of a sample, of a program, or of both."""
     times = {}
@@ -165,6 +172,7 @@ COLUMNS = {
     "fastest": lambda r, peak: _number(r.fastest, 1e3),
     "slowest": lambda r, peak: _number(r.slowest, 1e3),
     "images/s": lambda r, peak: _number(r.seconds and r.images / r.seconds),
+    "images/s in a row": lambda r, peak: _number(r.in_a_row and r.images / r.in_a_row),
     "× plain loop": lambda r, peak: _number(r.times_loop),
     "× step": lambda r, peak: _number(r.times_step),
     "GFLOP a call": lambda r, peak: _number(r.flop, 1e-9),

@@ -9,7 +9,9 @@ The camera is a folder below data/photographs: burst (default), phone or night, 
 likelihood, and what reads blur from photos for that then stands before MAXIM: a translator that can only convolve.
 `photographs.py:burst,taught` instead teaches a kernel field with the learnt camera, `burst,true` with the camera's true
 kernels, `burst,any` with kernels of every kind, with no camera learnt. `burst,blur2blur` trains the paper's translator,
-small and with hand-held paths as the known blur. MAXIM stays frozen. docs/photographs.md has what was measured.
+small and with hand-held paths as the known blur; `burst,paper` the same at the paper's size, and `burst,pairs` the
+paper's generator with pairs of the learnt camera, through MAXIM: both for an accelerator. MAXIM stays frozen.
+docs/photographs.md has what was measured.
 """
 
 from ml_collections import ConfigDict
@@ -18,7 +20,7 @@ from configs import default, demo
 
 CAMERAS = ("burst", "phone", "night")
 TEACHERS = {"learnt": "reader", "taught": "camera", "true": "file", "any": "family"}
-TRANSLATORS = (*TEACHERS, "blur2blur")
+TRANSLATORS = (*TEACHERS, "blur2blur", "paper", "pairs")
 
 
 def get_config(variant: str = "") -> ConfigDict:
@@ -35,8 +37,8 @@ def get_config(variant: str = "") -> ConfigDict:
     # The piles show different photographs, which a discriminator would tell apart by what they show.
     config.camera.update(learner="likelihood", steps=600, batch=32, crop=240)
     config.camera.network.update(size=21, sharpening=camera == "phone")
-    if translator == "blur2blur":
-        blur2blur(config)
+    if translator in ("blur2blur", "paper", "pairs"):
+        {"blur2blur": blur2blur, "paper": paper, "pairs": pairs}[translator](config)
     else:
         kernels = f"{folder}/kernels.npy" if translator == "true" else ""
         config.kernel_field.update(enabled=True, teacher=TEACHERS[translator], kernels=kernels)
@@ -54,6 +56,26 @@ def blur2blur(config: ConfigDict) -> None:
     demo.small_translator(config.translator)
     config.translator.update(steps=1000, crop=96, augment=True)
     config.translator.optimizer.constant_steps = 500
+
+
+def paper(config: ConfigDict) -> None:
+    """The same with the paper's networks."""
+    blur2blur(config)
+    config.translator.generator.update(base_channels=32, num_res=8)
+    config.translator.discriminator.update(ndf=64, n_layers=3)
+    config.translator.update(steps=4000, batch=16, crop=128, ema=0.995)
+    config.data.update(threads=14, prefetch=56, crops_per_image=4)  # decoded as fast as an accelerator takes them
+    config.translator.optimizer.update(
+        generator_rate=2e-4, discriminator_rate=2e-4, constant_steps=2000, warmup=200, betas=(0.5, 0.999)
+    )
+
+
+def pairs(config: ConfigDict) -> None:
+    """The paper's generator, taught through MAXIM with pairs that the learnt camera makes; without one, as `paper`."""
+    paper(config)
+    config.stages = ("camera", "translator", "evaluation", "report")
+    config.translator.update(supervision="camera", batch=8)
+    config.translator.pairs.steps = 1500
 
 
 def piles(config: ConfigDict, camera: str) -> str:

@@ -9,8 +9,8 @@ The camera is a folder below data/photographs: burst (default), phone or night, 
 likelihood, and what reads blur from photos for that then stands before MAXIM: a translator that can only convolve.
 `photographs.py:burst,taught` instead teaches a kernel field with the learnt camera, `burst,true` with the camera's true
 kernels, `burst,any` with kernels of every kind, with no camera learnt. `burst,blur2blur` trains the paper's translator,
-small and with hand-held paths as the known blur; `burst,paper` the same at the paper's size, and `burst,pairs` the
-paper's generator with pairs of the learnt camera, through MAXIM: both for an accelerator. MAXIM stays frozen.
+small and with hand-held paths as the known blur; `burst,pairs` the same generator with pairs of the learnt camera,
+through MAXIM; `burst,paper` Blur2Blur at the paper's size, for an accelerator. MAXIM stays frozen.
 docs/photographs.md has what was measured.
 """
 
@@ -59,7 +59,7 @@ def blur2blur(config: ConfigDict) -> None:
 
 
 def paper(config: ConfigDict) -> None:
-    """The same with the paper's networks."""
+    """Blur2Blur with the paper's networks."""
     blur2blur(config)
     config.translator.generator.update(base_channels=32, num_res=8)
     config.translator.discriminator.update(ndf=64, n_layers=3)
@@ -71,11 +71,12 @@ def paper(config: ConfigDict) -> None:
 
 
 def pairs(config: ConfigDict) -> None:
-    """The paper's generator, taught through MAXIM with pairs that the learnt camera makes; without one, as `paper`."""
-    paper(config)
+    """The generator taught through MAXIM with pairs that the learnt camera makes; without a camera as `blur2blur`."""
+    blur2blur(config)
     config.stages = ("camera", "translator", "evaluation", "report")
-    config.translator.update(supervision="camera", batch=8)
-    config.translator.pairs.steps = 1500
+    config.translator.update(supervision="camera", batch=4, crop=64)
+    config.translator.pairs.steps = 600
+    config.translator.pairs.optimizer.learning_rate = 2e-3
 
 
 def piles(config: ConfigDict, camera: str) -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event
 
 from b2b_jax.training import log
@@ -47,16 +48,16 @@ def test_events_are_on_disk_at_once_and_hide_those_of_lost_steps(tmp_path):
 
 
 def test_events_after_a_full_disk_go_to_a_file_that_can_be_read(tmp_path, monkeypatch, capsys):
-    it, write = Log(tmp_path, 0), log.EventsWriter.write_event
+    it, write = Log(tmp_path, 0), EventsWriter.write_event
     it.scalars(1, VALUES)
 
     def full(self, event):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(log.EventsWriter, "write_event", full)
+    monkeypatch.setattr(EventsWriter, "write_event", full)
     it.scalars(2, VALUES)
     it.scalars(3, VALUES)
-    monkeypatch.setattr(log.EventsWriter, "write_event", write)
+    monkeypatch.setattr(EventsWriter, "write_event", write)
     it.scalars(4, VALUES)
     it.close()
     assert [e.step for e in events(tmp_path) if e.summary.value] == [1] * 3 + [4] * 3

@@ -215,7 +215,7 @@ def _thumb(example: Example, label: str) -> str:
 def _data_uri(image: np.ndarray) -> str:
     """A small picture exactly, as PNG; a larger one as JPEG of quality 92 with full chroma."""
     kind = "png" if image.shape[0] * image.shape[1] <= _PNG_PIXELS else "jpeg"
-    options = {"png": {"optimize": True}, "jpeg": {"quality": 92, "subsampling": 0}}[kind]
+    options = {"png": {}, "jpeg": {"quality": 92, "subsampling": 0}}[kind]
     buffer = io.BytesIO()
     Image.fromarray(image).save(buffer, kind, **options)
     return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}"

@@ -2,19 +2,13 @@
 
 import contextlib
 import json
-import os
 import secrets
 import sys
-import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tensorboardX import summary
-from tensorboardX.event_file_writer import EventsWriter
-from tensorboardX.proto.event_pb2 import Event, SessionLog
-from tensorboardX.proto.summary_pb2 import Summary
 from tqdm import tqdm
 
 from b2b_jax import images, levels
@@ -30,6 +24,8 @@ class Log:
 
     def __init__(self, folder: Path, step: int, wandb_project: str = ""):
         """Opens the log to resume after `step`: rows of later steps, left by an interrupted run, are dropped."""
+        from b2b_jax.training.events import Events  # here: tensorboardX imports PyTorch, if there, which takes seconds
+
         folder.mkdir(parents=True, exist_ok=True)
         self._folder = folder
         rows = _shorten(folder / METRICS, step)
@@ -46,7 +42,7 @@ class Log:
         row = {"step": step, **{k: float(v) for k, v in values.items()}}
         self._spare(lambda: append_line(self._folder / METRICS, json.dumps(row)))
         self._spare(lambda: write_json(self._folder / CLOCK, {"seconds": values["seconds"]}))
-        self._spare(lambda: self._events.add(step, [summary.scalar(name, value) for name, value in values.items()]))
+        self._spare(lambda: self._events.scalars(step, values))
         if self._wandb:
             self._spare(lambda: self._wandb.log(dict(values), step=step))
 
@@ -55,7 +51,7 @@ class Log:
         picture = grid(list(versions.values()), rows)
         self._spare(lambda: write_json(self._folder / SAMPLES, list(versions)))
         self._spare(lambda: images.write(self._folder / "samples" / f"{step:08d}.png", picture))
-        self._spare(lambda: self._events.add(step, [summary.image("samples", picture, dataformats="HWC")]))
+        self._spare(lambda: self._events.picture(step, "samples", picture))
 
     def names(self, step: int, names: Sequence[str]) -> None:
         """Appends the names of a step's photos to images.jsonl."""
@@ -77,44 +73,6 @@ class Log:
                 reason = (isinstance(error, OSError) and error.strerror) or error
                 tqdm.write(f"The log of {shown(self._folder)} has gaps from now on: {shown(reason)}", file=sys.stderr)
             self._quiet = True
-
-
-class Events:
-    """TensorBoard events, written at once and by the caller.
-
-    The writers of tensorboardX do so in a thread, which a full disk or a clock that jumps kills; whoever logs then
-    waits for it for ever.
-    """
-
-    def __init__(self, folder: Path, step: int):
-        """Events of later steps than `step`, which an interrupted run left, are hidden in TensorBoard."""
-        self._folder, self._step, self._files = folder, step, 0
-        self._writer: EventsWriter | None = None
-
-    def add(self, step: int, summaries: Sequence[Summary]) -> None:
-        """Appends events; after an error the next ones go to a new file, as nothing behind half an event is read."""
-        try:
-            if self._writer is None:
-                self._begin(step - 1 if self._files else self._step)
-            for one in summaries:
-                self._writer.write_event(Event(wall_time=time.time(), step=step, summary=one))
-            self._writer.flush()
-        except OSError:
-            self.close()
-            raise
-
-    def _begin(self, step: int) -> None:
-        self._files += 1
-        self._writer = EventsWriter(str(self._folder / "events"), f".{os.getpid()}.{time.monotonic_ns()}")
-        start = SessionLog(status=SessionLog.START)
-        self._writer.write_event(Event(wall_time=time.time(), step=step + 1, session_log=start))
-
-    def close(self) -> None:
-        """Closes the file; what is not on disk by then is lost."""
-        with contextlib.suppress(OSError):
-            if self._writer:
-                self._writer.close()
-        self._writer = None
 
 
 class NoLog:

@@ -1,4 +1,4 @@
-"""The paper's step as it is handed to a GPU: traced and lowered for CUDA here, never compiled or run."""
+"""The steps as they are handed to a GPU: traced and lowered for CUDA here, never compiled or run."""
 
 import re
 
@@ -10,7 +10,9 @@ from helpers.networks import KEY
 from b2b_jax import models
 from b2b_jax.method import blur2blur, known_blur
 from b2b_jax.method.blur2blur import Blur2Blur
-from configs import reds
+from b2b_jax.stages.run import Run
+from configs import demo, reds
+from tools.bench import steps
 
 BATCH, CROP = 2, 96
 NAMES = ("unknown_blur", "known_sharp", "known_blurry", "unknown_sharp")
@@ -64,3 +66,17 @@ def test_activations_stay_in_their_layout(plain):
     shapes = [re.search(r"stablehlo\.transpose .*: \(tensor<([\dx]+)x\w+>\)", line) for line in plain]
     images = [s for s in (list(map(int, found[1].split("x"))) for found in shapes if found) if len(s) == 4]
     assert not [shape for shape in images if shape[0] in (BATCH, 2 * BATCH) and min(shape[1:3]) >= 16]
+
+
+@pytest.mark.parametrize("stage", ["deblurrer", "camera", "adaptation"])
+def test_the_other_steps_never_ask_the_host_and_deblur_in_bfloat16(stage, tmp_path):
+    config = demo.get_config("quick")
+    config.compute_dtype = "bfloat16"
+    step, arguments = steps.step_and_arguments(Run(config, tmp_path), stage)
+    lines = step.trace(*arguments).lower(lowering_platforms=("cuda",)).as_text().splitlines()
+    assert not [line for line in lines if "callback" in line or "infeed" in line or "outfeed" in line]
+    # The camera is small and float32: what it learns are products, Fourier transforms and correlations, not layers.
+    deblurring = [line for line in lines if "stablehlo.convolution" in line]
+    assert all("xbf16>" in line and "xf32>" not in line for line in deblurring) and bool(deblurring) == (
+        stage != "camera"
+    )

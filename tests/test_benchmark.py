@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +15,7 @@ import pytest
 from helpers import FLAGS, forked
 
 from b2b_jax.models.convolution import conv
-from tools.bench import measure
+from tools.bench import measure, profiling
 
 ROOT = Path(__file__).parents[1]
 
@@ -87,6 +88,34 @@ def test_train_writes_what_it_prints(tmp_path):
     assert row["warm"] < row["cold"]
     assert record["machine"]["jax"] == jax.__version__
     assert f"| {row['images_per_second']:.4g} |" in run.stdout
+
+
+def test_profile_tells_the_networks_apart_and_leaves_a_trace(tmp_path):
+    path = tmp_path / "out.json"
+    options = ("--stage=deblurrer", f"--trace={tmp_path / 'trace'}", f"--output={path}")
+    run = benchmark("profile", "--config=configs/demo.py:quick", *TINY, *options)
+    assert run.returncode == 0, run.stderr
+    share = {row["work"]: row["share"] for row in json.loads(path.read_text())["rows"]}
+    assert min(share["NAFNet"], share["NAFNet, backward"]) > 0.1
+    assert sum(value for name, value in share.items() if "backward" in name or "NAFNet" in name) <= 1
+    assert list((tmp_path / "trace").rglob("*.xplane.pb"))
+
+
+def test_of_a_gpu_s_trace_its_kernels_count_each_under_its_own_operation():
+    def line(name: str, *events: tuple[str, str]) -> SimpleNamespace:
+        told = [SimpleNamespace(name=n, stats=[("hlo_op", op)], duration_ns=1e9) for n, op in events]
+        return SimpleNamespace(name=name, events=told)
+
+    device = [
+        line("Stream #1", ("loop_add_fusion_3", "command_buffer_7"), ("sm90_x", "conv.2")),
+        line("Steps", ("", "s")),
+    ]
+    host = [line("python", ("launch", "conv.2"))]
+    planes = [
+        SimpleNamespace(name=name, lines=lines) for name, lines in (("/host:CPU", host), ("/device:GPU:0", device))
+    ]
+    found = [event.operation for event in profiling.events(SimpleNamespace(planes=planes))]
+    assert found == ["loop_add_fusion.3", "conv.2"]
 
 
 def test_data_times_the_pipeline_its_parts_and_the_plain_loop(tmp_path):

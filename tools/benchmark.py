@@ -7,6 +7,7 @@ deblur     a photo of --size through translator and deblurrer, compiled; reading
            each network in turns with PyTorch's, eager and compiled
 data       crops of 1280x720 photos, PNG and JPEG: the input pipeline, its parts, and a plain loop with Pillow
 evaluate   photos of --size through the evaluation: two networks' results scored
+profile    where the time of the training step of --stage goes, by network and by kind of operation
 compile    only the compilation of all programs above
 cost       only XLA's count of operations of them, for a GPU; nothing is compiled
 
@@ -34,7 +35,7 @@ from b2b_jax.evaluation import protocols, scoring
 from b2b_jax.evaluation.evaluate import make_setup
 from b2b_jax.files import write_json
 from b2b_jax.stages.run import Run
-from tools.bench import feeding, measure, steps
+from tools.bench import feeding, measure, profiling, steps
 from tools.bench.measure import Row
 
 USAGE = "Usage: python tools/benchmark.py WORK --config configs/NAME.py[:VARIANT] [--config.KEY=VALUE …]"
@@ -44,6 +45,7 @@ OPTIONS = {
     "stage": flags.DEFINE_enum("stage", "translator", tuple(steps.TASKS), "Whose training step."),
     "size": flags.DEFINE_string("size", "1280x720", "Width and height in pixels of a photo to deblur or evaluate."),
     "photos": flags.DEFINE_integer("photos", 32, "Files that `data` makes of each format.", lower_bound=1),
+    "trace": flags.DEFINE_string("trace", None, "Folder for the trace of `profile`: TensorBoard and Perfetto read it."),
     "step": flags.DEFINE_bool("step", False, "`data` also times the training step of --stage, and compares."),
     "peak_tflops": flags.DEFINE_float("peak_tflops", 0.0, "Of one device; 0: of the known chips.", lower_bound=0.0),
     "against": flags.DEFINE_enum(
@@ -131,20 +133,35 @@ def train(run: Run) -> Iterator[Row]:
     """The training step and, if asked for, the same in PyTorch."""
     rivals = torch_calls(run) if OPTIONS["against"].value else {}
     stage = OPTIONS["stage"].value
-    function, (state, *others) = steps.step_and_arguments(run, stage)
-    program = measure.compiled(function, state, *others)
-
-    def step() -> dict:
-        nonlocal state
-        state, metrics = program.call(state, *others)
-        return metrics
-
+    function, arguments = steps.step_and_arguments(run, stage)
+    program = measure.compiled(function, *arguments)
+    step = repeated(program.call, arguments)
     repeats = OPTIONS["repeats"].value
     batch, seconds = run.config[stage].batch, measure.sample({stage: step, **rivals}, repeats)
     ours = measure.row(f"train {stage}", batch, seconds.pop(stage), program)
     yield replace(ours, in_a_row=measure.in_a_row(step, repeats))
     for name, times in seconds.items():
         yield measure.row(name, batch, times)
+
+
+def repeated(program: Callable, arguments: tuple) -> Callable[[], dict]:
+    """Calls of a step's program, each on the state that the last one left."""
+    state, *others = arguments
+
+    def step() -> dict:
+        nonlocal state
+        state, metrics = program(state, *others)
+        return metrics
+
+    return step
+
+
+def profile(run: Run) -> Iterator[Row]:
+    """Where the training step's time goes."""
+    stage = OPTIONS["stage"].value
+    function, arguments = steps.step_and_arguments(run, stage)
+    program = function.lower(*arguments).compile()
+    yield from profiling.rows(program, repeated(program, arguments), run.config[stage].batch, OPTIONS["trace"].value)
 
 
 def deblur(run: Run) -> Iterator[Row]:
@@ -236,6 +253,7 @@ WORKS = {
     "deblur": deblur,
     "data": data,
     "evaluate": evaluate,
+    "profile": profile,
     "compile": compilation,
     "cost": cost,
 }

@@ -44,6 +44,8 @@ class Row:
     fastest: float | None = None
     slowest: float | None = None
     in_a_row: float | None = None  # of a call where the next is started before it is done
+    busy: float | None = None  # seconds that the device spends on this part of a call,
+    share: float | None = None  # … as a share of all parts
     flop: float | None = None
     traffic: float | None = None
     memory: float | None = None
@@ -175,6 +177,8 @@ COLUMNS = {
     "images/s in a row": lambda r, peak: _number(r.in_a_row and r.images / r.in_a_row),
     "× plain loop": lambda r, peak: _number(r.times_loop),
     "× step": lambda r, peak: _number(r.times_step),
+    "busy, ms": lambda r, peak: _number(r.busy, 1e3),
+    "share": lambda r, peak: "" if r.share is None else f"{r.share:.1%}",
     "GFLOP a call": lambda r, peak: _number(r.flop, 1e-9),
     "TFLOP/s": lambda r, peak: _number(_rate(r)),
     "of peak": lambda r, peak: f"{_rate(r) / peak:.1%}" if peak and _rate(r) else "",

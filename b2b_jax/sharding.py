@@ -51,14 +51,13 @@ def copies(tree: Any, mesh: Mesh) -> Any:
 
 @contextlib.contextmanager
 def host() -> Iterator[bool]:
-    """Whatever is computed within runs on this process's CPU, if JAX was left one (JAX_PLATFORMS): says whether."""
+    """What is computed within runs on this process's CPU; yields False where JAX_PLATFORMS left JAX none."""
     try:
         device = jax.local_devices(backend="cpu")[0]
     except RuntimeError:
-        yield False
-        return
-    with jax.default_device(device):
-        yield True
+        device = None
+    with jax.default_device(device) if device else contextlib.nullcontext():
+        yield device is not None
 
 
 def local(tree: Any) -> Any:

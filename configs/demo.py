@@ -10,7 +10,8 @@ Then the camera itself is learnt from its blurry and its sharp photos, and the d
 Variants: `demo.py:full` adds the upper bound, a deblurrer trained on the camera's own pairs, and a translator trained
 with pairs of the learnt camera (twice the time); `demo.py:hard` has a camera that no single filter serves:
 over-sharpened or soft, from photo to photo; `demo.py:quick` proves the plumbing in about a minute, its scores mean
-nothing; `demo.py:gpu` is the same idea with the paper's generator and NAFNet-32, for minutes on one accelerator.
+nothing; `demo.py:gpu` is the same idea with the paper's generator and NAFNet-32, meant for minutes on one accelerator,
+where it has not run to its end yet.
 """
 
 from ml_collections import ConfigDict
@@ -127,4 +128,5 @@ def gpu(config: ConfigDict) -> None:
         generator_rate=2e-4, discriminator_rate=2e-4, constant_steps=2_000, warmup=500, betas=(0.5, 0.999)
     )
     config.loop.update(log_every=100, evaluate_every=1_000, checkpoint_every=1_000)
-    config.evaluation.update(validation_images=32, validation_crop=128, photographs=False)
+    config.evaluation.update(validation_images=32, validation_crop=128)
+    config.evaluation.photographs = False  # of other sizes, each of which takes a GPU a minute to compile for

@@ -10,7 +10,7 @@ likelihood, and what reads blur from photos for that then stands before MAXIM: a
 `photographs.py:burst,taught` instead teaches a kernel field with the learnt camera, `burst,true` with the camera's true
 kernels, `burst,any` with kernels of every kind, with no camera learnt. `burst,blur2blur` trains the paper's translator,
 small and with hand-held paths as the known blur; `burst,pairs` the same generator with pairs of the learnt camera,
-through MAXIM; `burst,paper` Blur2Blur at the paper's size, for an accelerator. MAXIM stays frozen.
+through MAXIM; `burst,paper` is Blur2Blur with networks of the paper's size, for an accelerator. MAXIM stays frozen.
 docs/photographs.md has what was measured.
 """
 
@@ -20,15 +20,14 @@ from configs import default, demo
 
 CAMERAS = ("burst", "phone", "night")
 TEACHERS = {"learnt": "reader", "taught": "camera", "true": "file", "any": "family"}
-TRANSLATORS = (*TEACHERS, "blur2blur", "paper", "pairs")
 
 
 def get_config(variant: str = "") -> ConfigDict:
     """Returns CAMERA or CAMERA,TRANSLATOR."""
     camera, _, translator = variant.partition(",")
     camera, translator = camera or CAMERAS[0], translator or "learnt"
-    if camera not in CAMERAS or translator not in TRANSLATORS:
-        wanted = f"CAMERA[,TRANSLATOR] of {', '.join(CAMERAS)} and {', '.join(TRANSLATORS)}"
+    if camera not in CAMERAS or translator not in TEACHERS | TRAINED:
+        wanted = f"CAMERA[,TRANSLATOR] of {', '.join(CAMERAS)} and {', '.join(TEACHERS | TRAINED)}"
         raise ValueError(f"configs/photographs.py has no variant {variant!r}; wanted {wanted}")
     config = default.get_config()
     config.stages = ("camera", "kernel_field", "evaluation", "report")
@@ -37,8 +36,8 @@ def get_config(variant: str = "") -> ConfigDict:
     # The piles show different photographs, which a discriminator would tell apart by what they show.
     config.camera.update(learner="likelihood", steps=600, batch=32, crop=240)
     config.camera.network.update(size=21, sharpening=camera == "phone")
-    if translator in ("blur2blur", "paper", "pairs"):
-        {"blur2blur": blur2blur, "paper": paper, "pairs": pairs}[translator](config)
+    if translator in TRAINED:
+        TRAINED[translator](config)
     else:
         kernels = f"{folder}/kernels.npy" if translator == "true" else ""
         config.kernel_field.update(enabled=True, teacher=TEACHERS[translator], kernels=kernels)
@@ -59,24 +58,27 @@ def blur2blur(config: ConfigDict) -> None:
 
 
 def paper(config: ConfigDict) -> None:
-    """Blur2Blur with the paper's networks."""
+    """The same with networks of the paper's size."""
     blur2blur(config)
     config.translator.generator.update(base_channels=32, num_res=8)
     config.translator.discriminator.update(ndf=64, n_layers=3)
     config.translator.update(steps=4000, batch=16, crop=128, ema=0.995)
-    config.data.update(threads=14, prefetch=56, crops_per_image=4)  # decoded as fast as an accelerator takes them
+    config.data.update(threads=14, prefetch=56, crops_per_image=4)  # decoding would keep an accelerator waiting
     config.translator.optimizer.update(
         generator_rate=2e-4, discriminator_rate=2e-4, constant_steps=2000, warmup=200, betas=(0.5, 0.999)
     )
 
 
 def pairs(config: ConfigDict) -> None:
-    """The generator taught through MAXIM with pairs that the learnt camera makes; without a camera as `blur2blur`."""
+    """The generator, taught through MAXIM with pairs that the learnt camera makes; without one as `blur2blur`."""
     blur2blur(config)
     config.stages = ("camera", "translator", "evaluation", "report")
     config.translator.update(supervision="camera", batch=4, crop=64)
     config.translator.pairs.steps = 600
     config.translator.pairs.optimizer.learning_rate = 2e-3
+
+
+TRAINED = {"blur2blur": blur2blur, "paper": paper, "pairs": pairs}
 
 
 def piles(config: ConfigDict, camera: str) -> str:

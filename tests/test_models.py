@@ -103,20 +103,44 @@ def test_the_convolution_within_a_transposed_one_has_equal_first_and_second_deri
 def test_the_gradient_over_a_kernel_from_pairs_of_pixels_is_that_from_single_ones(shape):
     x, g, kernel = images(*shape), images(*shape[:3], 24) - 0.5, jnp.zeros((3, 3, shape[3], 24))
     (want,) = jax.vjp(lambda k: direct(x, k, padding=(1, 1)), kernel)[1](g)
-    assert_close(convolution_gpu.paired(x, g), want, tol=1e-5)
+    assert_close(convolution_gpu.over_kernel_by_pixel_pairs(x, g), want, tol=1e-5)
+    got = convolution_gpu.over_kernel_by_pixel_pairs(x.astype(jnp.bfloat16), g.astype(jnp.bfloat16))
+    assert got.dtype == jnp.bfloat16
+    assert jnp.linalg.norm(got.astype(jnp.float32) - want) < 0.01 * jnp.linalg.norm(want)
 
 
-@pytest.mark.parametrize("width, channels, paired", [(8, 32, True), (9, 32, False), (8, 8, False), (8, 64, False)])
-def test_a_gpu_takes_pairs_of_pixels_where_there_are_few_channels(width, channels, paired):
-    x, kernel = images(2, 8, width, channels), images(3, 3, channels, channels)
-    trace = jax.jit(lambda x, k: with_gradients(functools.partial(layers.conv, padding=1), x, k)).trace(x, kernel)
-    for platform, wanted in (("cuda", paired), ("tpu", False)):
+def test_the_gradient_from_pairs_of_pixels_can_be_derived_again():
+    x, g = images(2, 6, 8, 4), images(2, 6, 8, 5) - 0.5
+    by_jax = lambda x, g: jax.vjp(lambda k: direct(x, k, padding=(1, 1)), jnp.zeros((3, 3, 4, 5)))[1](g)[0]  # noqa: E731
+    ours = convolution_gpu.over_kernel_by_pixel_pairs
+    for got, want in zip(*(jit(with_gradients, static_argnums=0)(f, x, g) for f in (ours, by_jax)), strict=True):
+        assert_close(got, want, tol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "width, channels, dtype, paired",
+    [
+        *((8, 32, jnp.bfloat16, True), (9, 32, jnp.bfloat16, False), (8, 32, jnp.float32, False)),
+        *((8, 24, jnp.bfloat16, False), (8, 64, jnp.bfloat16, False)),
+    ],
+)
+def test_a_gpu_takes_pairs_of_pixels_where_that_was_measured_to_be_faster(width, channels, dtype, paired):
+    def called(x, k):
+        with jax.default_matmul_precision("highest"):
+            return layers.conv(x, k, padding=1)
+
+    x, kernel = (images(*shape).astype(dtype) for shape in ((2, 8, width, channels), (3, 3, channels, channels)))
+    trace = jax.jit(lambda x, k: with_gradients(called, x, k)).trace(x, kernel)
+    for platform, wanted in (("cuda", paired), ("rocm", False), ("tpu", False)):
         text = trace.lower(lowering_platforms=(platform,)).as_text()
-        assert (f"-> tensor<3x3x{2 * channels}x{2 * channels}xf32>" in text) == wanted
+        lines = [line for line in text.splitlines() if "stablehlo.convolution" in line]
+        wide = [line for line in lines if f"-> tensor<3x3x{2 * channels}x{2 * channels}xbf16>" in line]
+        assert bool(wide) == wanted
+        assert len(lines) == 3 and all("HIGHEST" in line and "DEFAULT" not in line for line in lines)
 
 
-@pytest.mark.parametrize("channels", [(20, 3), (5, 3), (3, 8), (64, 64)])
-def test_only_a_cpu_gets_other_convolutions_than_jax_would_make(channels):
+@pytest.mark.parametrize("channels", [(20, 3), (5, 3), (3, 8), (16, 16)])
+def test_in_float32_only_a_cpu_gets_other_convolutions_than_jax_would_make(channels):
     def lowered(f, platform: str) -> list[str]:
         x, k = images(2, 9, 9, channels[0]), images(3, 3, *channels)
         trace = jax.jit(lambda x, k: with_gradients(f, x, k)).trace(x, k)
@@ -160,6 +184,14 @@ def test_an_accelerator_gets_one_convolution_for_each_layer(layer, kernel, wante
     lowered = jax.jit(layer).trace(images(2, 8, 8, 6), images(*kernel)).lower(lowering_platforms=(platform,))
     (line,) = [line for line in lowered.as_text().splitlines() if "stablehlo.convolution" in line]
     assert wanted in line
+
+
+def test_both_forms_of_a_transposed_convolution_are_equal_with_their_gradients():
+    x, kernel = images(2, 5, 6, 4), images(4, 4, 4, 3) - 0.5
+    forms = (convolution._four_phases, convolution._backwards)
+    parts = (with_gradients(functools.partial(form, precision=None), x, kernel) for form in forms)
+    for got, want in zip(*parts, strict=True):
+        assert_close(got, want, tol=1e-5)
 
 
 def test_a_gpu_knows_the_gradient_over_the_kernel_of_a_transposed_convolution():

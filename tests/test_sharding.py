@@ -183,3 +183,16 @@ def test_frozen_weights_are_arguments_of_the_step_and_not_constants_in_it():
 
 if __name__ == "__main__":
     main()
+
+
+def test_where_jax_has_no_cpu_the_default_device_computes(monkeypatch):
+    device = jax.devices()[-1]
+
+    def none(backend: str) -> list:
+        raise RuntimeError(f"Unknown backend {backend}")
+
+    with sharding.host() as there:
+        assert there and jnp.zeros(3).devices() == {jax.local_devices(backend="cpu")[0]}
+    monkeypatch.setattr(jax, "local_devices", none)
+    with jax.default_device(device), sharding.host() as there:
+        assert not there and jnp.zeros(3).devices() == {device}

@@ -84,6 +84,8 @@ def parse() -> tuple[str, Run]:
     settings.check_values(run.config)
     if OPTIONS["against"].value and words[0] not in ("train", "deblur"):
         raise UserError(f"--against goes with train and deblur, not with {words[0]}")
+    if OPTIONS["trace"].value and words[0] != "profile":
+        raise UserError(f"--trace goes with profile, not with {words[0]}")
     return words[0], run
 
 
@@ -139,7 +141,7 @@ def train(run: Run) -> Iterator[Row]:
     repeats = OPTIONS["repeats"].value
     batch, seconds = run.config[stage].batch, measure.sample({stage: step, **rivals}, repeats)
     ours = measure.row(f"train {stage}", batch, seconds.pop(stage), program)
-    yield replace(ours, in_a_row=measure.in_a_row(step, repeats))
+    yield replace(ours, pipelined=measure.pipelined(step, repeats))
     for name, times in seconds.items():
         yield measure.row(name, batch, times)
 
@@ -160,7 +162,7 @@ def profile(run: Run) -> Iterator[Row]:
     """Where the training step's time goes."""
     stage = OPTIONS["stage"].value
     function, arguments = steps.step_and_arguments(run, stage)
-    program = function.lower(*arguments).compile()
+    program = profiling.compiled(function, *arguments)
     yield from profiling.rows(program, repeated(program, arguments), run.config[stage].batch, OPTIONS["trace"].value)
 
 
@@ -175,7 +177,7 @@ def deblur(run: Run) -> Iterator[Row]:
     program = measure.compiled(restore, variables, x)
     repeats, call = OPTIONS["repeats"].value, lambda: program.call(variables, x)
     ours = measure.row("translator + deblurrer", 1, measure.sample({"": call}, repeats)[""], program)
-    yield replace(ours, in_a_row=measure.in_a_row(call, repeats))
+    yield replace(ours, pipelined=measure.pipelined(call, repeats))
     with tempfile.TemporaryDirectory() as folder:
         for path in (Path(folder) / f"photo.{suffix}" for suffix in ("png", "jpg")):
             calls = {"write": lambda path=path: images.write(path, photo), "read": lambda path=path: images.read(path)}

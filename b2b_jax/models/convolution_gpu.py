@@ -1,4 +1,4 @@
-"""The forms of a convolution's gradients that a GPU runs faster than JAX's own, equal in value to them.
+"""The forms of a convolution's gradients that a GPU runs faster than JAX's own.
 
 Arrays are NHWC, kernels (kh, kw, in, out). docs/benchmarks.md has the times.
 """
@@ -6,25 +6,27 @@ Arrays are NHWC, kernels (kh, kw, in, out). docs/benchmarks.md has the times.
 import functools
 
 import jax
+import jax.numpy as jnp
 from jax import lax
 
 from b2b_jax.models.convolution_cpu import DIMENSIONS, Form, Geometry, Shape
 
-NARROW = range(16, 33)  # channels of which two pixels together fill a GPU's matrix units better than one
+NARROW = 32  # channels of which two pixels fill the matrix units better than one, measured in bfloat16; with 64 no more
 
 
-def over_kernel(x: Shape, kernel: Shape, geometry: Geometry) -> Form:
-    """Of (x, g) -> dk, the gradient over a kernel of this shape from images of shape x; None stands for JAX's own."""
-    plain = geometry.stride == geometry.groups == 1 and geometry.padding == (1, 1) and kernel[:2] == (3, 3)
-    narrow = all(channels in NARROW for channels in kernel[2:])
-    return functools.partial(paired, precision=geometry.precision) if plain and narrow and x[2] % 2 == 0 else None
+def over_kernel(x: jax.Array, kernel: Shape, geometry: Geometry) -> Form:
+    """Of (x, g) -> dk, the gradient over a kernel of this shape from images like x; None stands for JAX's own."""
+    plain = geometry.stride == geometry.groups == 1 and geometry.padding == (1, 1) and kernel == (3, 3, NARROW, NARROW)
+    fits = x.dtype == jnp.bfloat16 and x.shape[2] % 2 == 0
+    return functools.partial(over_kernel_by_pixel_pairs, precision=geometry.precision) if plain and fits else None
 
 
-def paired(x: jax.Array, g: jax.Array, precision: str | None = None) -> jax.Array:
+def over_kernel_by_pixel_pairs(x: jax.Array, g: jax.Array, precision: str | None = None) -> jax.Array:
     """A 3x3 kernel's gradient at padding 1, with two neighbours of a row as one pixel of twice the channels.
 
     They lie side by side in memory, so nothing is moved. The wider kernel's taps reach from two pixels before a pair to
-    two behind it; those of the narrow one are found in it once for each pixel of the pair, and added.
+    two behind it; those of the narrow one are found in it once for each pixel of the pair, and added. In bfloat16 both
+    are rounded before.
     """
     (n, h, w, inputs), out = x.shape, g.shape[-1]
     pairs = x.reshape(n, h, w // 2, 2 * inputs)

@@ -28,7 +28,7 @@ Array = jax.Array
 Scores = dict[str, float]
 Versions = dict[str, np.ndarray]  # photos (n, h, w, 3) in [0, 1], by what was done to them
 Evaluate = Callable[[State], tuple[Scores, Versions]]
-# For a CPU's program that runs once.
+# For programs that a CPU runs once.
 QUICK_COMPILATION = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 LAG = 2  # steps that the accelerator may be behind the host
 

@@ -43,7 +43,7 @@ class Row:
     seconds: float | None = None  # median of all calls,
     fastest: float | None = None
     slowest: float | None = None
-    in_a_row: float | None = None  # of a call where the next is started before it is done
+    pipelined: float | None = None  # of a call when the next ones are started before it is done
     busy: float | None = None  # seconds that the device spends on this part of a call,
     share: float | None = None  # … as a share of all parts
     flop: float | None = None
@@ -123,8 +123,8 @@ def timed(call: Callable[[], object]) -> tuple[object, float]:
     return result, time.perf_counter() - start
 
 
-def in_a_row(call: Callable[[], object], repeats: int) -> float:
-    """Seconds of a call, of `repeats` that are started without waiting for each other, as the training loop's steps."""
+def pipelined(call: Callable[[], object], repeats: int) -> float:
+    """Seconds of a call, of `repeats` that are all started without waiting; the training loop starts two ahead."""
     results, seconds = timed(lambda: [call() for _ in range(repeats)])
     return seconds / len(results)
 
@@ -174,7 +174,7 @@ COLUMNS = {
     "fastest": lambda r, peak: _number(r.fastest, 1e3),
     "slowest": lambda r, peak: _number(r.slowest, 1e3),
     "images/s": lambda r, peak: _number(r.seconds and r.images / r.seconds),
-    "images/s in a row": lambda r, peak: _number(r.in_a_row and r.images / r.in_a_row),
+    "images/s, pipelined": lambda r, peak: _number(r.pipelined and r.images / r.pipelined),
     "× plain loop": lambda r, peak: _number(r.times_loop),
     "× step": lambda r, peak: _number(r.times_step),
     "busy, ms": lambda r, peak: _number(r.busy, 1e3),

@@ -11,7 +11,7 @@ Variants: `demo.py:full` adds the upper bound, a deblurrer trained on the camera
 with pairs of the learnt camera (twice the time); `demo.py:hard` has a camera that no single filter serves:
 over-sharpened or soft, from photo to photo; `demo.py:quick` proves the plumbing in about a minute, its scores mean
 nothing; `demo.py:gpu` is the same idea with the paper's generator and NAFNet-32, meant for minutes on one accelerator,
-where it has not run to its end yet.
+where it has not been run yet.
 """
 
 from ml_collections import ConfigDict

@@ -27,7 +27,10 @@ MADE = "weights.json"  # in a run's folder: the SHA-256 of every network that it
 
 
 # Where a run's configuration describes what a stage trains: the key in the stage's section.
-TRAINED = {"deblurrer": "network", "blur_extractor": "network", "camera": "network", "translator": "generator"}
+TRAINED = {
+    **{"deblurrer": "network", "blur_extractor": "network", "camera": "network", "development": "network"},
+    "translator": "generator",
+}
 
 
 class Network(NamedTuple):
@@ -114,7 +117,9 @@ def check_stage(path: Path, config: Mapping[str, Any]) -> None:
 def _trained(section: Mapping[str, Any], network: str, told: Mapping[str, Any]) -> dict[str, Any]:
     """The name and hyper-parameters of the network that a stage trains; a bank has as many shots as were found."""
     hyper = dict(section[network])
-    return hyper_of(hyper, told.get("count", 0)) if section.get("learner") == "likelihood" else hyper
+    if section.get("learner") != "likelihood":
+        return hyper
+    return hyper_of(hyper, told.get("count", 0), told.get("jpeg", False))
 
 
 def _tensors_of(name: str, hyper: Mapping[str, Any]) -> nn.Module:

@@ -13,7 +13,7 @@ def get_config() -> ConfigDict:
     config.seed = 0  # of weights, data order, crops, noise: two runs with equal configs are equal bit by bit
     # Run in this order; finished ones are skipped, and the extractor where known_blur.source does not ask for it.
     config.stages = (
-        *("deblurrer", "blur_extractor", "camera", "adaptation", "translator", "kernel_field", "cycle"),
+        *("deblurrer", "blur_extractor", "camera", "adaptation", "translator", "development", "kernel_field", "cycle"),
         *("evaluation", "report"),
     )
     config.compute_dtype = "auto"  # of the networks' activations: float32 | bfloat16 | auto (float32 on CPU only)
@@ -24,6 +24,7 @@ def get_config() -> ConfigDict:
     config.camera = camera()
     config.adaptation = adaptation()
     config.translator = translator()
+    config.development = development()
     config.kernel_field = kernel_field()
     config.cycle = cycle()
     config.loop = loop()
@@ -265,7 +266,7 @@ def bank() -> ConfigDict:
             "family": family(),  # their kernels, of camera.network.size pixels
             "amount": (0.5, 6.0),  # of sharpening, in half of the shots
             "sigma": (0.6, 3.0),  # pixels: of its Gaussian
-            "noise": (0.0, 2.0),  # times that of the blurry photos where they are flattest, in half of the shots
+            "noise": (0.8, 1.2),  # times the noise that is found in the blurry photos
             "reader": ConfigDict(
                 {
                     "name": "reader",
@@ -412,6 +413,36 @@ def translator() -> ConfigDict:
                 }
             ),
             "ema": 0.999,  # decay of the generator's moving average, which is what is evaluated and exported; 0 = none
+        }
+    )
+
+
+def development() -> ConfigDict:
+    """Undoes what the learnt camera does behind its lens, for kernel_field.teacher=reader; not in the paper."""
+    return ConfigDict(
+        {
+            "enabled": False,  # otherwise a Wiener filter undoes its sharpening and its noise
+            "weights": "",  # a .safetensors of a trained one: loaded instead of trained
+            "network": ConfigDict(
+                {
+                    "name": "nafnet",
+                    "width": 32,
+                    "encoders": (2, 2, 4),
+                    "middle": 4,
+                    "decoders": (2, 2, 2),
+                    "unshuffle": 1,
+                    "local": False,  # in use, means over a window as in training; `deblurrer.network` has it
+                    "train_size": 256,
+                }
+            ),
+            "loss": "charbonnier",  # as deblurrer.loss
+            "perceptual_weights": "weights/vgg19.safetensors",
+            "steps": 20_000,
+            "batch": 16,  # images over all devices
+            "crop": 128,  # pixels
+            "augment": True,  # quarter turns and mirror images of the sharp photos, before they are blurred
+            "optimizer": optimizer(learning_rate=1e-3, final=1e-7, betas=(0.9, 0.9), warmup=100, clip=1.0),
+            "ema": 0.0,  # decay of the weights' moving average; 0 = none
         }
     )
 

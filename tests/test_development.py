@@ -4,17 +4,21 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers import jit
 from skimage import data
 
 from b2b_jax import levels, metrics
 from b2b_jax.data import blur
 from b2b_jax.data.processing import Processing
 from b2b_jax.data.sources import ArraySource
+from b2b_jax.method import development
 from b2b_jax.models import sharpening
+from b2b_jax.models.camera import HALO, Shot
 from b2b_jax.models.development import BINS, between, radius, undone
 from b2b_jax.models.sharpening import KINDS, SharpeningReader
 from b2b_jax.stages import camera_noise
 
+KEY = jax.random.key(0)
 NOTHING = jnp.zeros(BINS), jnp.float32(0), jnp.float32(1)
 SOFT = blur.apply(data.astronaut() / np.float32(255), blur.gaussian_kernel(1.5)).astype(np.float32)[None, :200, :230]
 
@@ -53,6 +57,16 @@ def test_noise_is_found_in_flat_windows_and_held_down(quality_of_jpeg):
         np.testing.assert_allclose(deviation[3:].mean(), 8 / np.sqrt(3), rtol=0.12)  # the flattest have a little less
     noisy = taken(camera)
     assert quality(undone(noisy, jnp.asarray(noise), *NOTHING[1:])) > quality(noisy) + 1
+    found = camera_noise.found(ArraySource("pile", image=flat))
+    np.testing.assert_allclose(255 * found.deviation, 8, rtol=0.1)
+    assert abs(found.quality - quality_of_jpeg) <= 2
+
+
+def test_what_rounding_leaves_is_no_noise():
+    rng = np.random.default_rng(0)
+    soft = [level + 0.2 * SOFT[0, 20:84, 30:94] for level in rng.uniform(0.2, 0.7, 260)]
+    photos = np.stack([Processing().develop(rng, photo) for photo in soft])
+    assert camera_noise.found(ArraySource("pile", image=photos)) == (0.0, 0)
 
 
 def test_too_few_windows_tell_no_noise():
@@ -78,6 +92,42 @@ def test_a_plane_is_no_noise():
 def test_values_are_joined_in_lines():
     values = jnp.linspace(0, 1, BINS)[None]
     np.testing.assert_allclose(between(values, radius(30, 40))[0], np.minimum(2 * radius(30, 40), 1), atol=1e-6)
+
+
+# -------------------------------------------------------------------------------------------------- learnt from pairs
+
+
+def shot(**parts) -> Shot:
+    kernels = blur.draw_many(np.random.default_rng(3), [{"kind": "trajectory", "length": (4.0, 8.0), "size": 11}], 2)
+    nothing = dict.fromkeys(("amount", "sigma", "noise", "response"))
+    return Shot(**{"kernel": jnp.asarray(kernels, jnp.float32)} | nothing | parts)
+
+
+MASK = {"amount": jnp.array([0.0, 2.0]), "sigma": jnp.ones(2)}
+
+
+def test_what_is_stored_and_what_the_lens_shows_lie_on_each_other():
+    side = 40 + 2 * (5 + HALO)
+    sharp = jnp.asarray(levels.to_float(data.astronaut()[100:, 130:][:side, :side])[None].repeat(2, 0))
+    stored, seen = jit(development.processed)(sharp, shot(**MASK), KEY)
+    assert stored.shape == seen.shape == (2, 40, 40, 3)
+    np.testing.assert_allclose(stored[0], seen[0], atol=0.51 / 255)  # an amount of 0: nothing but rounding
+    assert float(jnp.abs(stored[1] - seen[1]).max()) > 0.05
+
+
+@pytest.mark.parametrize(
+    ("parts", "answer"),
+    [
+        ({}, False),
+        ({"amount": jnp.zeros(2), "sigma": jnp.ones(2), "noise": jnp.zeros(2)}, False),
+        (MASK, True),
+        ({"noise": jnp.array([0.0, 0.01])}, True),
+        ({"quality": jnp.float32(80)}, True),
+    ],
+)
+def test_a_camera_that_has_something_to_undo_is_known(parts, answer):
+    assert bool(development.processes(shot(**parts))) == answer
+    assert not development.processes(development.lens(shot(**parts)))
 
 
 # ----------------------------------------------------------------------------------------------------------- sharpening

@@ -1,5 +1,8 @@
 """The translator that can only convolve, against SciPy's correlation and convolution."""
 
+import re
+
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -81,10 +84,46 @@ def test_a_mixture_undoes_the_cameras_processing_before_it_fills():
     x = photo(1, 40, 33)
     clean = undone(jnp.asarray(x), **processing)
     assert float(jnp.abs(clean - x).max()) > 0.05
-    candidates = module.apply(variables, x, module.apply(variables, x, method="shares"), method="candidates")
-    np.testing.assert_allclose(candidates[:, 0], clean, atol=1e-6)
+    np.testing.assert_allclose(module.apply(variables, x, method="undone"), clean, atol=1e-6)
     wanted = signal.convolve2d(np.pad(clean[0, ..., 0], 1, "reflect"), filling[0, 3:6, 3:6], mode="valid")
     np.testing.assert_allclose(module.apply(variables, x)[0, ..., 0], wanted, atol=1e-5)
+
+
+class Darker(nn.Module):
+    @nn.compact
+    def __call__(self, x):
+        return x - self.param("less", nn.initializers.constant(0.25), ())
+
+
+def test_a_mixture_with_a_network_for_the_processing_uses_that():
+    module, variables = mixture(np.eye(9, dtype=np.float32)[4] * np.eye(9, dtype=np.float32)[4][:, None][None], [1.0])
+    module = module.clone(development=Darker())
+    variables = {**variables, "params": variables["params"] | {"development": {"less": jnp.float32(0.25)}}}
+    x = photo(1, 20, 23)
+    np.testing.assert_allclose(module.apply(variables, x), np.maximum(x - 0.25, 0), atol=1e-6)
+
+
+NAFNET = {"name": "nafnet", "width": 4, "encoders": [1], "middle": 1, "decoders": [1]}
+
+
+def test_a_part_is_made_from_its_name_and_hyper_parameters():
+    module = models.create("kernel_mixture", development=NAFNET)
+    assert module.development == models.create(**NAFNET)
+
+
+@pytest.mark.parametrize(
+    ("part", "message"),
+    [
+        (3, "kernel_mixture's development is 3, wanted a network's name"),
+        ({"width": 4}, "wanted a network's name"),
+        ({"name": "nafmet"}, "'nafmet' is no model"),
+        (NAFNET | {"width": 10**9}, "nafnet's width is 1000000000"),
+        ({"name": "kernel_mixture", "development": NAFNET}, "has parts of its own"),
+    ],
+)
+def test_what_is_no_network_is_refused_as_a_part(part, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        models.create("kernel_mixture", development=part)
 
 
 def test_a_mixture_convolves_with_the_mean_of_its_filling_kernels():

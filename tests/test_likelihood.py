@@ -29,8 +29,10 @@ from b2b_jax.stages import (
     camera,
     camera_figures,
     camera_likelihood,
+    camera_noise,
     camera_photos,
     common,
+    development,
     kernel_field,
     pairs,
 )
@@ -218,7 +220,7 @@ def tiny_run(tmp_path, count: int = 40, **changes) -> Run:
 def test_the_bank_has_every_kind_of_blur_and_the_parts_that_are_asked_for(tmp_path):
     run = tiny_run(tmp_path)
     run.config.camera.network.update(sharpening=True, noise=False)
-    shot = camera_likelihood.draw(run, 30, noise=0.0)
+    shot = camera_likelihood.draw(run, 30, camera_noise.Noise(0.0, 0))
     kinds = len(run.config.camera.bank.family)
     assert shot.kernel.shape == (30, 21, 21) and shot.noise is None
     np.testing.assert_allclose(shot.kernel.sum((1, 2)), 1, rtol=1e-5)
@@ -233,7 +235,7 @@ def test_what_the_camera_hardly_ever_does_is_left_out(tmp_path):
     run.config.camera.network.update(sharpening=False, noise=False)
     weight = np.zeros(30)
     weight[[3, 7]], weight[5] = [0.6, 0.4], 1e-5
-    bank = camera_likelihood.draw(run, 30, noise=0.0)
+    bank = camera_likelihood.draw(run, 30, camera_noise.Noise(0.0, 0))
     hyper, variables = camera_likelihood.found(run, bank, weight)
     assert hyper["count"] == 2
     np.testing.assert_allclose(variables["params"]["weight"], [0.6, 0.4], rtol=1e-4)
@@ -288,7 +290,7 @@ def test_the_sharpening_that_all_photos_together_make_likeliest_is_every_shots(t
     """A network that sees one kind twice as often as the bank has it, whatever the photo, and the others as often."""
     run = tiny_run(tmp_path)
     run.config.camera.network.update(sharpening=True, noise=False)
-    bank, wanted = camera_likelihood.draw(run, 4000, noise=0.0), KINDS.index((2.25, 1.25))
+    bank, wanted = camera_likelihood.draw(run, 4000, camera_noise.Noise(0.0, 0)), KINDS.index((2.25, 1.25))
     share = np.bincount(sharpening.kind(bank.amount, bank.sigma), minlength=len(KINDS)) / 4000
     method = camera_likelihood.create(run)
     params = jax.tree.map(jnp.zeros_like, method.sharpening.init(KEY, jnp.zeros((1, 32, 32, 3))))
@@ -325,6 +327,12 @@ def test_what_is_learnt_serves_the_stages_after_it(tmp_path, capsys, monkeypatch
     assert shots.kernel.shape == (camera_photos.SHOTS, 21, 21)
 
     run.config.kernel_field.update(enabled=True, known=50)
+    undo = {"name": "nafnet", "width": 4, "encoders": (1,), "middle": 1, "decoders": (1,)}
+    run.config.development.update(enabled=True, steps=2, batch=2, crop=32)
+    run.config.development.network.update(undo)
+    development.check(run)
+    (tmp_path / "camera" / "scores.json").write_text(json.dumps(found | {"usable": True}))
+    development.fit(run, lambda: None)
     assert not rows.knows_kernels(run)
     small = {"name": "nafnet", "width": 4, "encoders": (1,), "middle": 1, "decoders": (1,), "unshuffle": 1}
     run.config.deblurrer.network.update(**small, local=False)
@@ -336,7 +344,9 @@ def test_what_is_learnt_serves_the_stages_after_it(tmp_path, capsys, monkeypatch
     bank = Shot(*(learnt.variables["params"].get(name) for name in Shot._fields))
     scores = reader.module.apply(reader.variables, x, bank) + jnp.log(learnt.variables["params"]["weight"])
     np.testing.assert_allclose(module.apply(variables, x, method="shares"), jax.nn.softmax(scores), atol=1e-5)
-    assert module.reach == 21 + 2 * HALO
+    assert module.reach == 21  # what is filled is developed
+    undone = module.apply(variables, x, method="undone")
+    np.testing.assert_allclose(undone, networks.runner(run.network("development"))(x), atol=1e-5)
     run.config.evaluation.update(fixed_filter=False, oracle=False)
     table = rows.Table(run, [], tmp_path / "choices.json")
     assert list(rows.methods(table)) == ["input", "deblurrer", "kernel_field", "consistent"]

@@ -57,15 +57,29 @@ LARGEST = 1 << 16  # of any hyper-parameter; channels and crops stay far below
 def create(name: str, **hyper: Any) -> nn.Module:
     """The network `name` of MODELS with its hyper-parameters; lists (as they come from JSON) become tuples.
 
+    Where a network has another as a part, its hyper-parameters and, under "name", its kind, make that one.
+
     ValueError: the name or a hyper-parameter is unknown, and the message tells the known ones and the nearest; or its
     value is of another kind than the default, negative or huge.
     """
     _check(name, MODELS, "model")
     known = {f.name: f.default for f in dataclasses.fields(MODELS[name]) if f.name not in ("parent", "name")}
-    for key, value in hyper.items():
+    for key, value in tuple(hyper.items()):
         _check(key, known, f"hyper-parameter of {name}")
-        _check_value(f"{name}'s {key}", value, known[key])
+        if known[key] is not None:
+            _check_value(f"{name}'s {key}", value, known[key])
+        elif value is not None:
+            hyper[key] = _part(f"{name}'s {key}", value)
     return MODELS[name](**{k: tuple(v) if isinstance(v, list) else v for k, v in hyper.items()})
+
+
+def _part(key: str, value: Any) -> nn.Module:
+    """The network that is a part of another; ValueError when `value` does not describe one without parts."""
+    if not isinstance(value, dict) or not isinstance(value.get("name"), str):
+        raise ValueError(f"{key} is {value!r:.60}, wanted a network's name and hyper-parameters")
+    if any(isinstance(inner, dict) for inner in value.values()):
+        raise ValueError(f"{key} has parts of its own, wanted a network without any")
+    return create(**value)
 
 
 def _check_value(key: str, value: Any, default: Any) -> None:

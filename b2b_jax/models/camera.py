@@ -3,7 +3,7 @@
     z ~ N(0, I)  ->  features  ->  kernel, sharpening (amount, sigma), noise (sigma)       one `Shot` for each photo
     response: the exponent that turns stored values into light, one for the camera
 
-    photo = clip(sharpen(((sharp ** response) * kernel) ** (1 / response))) + noise
+    photo = clip(sharpen(((sharp ** response) * kernel) ** (1 / response))) + noise, and JPEG where a shot has it
 
 Every part has few parameters and a meaning, so the camera cannot invent what the sharp photo does not show. Related:
 KernelGAN (Bell-Kligler et al., NeurIPS 2019, arXiv 1909.06581); Zhang et al., "Deblurring by Realistic Blurring", CVPR
@@ -17,6 +17,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from scipy import fft
+
+from b2b_jax.models.jpeg import compressed
 
 Array = jax.Array
 
@@ -33,6 +35,7 @@ class Shot(NamedTuple):
     noise: Array | None  # (n,): standard deviation, of a range of 1
     response: Array | None  # (): stored value ** response = light
     field: Array | None = None  # (): pixels from corner to corner, about the centre of the photo, where it drifts
+    quality: Array | None = None  # (): of JPEG
 
 
 def taken(shot: Shot, chosen: Array) -> Shot:
@@ -135,7 +138,7 @@ class Response(nn.Module):
 
 
 def render(sharp: Array, shot: Shot, key: Array) -> Array:
-    """The photos that the camera makes of `sharp`, before they are rounded to 8 bits; differentiable in the shot.
+    """The photos that the camera makes of `sharp`, before they are stored; differentiable in the shot.
 
     Args:
         sharp: (n, h, w, 3) in [0, 1], larger than what is wanted by the camera's `reach` on every side.
@@ -165,8 +168,9 @@ def render(sharp: Array, shot: Shot, key: Array) -> Array:
 
 
 def photographed(sharp: Array, shot: Shot, key: Array) -> Array:
-    """What the camera stores of `sharp`: as `render`, rounded to 8 bits, in [0, 1]."""
-    return jnp.round(jnp.clip(render(sharp, shot, key), 0, 1) * 255) / 255
+    """What the camera stores of `sharp`: as `render`, rounded to 8 bits, in [0, 1], and compressed."""
+    photo = jnp.round(jnp.clip(render(sharp, shot, key), 0, 1) * 255) / 255
+    return photo if shot.quality is None else compressed(photo, shot.quality)
 
 
 def filtered(x: Array, kernels: Sequence[Array], sides: tuple[int, int]) -> Array:

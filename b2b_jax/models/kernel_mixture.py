@@ -3,9 +3,9 @@
     photo  ->  reader's u          p(shot | photo) = softmax over the shots of (u · v + log of the shot's weight)
     undone(photo) * Σ p(shot | photo) · filling kernel of the shot
 
-`models.development.undone` takes the camera's sharpening and noise away, so that what is filled is its blur alone.
-Nothing of it is trained: the reader and the weights are those of a camera learnt by likelihood. Images are NHWC float32
-in [0, 1].
+What the camera does behind its lens is taken back, so that what is filled is its blur alone: by a network that has
+learnt it, or by `models.development.undone`. Nothing else of it is trained: the reader and the weights are those of a
+camera learnt by likelihood. Images are NHWC float32 in [0, 1].
 """
 
 from typing import Any
@@ -16,6 +16,7 @@ import jax.numpy as jnp
 
 from b2b_jax.models.development import BINS, undone
 from b2b_jax.models.kernel_field import Windows, convolved, finished
+from b2b_jax.models.outputs import full_resolution
 from b2b_jax.models.reader import Reader, score
 
 Array = jax.Array
@@ -25,7 +26,8 @@ class KernelMixture(nn.Module):
     """(n, h, w, 3) -> (n, h, w, 3), of any size; one kernel for a photo.
 
     count: shots. size, reach: of their filling kernels, and of all that they convolve with, odd, in pixels. lags,
-    width, dim, window: the reader's. threshold, symmetric: as in KernelField.
+    width, dim, window: the reader's. threshold, symmetric: as in KernelField. development: a network from photos, as
+    the camera stores them, to what its lens alone would have shown; the shots then convolve with their blur alone.
     """
 
     count: int = 1
@@ -37,6 +39,7 @@ class KernelMixture(nn.Module):
     window: int = 240
     threshold: float = 0.15
     symmetric: bool = True
+    development: nn.Module | None = None
     dtype: Any = jnp.float32  # unused: spectra and kernels are computed in float32
 
     stride = 1
@@ -57,8 +60,10 @@ class KernelMixture(nn.Module):
         return self.filled(self.undone(photo), self.kernels(photo))
 
     def undone(self, photo: Array) -> Array:
-        """Photos (n, h, w, 3) without the camera's sharpening and noise."""
-        return undone(photo, self.noise, self.amount, self.sigma)
+        """Photos (n, h, w, 3) without what the camera does behind its lens."""
+        if self.development is None:
+            return undone(photo, self.noise, self.amount, self.sigma)
+        return jnp.clip(full_resolution(self.development(photo)), 0.0, 1.0)
 
     def kernels(self, x: Array) -> Array:
         """The mean filling kernels (n, size, size) of photos (n, h, w, 3)."""
@@ -72,9 +77,9 @@ class KernelMixture(nn.Module):
         """Photos (n, h, w, 3) convolved with filling kernels (n, size, size)."""
         return convolved(photo, finished(kernels, self.threshold, self.symmetric))
 
-    def candidates(self, photo: Array, shares: Array) -> Array:
+    def candidates(self, clean: Array, shares: Array) -> Array:
         """Photos undone, then also filled on the mean, or as their likeliest shot needs it: (n, 3, h, w, 3)."""
-        likeliest, clean = self.filling[shares.argmax(1)], self.undone(photo)
+        likeliest = self.filling[shares.argmax(1)]
         return jnp.stack([clean, *(self.filled(clean, k) for k in (self.mean(shares), likeliest))], axis=1)
 
     def likeliest(self, shares: Array, most: int) -> Array:

@@ -22,7 +22,7 @@ def figures(shot: Shot) -> dict[str, list[float]]:
     """[mean, standard deviation] over the shots: `spread` in pixels, and what the camera's other parts do."""
     spreads = None if shot.kernel is None else spread(np.asarray(shot.kernel))
     parts = {"spread": spreads, "sharpening": shot.amount, "sharpening_sigma": shot.sigma}
-    parts |= {"noise": shot.noise, "response": shot.response}
+    parts |= {"noise": shot.noise, "response": shot.response, "jpeg_quality": shot.quality}
     return {
         name: [round(float(np.mean(values)), 4), round(float(np.std(values)), 4)]
         for name, values in parts.items()

@@ -21,7 +21,8 @@ from b2b_jax.models.camera import Shot, taken
 from b2b_jax.models.reader import Reader, score
 from b2b_jax.models.sharpening import KINDS, SharpeningReader, kind
 from b2b_jax.settings import check_choice
-from b2b_jax.stages import camera_figures, camera_photos, common
+from b2b_jax.stages import camera_figures, camera_noise, camera_photos, common
+from b2b_jax.stages.camera_noise import Noise
 from b2b_jax.stages.camera_photos import Learnt, Unseen
 from b2b_jax.stages.run import Run
 from b2b_jax.training import loop, optimizers
@@ -38,7 +39,7 @@ def learn(run: Run, validated: Callable[[], None]) -> Learnt:
     """The camera that was found."""
     method, module = create(run), network(run)
     photos = camera_photos.unseen(run, module.reach)
-    bank = draw(run, run.config.camera.bank.count, camera_figures.noise(photos.blurry))
+    bank = draw(run, run.config.camera.bank.count, camera_noise.found(run.unknown.blur))
     blurry = read(run, method)
     evaluate = validate(run, method, bank, photos, blurry)
     state = common.train(run, task(run, method, bank, evaluate), batches(run, module.reach), validated)
@@ -92,23 +93,24 @@ def network(run: Run) -> Bank:
     return common.create(ConfigDict(hyper_of(run.config.camera.network, run.config.camera.bank.count)), jnp.float32)
 
 
-def draw(run: Run, count: int, noise: float) -> Shot:
-    """A bank of `count` shots, of every kind of the family equally often; half of them sharpen, and half are noisy.
+def draw(run: Run, count: int, noise: Noise) -> Shot:
+    """A bank of `count` shots, of every kind of the family equally often; half of them sharpen.
 
-    noise: standard deviation that the blurry photos have where they are flattest.
+    noise: of the blurry photos, which all shots have, more or less, and so has JPEG.
     """
     config, parts = run.config.camera.bank, run.config.camera.network
     rng = np.random.default_rng(run.config.seed)
     kernels = blur.draw_many(rng, [kind | {"size": parts.size} for kind in config.family.to_dict().values()], count)
     ranges = {"amount": config.amount, "sigma": config.sigma, "noise": config.noise}
     values = {name: jnp.asarray(rng.uniform(*bounds, count), jnp.float32) for name, bounds in ranges.items()}
-    sharpens, noisy = (jnp.asarray(rng.random(count) < 0.5) for _ in range(2))
+    sharpens = jnp.asarray(rng.random(count) < 0.5)
     return Shot(
         kernel=jnp.asarray(kernels, jnp.float32),
         amount=values["amount"] * sharpens if parts.sharpening else None,
         sigma=values["sigma"] if parts.sharpening else None,
-        noise=noise * values["noise"] * noisy if parts.noise else None,
+        noise=noise.deviation * values["noise"] if parts.noise else None,
         response=None,
+        quality=jnp.float32(noise.quality) if noise.quality else None,
     )
 
 
@@ -173,7 +175,8 @@ def found(run: Run, bank: Shot, weight: np.ndarray) -> tuple[dict, Params]:
     """The bank without what the camera hardly ever does: hyper-parameters and variables."""
     kept = np.flatnonzero(weight > NEGLIGIBLE * weight.max())
     shares = jnp.asarray(weight[kept] / weight[kept].sum())
-    return hyper_of(run.config.camera.network, len(kept)), listed(taken(bank, kept), shares)
+    hyper = hyper_of(run.config.camera.network, len(kept), jpeg=bank.quality is not None)
+    return hyper, listed(taken(bank, kept), shares)
 
 
 def validate(run: Run, method: Likelihood, bank: Shot, photos: Unseen, blurry: jax.Array) -> loop.Evaluate:
@@ -232,7 +235,7 @@ def check(run: Run) -> None:
         came = f"windows of {config.bank.sharpening.window} pixels, {config.bank.sharpening.windows} of a photo"
         raise UserError(f"camera.bank.sharpening has {came}; wanted at least {NARROWEST} pixels, and 1 of a photo")
     try:
-        draw(run, FEW, noise=0.0)
+        draw(run, FEW, Noise(0.0, 0))
     except (TypeError, ValueError) as error:
         raise UserError(f"camera.bank: no shot can be drawn: {error}") from error
     camera_photos.check(run, network(run).reach)

@@ -1,20 +1,57 @@
-"""The spectrum of a camera's noise, from the flattest windows of its photos: they show little else.
+"""The noise of a camera, from the flattest windows of its photos, which show little else; and its JPEG.
 
-Nothing is assumed of the noise but that it is in all photos alike, so that what JPEG leaves of it is found as it is.
+Of the noise nothing is assumed but that it is in all photos alike, so that its spectrum is found as JPEG has left it.
+How much white noise there was before that is told by compressing flat photos alike.
 """
+
+from typing import NamedTuple
 
 import numpy as np
 
+from b2b_jax.data.processing import Processing
 from b2b_jax.data.sources import Source
 from b2b_jax.models.autocorrelation import hann
 from b2b_jax.models.development import BINS, radius
-from b2b_jax.stages import camera_photos
+from b2b_jax.stages import camera_jpeg, camera_photos
 
 PHOTOS = 256  # that are looked at, at most
+COMPRESSED = 32  # of which JPEG is looked for, at most
 WINDOW = 32  # pixels a side
 FLATTEST = 0.01  # share of the windows
 FEWEST = 1000  # windows, below which even the flattest may show something
 CLIPPED = 0.02  # share of a window's pixels that may be black or white: there noise is cut off
+COARSE = 4  # of BINS, below which a spectrum may be that of what is shown
+LEVELS = np.linspace(0.4, 0.6, 16)  # of flat photos, and
+SIDE = 128  # their pixels,
+CHOSEN = 0.1  # and the share of their windows that is taken: to take the flattest is to take those of less noise
+DEVIATIONS = np.geomspace(0.5, 30, 24) / 255  # that are tried
+NEGLIGIBLE = 0.75 / 255  # below which a camera has no noise: rounding to 8 bits alone is 0.3 / 255
+
+
+class Noise(NamedTuple):
+    """What a camera adds, and how it compresses."""
+
+    deviation: float  # standard deviation of white noise in each channel, of a range of 1
+    quality: int  # of the JPEG after it; 0 = none
+
+
+def found(pile: Source) -> Noise:
+    """The noise and the JPEG of a camera's photos."""
+    quality = camera_jpeg.quality([pile[i]["image"] for i in camera_photos.spread(pile, COMPRESSED)])
+    return Noise(deviation(spectrum(pile), quality), quality)
+
+
+def deviation(power: np.ndarray, quality: int) -> float:
+    """Of the white noise that leaves this spectrum behind such a JPEG; 0 where it is negligible."""
+    rng = np.random.default_rng(0)
+
+    def left(deviation: float) -> float:
+        camera = Processing(noise=deviation, quality=quality)
+        flat = [windows(camera.develop(rng, np.full((SIDE, SIDE, 3), level))) for level in LEVELS]
+        return float(power_of(flattest(np.concatenate(flat), CHOSEN))[COARSE:].mean())
+
+    size = np.interp(power[COARSE:].mean(), np.maximum.accumulate([left(size) for size in DEVIATIONS]), DEVIATIONS)
+    return float(size) if size > NEGLIGIBLE else 0.0
 
 
 def spectrum(pile: Source) -> np.ndarray:
@@ -22,9 +59,18 @@ def spectrum(pile: Source) -> np.ndarray:
     cut = np.concatenate([windows(pile[i]["image"]) for i in camera_photos.spread(pile, PHOTOS)])
     if len(cut) < FEWEST:
         return np.zeros(BINS, np.float32)
-    flattest = cut[np.argsort(cut.var((1, 2)))[: int(FLATTEST * len(cut))]]
+    return power_of(flattest(cut, FLATTEST))
+
+
+def flattest(cut: np.ndarray, share: float) -> np.ndarray:
+    """This share of windows (n, WINDOW, WINDOW), those of the least variance."""
+    return cut[np.argsort(cut.var((1, 2)))[: int(share * len(cut))]]
+
+
+def power_of(cut: np.ndarray) -> np.ndarray:
+    """The mean power of windows (n, WINDOW, WINDOW) at each of BINS distances: float32."""
     weight = hann(WINDOW)[:, None] * hann(WINDOW)
-    power = (np.abs(np.fft.rfft2(flattest * weight)) ** 2).mean(0) / np.square(weight).sum()
+    power = (np.abs(np.fft.rfft2(cut * weight)) ** 2).mean(0) / np.square(weight).sum()
     nearest = np.rint(radius(WINDOW, WINDOW) * WINDOW).astype(int).ravel()
     mean = np.bincount(nearest, power.ravel()) / np.bincount(nearest)
     return np.interp(np.linspace(0, 0.5, BINS), np.arange(len(mean)) / WINDOW, mean).astype(np.float32)

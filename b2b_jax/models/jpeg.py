@@ -1,0 +1,60 @@
+"""What JPEG makes of photos, on the device: the last thing that a camera does.
+
+Luma, and chroma at half the resolution, are cut into blocks of 8×8 pixels, whose cosine transforms are rounded. Colours
+and transform are those of ITU-T T.871 and T.81, the steps those of libjpeg's `quality`. It has no useful gradient.
+Images are NHWC float32 in [0, 1].
+"""
+
+import functools
+import io
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from PIL import Image
+from scipy import fft
+
+Array = jax.Array
+
+BLOCK = 8
+TO_YCC = np.array([[0.299, 0.587, 0.114], [-0.168736, -0.331264, 0.5], [0.5, -0.418688, -0.081312]])
+TO_RGB = np.linalg.inv(TO_YCC)
+DCT = fft.dct(np.eye(BLOCK), axis=0, norm="ortho")  # (frequencies, pixels)
+
+
+def compressed(photo: Array, quality: Array) -> Array:
+    """Photos (n, h, w, 3) after JPEG of a `quality` () from 1 to 100, rounded to 8 bits again."""
+    (h, w), whole = photo.shape[1:3], 2 * BLOCK
+    padded = jnp.pad(photo, ((0, 0), (0, -h % whole), (0, -w % whole), (0, 0)), mode="edge")
+    ycc = jnp.round(255 * padded @ TO_YCC.T.astype(np.float32))  # whole numbers, as libjpeg has them throughout
+    luma, chroma = steps(quality)
+    y = rounded(ycc[..., :1] - 128, luma) + 128
+    small = ycc[..., 1:].reshape(len(photo), padded.shape[1] // 2, 2, padded.shape[2] // 2, 2, 2).mean((2, 4))
+    c = jax.image.resize(rounded(jnp.round(small), chroma), (*y.shape[:3], 2), "linear")  # as libjpeg enlarges it
+    rgb = jnp.concatenate([y, c], axis=-1)[:, :h, :w] @ TO_RGB.T.astype(np.float32)
+    return jnp.round(jnp.clip(rgb, 0, 255)) / 255
+
+
+def rounded(x: Array, step: Array) -> Array:
+    """x (n, h, w, c), of whole blocks, with each of their frequencies rounded to a multiple of its step (8, 8)."""
+    n, h, w, c = x.shape
+    dct = DCT.astype(np.float32)
+    blocks = x.reshape(n, h // BLOCK, BLOCK, w // BLOCK, BLOCK, c)
+    spectrum = jnp.einsum("nhiwjc,ui,vj->nhwcuv", blocks, dct, dct)
+    spectrum = jnp.round(spectrum / step) * step
+    return jnp.round(jnp.einsum("nhwcuv,ui,vj->nhiwjc", spectrum, dct, dct)).reshape(x.shape)
+
+
+def steps(quality: Array | float) -> tuple[Array, Array]:
+    """The steps of luma and chroma, (8, 8) each, as libjpeg scales them."""
+    scale = jnp.where(quality < 50, jnp.floor(5000 / jnp.maximum(quality, 1)), 200 - 2 * quality)
+    return tuple(jnp.clip(jnp.floor((table * scale + 50) / 100), 1, 255) for table in unscaled())
+
+
+@functools.cache
+def unscaled() -> tuple[np.ndarray, np.ndarray]:
+    """The steps of quality 50, which libjpeg leaves as the standard's Annex K has them."""
+    file = io.BytesIO()
+    Image.new("RGB", (BLOCK, BLOCK)).save(file, "JPEG", quality=50)
+    tables = Image.open(file).quantization
+    return tuple(np.array(tables[i], np.float32).reshape(BLOCK, BLOCK) for i in (0, 1))

@@ -1,0 +1,111 @@
+"""The development stage: a network learns to undo what the learnt camera does behind its lens.
+
+Sharpening, noise and JPEG hide a photo's blur, and a deblurrer takes them for something to restore. The pairs are the
+camera's own; a camera without processing needs no such network. It becomes a part of the kernel mixture.
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+from b2b_jax import networks
+from b2b_jax.data.sources import check_sizes
+from b2b_jax.inference import batching
+from b2b_jax.method import camera_model, development, supervised
+from b2b_jax.method.known_blur import Supply
+from b2b_jax.networks import Network
+from b2b_jax.stages import camera, camera_photos, common, kernel_field
+from b2b_jax.stages.run import Run
+from b2b_jax.stages.stage import Stage
+from b2b_jax.training import loop, optimizers
+from b2b_jax.training.state import State, best_params
+
+SEED = 32  # of its data stream
+FEWEST = 4  # photos held out that it is measured on, at least
+
+
+def fit(run: Run, validated: Callable[[], None]) -> None:
+    """Trains it and exports it, unless there is nothing to undo, or no usable camera."""
+    if not camera.usable(run):
+        print("development: left out, there is no usable camera whose processing could be undone")
+        return
+    learnt, config = camera.load(run), run.config.development
+    if not development.processes(camera_photos.shots(run, learnt.module, learnt.variables)):
+        print("development: left out, the camera neither sharpens nor compresses, and has no noise")
+        return
+    streams = common.streams(run, [supply(run, learnt.module.reach)], config.crop, SEED)
+    state = common.train(run, task(run, learnt), common.batches(run, streams, config.batch), validated)
+    common.export(run, "development", config.network, best_params(state, "deblurrer"))
+
+
+def supply(run: Run, reach: int) -> Supply:
+    """Crops of sharp photos, without what is held out, larger by the camera's reach."""
+    return camera_photos.supplies(run, reach, held_out=False)[1]
+
+
+def task(run: Run, learnt: Network) -> loop.Task:
+    """What the loop trains."""
+    config = run.config.development
+    network, features = common.create(config.network, jnp.float32), common.load_features(run, "development")
+    optimizer = optimizers.create(config.optimizer, config.steps)
+    make = development.make_pairs(learnt.module, run.config.camera.threshold, config.augment)
+    return loop.Task(
+        name="development",
+        steps=config.steps,
+        batch=config.batch,
+        init=lambda key: supervised.init(network, optimizer, config.ema, config.crop, key),
+        step=supervised.make_step(network, optimizer, config, features and features.module, make),
+        frozen={"camera": learnt.variables} | ({"features": features.variables} if features else {}),
+        evaluate=validate(run, learnt),
+    )
+
+
+def validate(run: Run, learnt: Network) -> loop.Evaluate:
+    """PSNR of photos held out, as the camera stores them and developed, against those of its lens alone."""
+    network = common.create(run.config.development.network, jnp.float32)
+    sharp = camera_photos.unseen(run, learnt.module.reach).sharp[: max(FEWEST, run.config.evaluation.validation_images)]
+    key, threshold = jax.random.key(run.config.seed), run.config.camera.threshold
+    shot = camera_model.draw(learnt.module, learnt.variables, len(sharp), key, threshold)
+    stored, seen = jax.device_get(jax.jit(development.processed)(sharp, shot, key))
+    restore = jax.jit(lambda params, x: networks.apply(network, params, x))
+
+    def evaluate(state: State) -> tuple[loop.Scores, loop.Versions]:
+        params = best_params(state, "deblurrer")
+        developed = batching.run(lambda x: restore(params, x), stored, run.config.evaluation.batch)
+        scores = {"validation": developed, "input": stored}
+        versions = {"as stored": stored, "developed": developed, "by the lens alone": seen}
+        return {f"{name}_psnr": common.mean_psnr(x, seen) for name, x in scores.items()}, versions
+
+    return evaluate
+
+
+def needed(run: Run) -> bool:
+    """True when it is asked for, with a kernel mixture that it can be a part of."""
+    asked = run.config.development.enabled and run.config.kernel_field.teacher == "reader"
+    return asked and kernel_field.needed(run)
+
+
+def check(run: Run) -> None:
+    """UserError when the photos or the settings cannot train it; nothing is compiled."""
+    config = run.config.development
+    common.check_batch("development", config.batch)
+    common.check_optimizer("development", config.optimizer)
+    common.check_loss("development", config.loss)
+    common.load_features(run, "development")
+    common.check_traces("development", common.create(config.network, jnp.float32), config.crop)
+    if run.config.camera.weights or not camera_photos.too_few(run):
+        learnt = camera.load(run).module if run.config.camera.weights else camera.learner(run).network(run)
+        photos = supply(run, learnt.reach)
+        check_sizes(photos.source, photos.crop(config.crop).extent, "development.crop")
+
+
+STAGE = Stage(
+    steps=lambda config: config.development.steps,
+    inputs=lambda run: [lambda: check(run)],
+    fit=fit,
+    reads=("unknown",),
+    seeds=range(SEED, SEED + 1),
+    section="development",
+    needed=needed,
+)

@@ -1,0 +1,42 @@
+"""JPEG on the device against Pillow's, and its quality found again in the pixels of photos."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from helpers import jit
+from skimage import data
+
+from b2b_jax import levels
+from b2b_jax.data.processing import compressed
+from b2b_jax.models import jpeg
+from b2b_jax.stages import camera_jpeg
+
+PHOTO = data.astronaut()[100:260, 130:290]
+
+
+@pytest.mark.parametrize("quality", [10, 40, 75, 95])
+@pytest.mark.parametrize("shape", [(160, 160), (41, 70)])
+def test_it_is_pillows_but_for_rounding(quality, shape):
+    photo = PHOTO[: shape[0], : shape[1]]
+    made = levels.to_uint8(jit(jpeg.compressed)(levels.to_float(photo)[None], jnp.float32(quality))[0])
+    wanted = compressed(photo, quality)
+    apart = np.abs(made.astype(int) - wanted)
+    assert apart.mean() < 0.8  # grey levels
+    assert apart.mean() < 0.4 * np.abs(photo.astype(int) - wanted).mean()
+
+
+@pytest.mark.parametrize("quality", [20, 60, 90])
+def test_quality_is_found(quality):
+    photos = [compressed(photo, quality) for photo in (data.coffee(), data.chelsea())]
+    assert abs(camera_jpeg.quality(photos) - quality) <= 2
+
+
+@pytest.mark.parametrize(
+    "photo", [data.coffee(), compressed(data.coffee(), 60)[3:, 5:], np.full((64, 64, 3), 90, np.uint8)]
+)
+def test_without_compression_or_with_another_grid_none_is_found(photo):
+    assert camera_jpeg.quality([photo]) == 0
+
+
+def test_a_photo_smaller_than_a_block_tells_nothing():
+    assert camera_jpeg.quality([np.zeros((7, 30, 3), np.uint8)]) == 0

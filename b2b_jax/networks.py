@@ -28,7 +28,7 @@ MADE = "weights.json"  # in a run's folder: the SHA-256 of every network that it
 
 # Where a run's configuration describes what a stage trains: the key in the stage's section.
 TRAINED = {
-    **{"deblurrer": "network", "blur_extractor": "network", "camera": "network", "development": "network"},
+    **{"deblurrer": "network", "blur_extractor": "network", "camera": "network", "denoiser": "network"},
     "translator": "generator",
 }
 

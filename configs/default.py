@@ -13,7 +13,7 @@ def get_config() -> ConfigDict:
     config.seed = 0  # of weights, data order, crops, noise: two runs with equal configs are equal bit by bit
     # Run in this order; finished ones are skipped, and the extractor where known_blur.source does not ask for it.
     config.stages = (
-        *("deblurrer", "blur_extractor", "camera", "adaptation", "translator", "development", "kernel_field", "cycle"),
+        *("deblurrer", "blur_extractor", "camera", "adaptation", "translator", "denoiser", "kernel_field", "cycle"),
         *("evaluation", "report"),
     )
     config.compute_dtype = "auto"  # of the networks' activations: float32 | bfloat16 | auto (float32 on CPU only)
@@ -24,7 +24,7 @@ def get_config() -> ConfigDict:
     config.camera = camera()
     config.adaptation = adaptation()
     config.translator = translator()
-    config.development = development()
+    config.denoiser = denoiser()
     config.kernel_field = kernel_field()
     config.cycle = cycle()
     config.loop = loop()
@@ -417,11 +417,11 @@ def translator() -> ConfigDict:
     )
 
 
-def development() -> ConfigDict:
-    """Undoes what the learnt camera does behind its lens, for kernel_field.teacher=reader; not in the paper."""
+def denoiser() -> ConfigDict:
+    """Takes the learnt camera's noise and JPEG away, for kernel_field.teacher=reader; not in the paper."""
     return ConfigDict(
         {
-            "enabled": False,  # otherwise a Wiener filter undoes its sharpening and its noise
+            "enabled": False,  # otherwise a Wiener filter holds the noise down
             "weights": "",  # a .safetensors of a trained one: loaded instead of trained
             "network": ConfigDict(
                 {

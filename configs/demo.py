@@ -69,7 +69,7 @@ def small_camera(config: ConfigDict) -> None:
     config.translator.pairs.optimizer.update(learning_rate=2e-3)
 
 
-def small_development(config: ConfigDict) -> None:
+def small_denoiser(config: ConfigDict) -> None:
     """A NAFNet of 1.1 million parameters behind a pixel-unshuffle: at full resolution it would take twice as long."""
     config.network.update(width=32, encoders=(1, 1, 1), middle=1, decoders=(1, 1, 1), unshuffle=2)
     config.update(enabled=True, steps=3_000, batch=8, crop=64)

@@ -30,7 +30,7 @@ def get_config(variant: str = "") -> ConfigDict:
         wanted = f"CAMERA[,TRANSLATOR] of {', '.join(CAMERAS)} and {', '.join(TEACHERS | TRAINED)}"
         raise ValueError(f"configs/photographs.py has no variant {variant!r}; wanted {wanted}")
     config = default.get_config()
-    config.stages = ("camera", "development", "kernel_field", "evaluation", "report")
+    config.stages = ("camera", "denoiser", "kernel_field", "evaluation", "report")
     folder = piles(config, camera)
     config.deblurrer.weights = "weights/maxim_gopro.safetensors"
     # The piles show different photographs, which a discriminator would tell apart by what they show.
@@ -41,7 +41,7 @@ def get_config(variant: str = "") -> ConfigDict:
     else:
         kernels = f"{folder}/kernels.npy" if translator == "true" else ""
         config.kernel_field.update(enabled=True, teacher=TEACHERS[translator], kernels=kernels)
-        demo.small_development(config.development)
+        demo.small_denoiser(config.denoiser)
     # MAXIM takes seconds for a crop on a CPU: few are looked at while training.
     config.loop.update(log_every=50, evaluate_every=10_000, checkpoint_every=250)
     config.evaluation.update(validation_images=4, batch=1, oracle=True)

@@ -99,9 +99,9 @@ def test_it_is_one_network_for_photos_of_any_size(shape):
     np.testing.assert_allclose(restored, by_hand, atol=1e-4)
 
 
-def test_a_photo_that_a_network_has_developed_is_what_the_result_is_held_to():
-    """The camera darkens; the network takes that back, and what nothing deblurs then agrees as it is."""
-    mixture = KernelMixture(count=1, size=5, reach=5, lags=5, width=8, dim=4, window=48, development=Brighter())
+def test_the_denoised_photo_is_what_the_result_is_held_to():
+    """The denoiser makes the photo brighter; what no deblurrer changes then agrees as it is."""
+    mixture = KernelMixture(count=1, size=5, reach=5, lags=5, width=8, dim=4, window=48, denoiser=Brighter())
     dark = jnp.asarray(RNG.random((1, 40, 44, 3)), jnp.float32) / 2
     variables, point = mixture.init(jax.random.key(0), dark), jnp.zeros((1, 5, 5)).at[:, 2, 2].set(1)
     variables["params"] |= {"kernel": point, "filling": point}

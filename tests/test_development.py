@@ -11,8 +11,8 @@ from b2b_jax import levels, metrics
 from b2b_jax.data import blur
 from b2b_jax.data.processing import Processing
 from b2b_jax.data.sources import ArraySource
-from b2b_jax.method import development
-from b2b_jax.models import sharpening
+from b2b_jax.method import denoising
+from b2b_jax.models import jpeg, sharpening
 from b2b_jax.models.camera import HALO, Shot
 from b2b_jax.models.development import BINS, between, radius, undone
 from b2b_jax.models.sharpening import KINDS, SharpeningReader
@@ -94,7 +94,7 @@ def test_values_are_joined_in_lines():
     np.testing.assert_allclose(between(values, radius(30, 40))[0], np.minimum(2 * radius(30, 40), 1), atol=1e-6)
 
 
-# -------------------------------------------------------------------------------------------------- learnt from pairs
+# --------------------------------------------------------------------------------------------- a denoiser's pairs
 
 
 def shot(**parts) -> Shot:
@@ -106,28 +106,31 @@ def shot(**parts) -> Shot:
 MASK = {"amount": jnp.array([0.0, 2.0]), "sigma": jnp.ones(2)}
 
 
-def test_what_is_stored_and_what_the_lens_shows_lie_on_each_other():
-    side = 40 + 2 * (5 + HALO)
+def test_a_pair_differs_by_noise_and_jpeg_alone():
+    side = 48 + 2 * (5 + HALO)
     sharp = jnp.asarray(levels.to_float(data.astronaut()[100:, 130:][:side, :side])[None].repeat(2, 0))
-    stored, seen = jit(development.processed)(sharp, shot(**MASK), KEY)
-    assert stored.shape == seen.shape == (2, 40, 40, 3)
-    np.testing.assert_allclose(stored[0], seen[0], atol=0.51 / 255)  # an amount of 0: nothing but rounding
-    assert float(jnp.abs(stored[1] - seen[1]).max()) > 0.05
+    noisy = jit(denoising.noisy)
+    stored, clean = noisy(sharp, shot(**MASK, noise=jnp.array([0.0, 0.05])), KEY)
+    assert stored.shape == clean.shape == (2, 48, 48, 3)
+    np.testing.assert_allclose(stored[0], clean[0], atol=0.51 / 255)  # rounding
+    np.testing.assert_allclose((stored[1] - clean[1]).std(), 0.05, rtol=0.1)
+    stored, same = noisy(sharp, shot(**MASK, quality=jnp.float32(60)), KEY)
+    np.testing.assert_allclose(same, clean, atol=1e-6)
+    compressed = jit(jpeg.compressed)(jnp.round(255 * clean) / 255, jnp.float32(60))
+    assert float(jnp.abs(stored - compressed).mean()) < 1e-3 < float(jnp.abs(stored - clean).mean())  # ties may differ
 
 
 @pytest.mark.parametrize(
     ("parts", "answer"),
     [
-        ({}, False),
-        ({"amount": jnp.zeros(2), "sigma": jnp.ones(2), "noise": jnp.zeros(2)}, False),
-        (MASK, True),
+        (MASK, False),
+        ({"noise": jnp.zeros(2)}, False),
         ({"noise": jnp.array([0.0, 0.01])}, True),
         ({"quality": jnp.float32(80)}, True),
     ],
 )
-def test_a_camera_that_has_something_to_undo_is_known(parts, answer):
-    assert bool(development.processes(shot(**parts))) == answer
-    assert not development.processes(development.lens(shot(**parts)))
+def test_a_camera_that_needs_a_denoiser_is_known(parts, answer):
+    assert denoising.has_noise(shot(**parts)) == answer
 
 
 # ----------------------------------------------------------------------------------------------------------- sharpening

@@ -95,10 +95,10 @@ class Darker(nn.Module):
         return x - self.param("less", nn.initializers.constant(0.25), ())
 
 
-def test_a_mixture_with_a_network_for_the_processing_uses_that():
+def test_a_denoiser_comes_before_the_filling():
     module, variables = mixture(np.eye(9, dtype=np.float32)[4] * np.eye(9, dtype=np.float32)[4][:, None][None], [1.0])
-    module = module.clone(development=Darker())
-    variables = {**variables, "params": variables["params"] | {"development": {"less": jnp.float32(0.25)}}}
+    module = module.clone(denoiser=Darker())
+    variables = {**variables, "params": variables["params"] | {"denoiser": {"less": jnp.float32(0.25)}}}
     x = photo(1, 20, 23)
     np.testing.assert_allclose(module.apply(variables, x), np.maximum(x - 0.25, 0), atol=1e-6)
 
@@ -107,23 +107,23 @@ NAFNET = {"name": "nafnet", "width": 4, "encoders": [1], "middle": 1, "decoders"
 
 
 def test_a_part_is_made_from_its_name_and_hyper_parameters():
-    module = models.create("kernel_mixture", development=NAFNET)
-    assert module.development == models.create(**NAFNET)
+    module = models.create("kernel_mixture", denoiser=NAFNET)
+    assert module.denoiser == models.create(**NAFNET)
 
 
 @pytest.mark.parametrize(
     ("part", "message"),
     [
-        (3, "kernel_mixture's development is 3, wanted a network's name"),
+        (3, "kernel_mixture's denoiser is 3, wanted a network's name"),
         ({"width": 4}, "wanted a network's name"),
         ({"name": "nafmet"}, "'nafmet' is no model"),
         (NAFNET | {"width": 10**9}, "nafnet's width is 1000000000"),
-        ({"name": "kernel_mixture", "development": NAFNET}, "has parts of its own"),
+        ({"name": "kernel_mixture", "denoiser": NAFNET}, "has parts of its own"),
     ],
 )
 def test_what_is_no_network_is_refused_as_a_part(part, message):
     with pytest.raises(ValueError, match=re.escape(message)):
-        models.create("kernel_mixture", development=part)
+        models.create("kernel_mixture", denoiser=part)
 
 
 def test_a_mixture_convolves_with_the_mean_of_its_filling_kernels():

@@ -32,7 +32,7 @@ from b2b_jax.stages import (
     camera_noise,
     camera_photos,
     common,
-    development,
+    denoiser,
     kernel_field,
     pairs,
 )
@@ -305,6 +305,7 @@ def test_the_sharpening_that_all_photos_together_make_likeliest_is_every_shots(t
 
 def test_what_is_learnt_serves_the_stages_after_it(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(camera_photos, "CROPS", 8)
+    monkeypatch.setattr(camera_noise, "found", lambda pile: camera_noise.Noise(0.05, 75))  # the photos are too few
     run = tiny_run(tmp_path, steps=3, batch=4)
     run.config.camera.bank.reader.update(width=8, dim=4, lags=LAGS)
     run.config.camera.network.update(sharpening=True, noise=True)
@@ -324,15 +325,16 @@ def test_what_is_learnt_serves_the_stages_after_it(tmp_path, capsys, monkeypatch
     blurry, sharp = made.make(made.frozen, batch, KEY)
     assert blurry.shape == sharp.shape == (2, 32, 32, 3)
     shots = camera_photos.shots(run, learnt.module, learnt.variables)
+    assert 0.04 <= float(shots.noise.min()) <= float(shots.noise.max()) <= 0.06 and float(shots.quality) == 75
     assert shots.kernel.shape == (camera_photos.SHOTS, 21, 21)
 
     run.config.kernel_field.update(enabled=True, known=50)
     undo = {"name": "nafnet", "width": 4, "encoders": (1,), "middle": 1, "decoders": (1,)}
-    run.config.development.update(enabled=True, steps=2, batch=2, crop=32)
-    run.config.development.network.update(undo)
-    development.check(run)
+    run.config.denoiser.update(enabled=True, steps=2, batch=2, crop=32)
+    run.config.denoiser.network.update(undo)
+    denoiser.check(run)
     (tmp_path / "camera" / "scores.json").write_text(json.dumps(found | {"usable": True}))
-    development.fit(run, lambda: None)
+    denoiser.fit(run, lambda: None)
     assert not rows.knows_kernels(run)
     small = {"name": "nafnet", "width": 4, "encoders": (1,), "middle": 1, "decoders": (1,), "unshuffle": 1}
     run.config.deblurrer.network.update(**small, local=False)
@@ -344,9 +346,9 @@ def test_what_is_learnt_serves_the_stages_after_it(tmp_path, capsys, monkeypatch
     bank = Shot(*(learnt.variables["params"].get(name) for name in Shot._fields))
     scores = reader.module.apply(reader.variables, x, bank) + jnp.log(learnt.variables["params"]["weight"])
     np.testing.assert_allclose(module.apply(variables, x, method="shares"), jax.nn.softmax(scores), atol=1e-5)
-    assert module.reach == 21  # what is filled is developed
-    undone = module.apply(variables, x, method="undone")
-    np.testing.assert_allclose(undone, networks.runner(run.network("development"))(x), atol=1e-5)
+    assert module.reach == 21 + 2 * HALO and not variables["params"]["noise"].any()
+    denoised = module.apply(variables, x, method="denoised")
+    np.testing.assert_allclose(denoised, networks.runner(run.network("denoiser"))(x).clip(0, 1), atol=1e-5)
     run.config.evaluation.update(fixed_filter=False, oracle=False)
     table = rows.Table(run, [], tmp_path / "choices.json")
     assert list(rows.methods(table)) == ["input", "deblurrer", "kernel_field", "consistent"]

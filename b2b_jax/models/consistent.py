@@ -2,7 +2,7 @@
 
     candidates   u, u * mean filling kernel, u * likeliest filling kernel  ->  deblurrer  ->  x        u = undone(y)
     x, k         of all candidates and all likely kernels of the camera, those for which | s * (k * x - y) |² is least;
-                 where a network has undone the camera's processing, u stands for y
+                 y: denoised, where there is a network for it
     result       x - conj(K) (K X - Y) / (|K|² + noise / error)     of spectra: what k has kept of the photo, is kept
 
 A deblurrer alone is never held to what the photo says. That the camera is known makes it possible: with a wrong kernel
@@ -60,14 +60,13 @@ class Consistent(nn.Module):
 
     def __call__(self, x: Array) -> Array:
         photo = x.astype(jnp.float32)
-        clean = self.mixture.undone(photo)
-        shown = photo if self.mixture.development is None else clean
-        return agreeing(shown, self.explained(shown, clean, self.mixture.shares(photo)))
+        denoised = self.mixture.denoised(photo)
+        return agreeing(denoised, self.explained(denoised, self.mixture.shares(photo)))
 
-    def explained(self, shown: Array, clean: Array, shares: Array) -> Explained:
-        """The candidate and the kernel that explain best what each photo has `shown`."""
+    def explained(self, photo: Array, shares: Array) -> Explained:
+        """The candidate and the kernel that explain each denoised photo best."""
         kernels = self.mixture.likeliest(shares, self.likely)
-        return explained(shown, self.restored(self.mixture.candidates(clean, shares)), with_mirrored(kernels))
+        return explained(photo, self.restored(self.mixture.candidates(photo, shares)), with_mirrored(kernels))
 
     def restored(self, candidates: Array) -> Array:
         """What the deblurrer makes of candidates (n, c, h, w, 3): as many; one after the other, for the memory."""

@@ -3,9 +3,9 @@
     photo  ->  reader's u          p(shot | photo) = softmax over the shots of (u · v + log of the shot's weight)
     undone(photo) * Σ p(shot | photo) · filling kernel of the shot
 
-What the camera does behind its lens is taken back, so that what is filled is its blur alone: by a network that has
-learnt it, or by `models.development.undone`. Nothing else of it is trained: the reader and the weights are those of a
-camera learnt by likelihood. Images are NHWC float32 in [0, 1].
+`models.development.undone` takes back what the camera does behind its lens, so that what is filled is its blur alone;
+noise and JPEG are better taken away by a network before. The reader and the weights are those of a camera learnt by
+likelihood. Images are NHWC float32 in [0, 1].
 """
 
 from typing import Any
@@ -26,8 +26,8 @@ class KernelMixture(nn.Module):
     """(n, h, w, 3) -> (n, h, w, 3), of any size; one kernel for a photo.
 
     count: shots. size, reach: of their filling kernels, and of all that they convolve with, odd, in pixels. lags,
-    width, dim, window: the reader's. threshold, symmetric: as in KernelField. development: a network from photos, as
-    the camera stores them, to what its lens alone would have shown; the shots then convolve with their blur alone.
+    width, dim, window: the reader's. threshold, symmetric: as in KernelField. denoiser: a network that takes noise and
+    JPEG from photos, if there is one.
     """
 
     count: int = 1
@@ -39,7 +39,7 @@ class KernelMixture(nn.Module):
     window: int = 240
     threshold: float = 0.15
     symmetric: bool = True
-    development: nn.Module | None = None
+    denoiser: nn.Module | None = None
     dtype: Any = jnp.float32  # unused: spectra and kernels are computed in float32
 
     stride = 1
@@ -57,13 +57,15 @@ class KernelMixture(nn.Module):
 
     def __call__(self, x: Array, train: bool = False) -> Array:
         photo = x.astype(jnp.float32)
-        return self.filled(self.undone(photo), self.kernels(photo))
+        return self.filled(self.undone(self.denoised(photo)), self.kernels(photo))
+
+    def denoised(self, photo: Array) -> Array:
+        """Photos (n, h, w, 3) by the denoiser; as they are, where there is none."""
+        return photo if self.denoiser is None else jnp.clip(full_resolution(self.denoiser(photo)), 0.0, 1.0)
 
     def undone(self, photo: Array) -> Array:
-        """Photos (n, h, w, 3) without what the camera does behind its lens."""
-        if self.development is None:
-            return undone(photo, self.noise, self.amount, self.sigma)
-        return jnp.clip(full_resolution(self.development(photo)), 0.0, 1.0)
+        """Denoised photos (n, h, w, 3) without the camera's sharpening, and without the noise that is left."""
+        return undone(photo, self.noise, self.amount, self.sigma)
 
     def kernels(self, x: Array) -> Array:
         """The mean filling kernels (n, size, size) of photos (n, h, w, 3)."""
@@ -77,9 +79,9 @@ class KernelMixture(nn.Module):
         """Photos (n, h, w, 3) convolved with filling kernels (n, size, size)."""
         return convolved(photo, finished(kernels, self.threshold, self.symmetric))
 
-    def candidates(self, clean: Array, shares: Array) -> Array:
-        """Photos undone, then also filled on the mean, or as their likeliest shot needs it: (n, 3, h, w, 3)."""
-        likeliest = self.filling[shares.argmax(1)]
+    def candidates(self, photo: Array, shares: Array) -> Array:
+        """Denoised photos undone, then also filled on the mean, or as their likeliest shot needs: (n, 3, h, w, 3)."""
+        likeliest, clean = self.filling[shares.argmax(1)], self.undone(photo)
         return jnp.stack([clean, *(self.filled(clean, k) for k in (self.mean(shares), likeliest))], axis=1)
 
     def likeliest(self, shares: Array, most: int) -> Array:

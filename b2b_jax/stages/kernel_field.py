@@ -18,11 +18,11 @@ from b2b_jax.data import blur, pipeline
 from b2b_jax.data.sources import check_sizes
 from b2b_jax.errors import UserError
 from b2b_jax.method import camera_model, kernel_translation
-from b2b_jax.method.development import lens
 from b2b_jax.method.filling import Filling
 from b2b_jax.method.kernel_translation import Lessons
 from b2b_jax.method.known_blur import Supply
 from b2b_jax.models.camera import HALO, Shot
+from b2b_jax.models.development import BINS
 from b2b_jax.models.kernel_field import READS, KernelField
 from b2b_jax.networks import WEIGHTS
 from b2b_jax.settings import check_choice
@@ -62,8 +62,8 @@ def mixture(run: Run) -> tuple[dict, Params]:
     """A KernelMixture of the camera's shots: hyper-parameters and variables."""
     params, config = camera.load(run).variables["params"], run.config.kernel_field.network
     reader, trained = run.read(reader_path(run))
-    shot, developed = Shot(*(params.get(name) for name in Shot._fields)), run.trained("development")
-    kernel = kernel_translation.effective(lens(shot) if developed else shot)
+    shot = Shot(*(params.get(name) for name in Shot._fields))
+    kernel = kernel_translation.effective(shot)
     hyper = {"name": "kernel_mixture", "count": len(params["weight"]), "reach": kernel.shape[-1]}
     hyper |= {name: config[name] for name in ("size", "threshold", "symmetric")}
     hyper |= {name: getattr(reader, name) for name in ("lags", "width", "dim", "window")}
@@ -71,7 +71,7 @@ def mixture(run: Run) -> tuple[dict, Params]:
         "reader": {"reading": trained["params"]["reading"]},
         "shots": reader.apply(trained, shot, method="of_shots"),
         "weight": params["weight"],
-        "filling": lessons(run, config.size, lens(shot)).filling,
+        "filling": lessons(run, config.size, Shot(shot.kernel, None, None, None, None)).filling,
         "kernel": kernel,
         "noise": jnp.asarray(camera_noise.spectrum(run.unknown.blur)),
     }
@@ -79,10 +79,10 @@ def mixture(run: Run) -> tuple[dict, Params]:
         own |= {name: jnp.average(params[name], weights=params["weight"]) for name in ("amount", "sigma")}
     else:
         own |= {"amount": jnp.zeros(()), "sigma": jnp.ones(())}
-    if developed:
-        name, described = weights.describe(run.weights_path("development"))
-        hyper["development"] = {"name": name, **described}
-        own["development"] = run.network("development").variables["params"]
+    if run.trained("denoiser"):
+        name, described = weights.describe(run.weights_path("denoiser"))
+        hyper["denoiser"] = {"name": name, **described}
+        own |= {"denoiser": run.network("denoiser").variables["params"], "noise": jnp.zeros(BINS)}
     return hyper, {"params": own, "batch_stats": {"reader": trained["batch_stats"]}}
 
 

@@ -1,7 +1,7 @@
-"""The development stage: a network learns to undo what the learnt camera does behind its lens.
+"""The denoiser stage: a network learns to take the learnt camera's noise and JPEG away.
 
-Sharpening, noise and JPEG hide a photo's blur, and a deblurrer takes them for something to restore. The pairs are the
-camera's own; a camera without processing needs no such network. It becomes a part of the kernel mixture.
+They hide a photo's blur, and a deblurrer takes them for something to restore. The pairs are the camera's own; a camera
+without either needs no such network. It becomes a part of the kernel mixture.
 """
 
 from collections.abc import Callable
@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from b2b_jax import networks
 from b2b_jax.data.sources import check_sizes
 from b2b_jax.inference import batching
-from b2b_jax.method import camera_model, development, supervised
+from b2b_jax.method import camera_model, denoising, supervised
 from b2b_jax.method.known_blur import Supply
 from b2b_jax.networks import Network
 from b2b_jax.stages import camera, camera_photos, common, kernel_field
@@ -26,17 +26,17 @@ FEWEST = 4  # photos held out that it is measured on, at least
 
 
 def fit(run: Run, validated: Callable[[], None]) -> None:
-    """Trains it and exports it, unless there is nothing to undo, or no usable camera."""
+    """Trains it and exports it, unless there is no noise, or no usable camera."""
     if not camera.usable(run):
-        print("development: left out, there is no usable camera whose processing could be undone")
+        print("denoiser: left out, there is no usable camera whose noise could be learnt")
         return
-    learnt, config = camera.load(run), run.config.development
-    if not development.processes(camera_photos.shots(run, learnt.module, learnt.variables)):
-        print("development: left out, the camera neither sharpens nor compresses, and has no noise")
+    learnt, config = camera.load(run), run.config.denoiser
+    if not denoising.has_noise(camera_photos.shots(run, learnt.module, learnt.variables)):
+        print("denoiser: left out, the camera has no noise and no JPEG")
         return
     streams = common.streams(run, [supply(run, learnt.module.reach)], config.crop, SEED)
     state = common.train(run, task(run, learnt), common.batches(run, streams, config.batch), validated)
-    common.export(run, "development", config.network, best_params(state, "deblurrer"))
+    common.export(run, "denoiser", config.network, best_params(state, "deblurrer"))
 
 
 def supply(run: Run, reach: int) -> Supply:
@@ -46,12 +46,12 @@ def supply(run: Run, reach: int) -> Supply:
 
 def task(run: Run, learnt: Network) -> loop.Task:
     """What the loop trains."""
-    config = run.config.development
-    network, features = common.create(config.network, jnp.float32), common.load_features(run, "development")
+    config = run.config.denoiser
+    network, features = common.create(config.network, jnp.float32), common.load_features(run, "denoiser")
     optimizer = optimizers.create(config.optimizer, config.steps)
-    make = development.make_pairs(learnt.module, run.config.camera.threshold, config.augment)
+    make = denoising.make_pairs(learnt.module, run.config.camera.threshold, config.augment)
     return loop.Task(
-        name="development",
+        name="denoiser",
         steps=config.steps,
         batch=config.batch,
         init=lambda key: supervised.init(network, optimizer, config.ema, config.crop, key),
@@ -62,50 +62,50 @@ def task(run: Run, learnt: Network) -> loop.Task:
 
 
 def validate(run: Run, learnt: Network) -> loop.Evaluate:
-    """PSNR of photos held out, as the camera stores them and developed, against those of its lens alone."""
-    network = common.create(run.config.development.network, jnp.float32)
+    """PSNR of photos held out, as the camera stores them and denoised, against those without noise and JPEG."""
+    network = common.create(run.config.denoiser.network, jnp.float32)
     sharp = camera_photos.unseen(run, learnt.module.reach).sharp[: max(FEWEST, run.config.evaluation.validation_images)]
     key, threshold = jax.random.key(run.config.seed), run.config.camera.threshold
     shot = camera_model.draw(learnt.module, learnt.variables, len(sharp), key, threshold)
-    stored, seen = jax.device_get(jax.jit(development.processed)(sharp, shot, key))
+    stored, truth = jax.device_get(jax.jit(denoising.noisy)(sharp, shot, key))
     restore = jax.jit(lambda params, x: networks.apply(network, params, x))
 
     def evaluate(state: State) -> tuple[loop.Scores, loop.Versions]:
         params = best_params(state, "deblurrer")
-        developed = batching.run(lambda x: restore(params, x), stored, run.config.evaluation.batch)
-        scores = {"validation": developed, "input": stored}
-        versions = {"as stored": stored, "developed": developed, "by the lens alone": seen}
-        return {f"{name}_psnr": common.mean_psnr(x, seen) for name, x in scores.items()}, versions
+        denoised = batching.run(lambda x: restore(params, x), stored, run.config.evaluation.batch)
+        scores = {"validation": denoised, "input": stored}
+        versions = {"as stored": stored, "denoised": denoised, "without noise": truth}
+        return {f"{name}_psnr": common.mean_psnr(x, truth) for name, x in scores.items()}, versions
 
     return evaluate
 
 
 def needed(run: Run) -> bool:
     """True when it is asked for, with a kernel mixture that it can be a part of."""
-    asked = run.config.development.enabled and run.config.kernel_field.teacher == "reader"
+    asked = run.config.denoiser.enabled and run.config.kernel_field.teacher == "reader"
     return asked and kernel_field.needed(run)
 
 
 def check(run: Run) -> None:
     """UserError when the photos or the settings cannot train it; nothing is compiled."""
-    config = run.config.development
-    common.check_batch("development", config.batch)
-    common.check_optimizer("development", config.optimizer)
-    common.check_loss("development", config.loss)
-    common.load_features(run, "development")
-    common.check_traces("development", common.create(config.network, jnp.float32), config.crop)
+    config = run.config.denoiser
+    common.check_batch("denoiser", config.batch)
+    common.check_optimizer("denoiser", config.optimizer)
+    common.check_loss("denoiser", config.loss)
+    common.load_features(run, "denoiser")
+    common.check_traces("denoiser", common.create(config.network, jnp.float32), config.crop)
     if run.config.camera.weights or not camera_photos.too_few(run):
         learnt = camera.load(run).module if run.config.camera.weights else camera.learner(run).network(run)
         photos = supply(run, learnt.reach)
-        check_sizes(photos.source, photos.crop(config.crop).extent, "development.crop")
+        check_sizes(photos.source, photos.crop(config.crop).extent, "denoiser.crop")
 
 
 STAGE = Stage(
-    steps=lambda config: config.development.steps,
+    steps=lambda config: config.denoiser.steps,
     inputs=lambda run: [lambda: check(run)],
     fit=fit,
     reads=("unknown",),
     seeds=range(SEED, SEED + 1),
-    section="development",
+    section="denoiser",
     needed=needed,
 )

@@ -11,7 +11,7 @@ from b2b_jax import metrics, networks
 from b2b_jax.data import blur
 from b2b_jax.models.consistent import Explained, agreeing, explained, parts, with_mirrored
 from b2b_jax.models.kernel_field import convolved
-from b2b_jax.models.kernel_mixture import KernelMixture
+from b2b_jax.models.kernel_mixture import RULES, KernelMixture
 from b2b_jax.networks import Network
 
 RNG = np.random.default_rng(0)
@@ -95,8 +95,23 @@ def test_it_is_one_network_for_photos_of_any_size(shape):
     softened = [networks.runner(parts[1])(candidates[:, i]) for i in range(3)]
     likely = with_mirrored(mixture.apply(parts[0].variables, shares, 40, method="likeliest"))
     assert likely.shape == (shape[0], 12, 13, 13)
-    by_hand = agreeing(photos, explained(photos, jnp.stack(softened, axis=1), likely))
-    np.testing.assert_allclose(restored, by_hand, atol=1e-4)
+    softened = jnp.stack(softened, axis=1)
+    by_hand = {
+        "alone": softened[:, 0],
+        "held": agreeing(photos, explained(photos, softened[:, :1], likely)),
+        "filled": agreeing(photos, explained(photos, softened, likely)),
+    }
+    np.testing.assert_allclose(restored, by_hand["filled"], atol=1e-4)
+    each = module.apply(variables, photos, shares, method="each")
+    np.testing.assert_allclose(each, jnp.stack([by_hand[rule] for rule in RULES]), atol=1e-4)
+    for rule in ("alone", "held"):
+        ruled = networks.consistent(Network(mixture.clone(rule=rule), parts[0].variables), parts[1]).module
+        np.testing.assert_allclose(ruled.apply(variables, photos), by_hand[rule], atol=1e-4)
+
+
+def test_an_unknown_rule_is_refused():
+    with pytest.raises(ValueError, match="the rule of a kernel mixture is 'fill', wanted one of alone, held, filled"):
+        KernelMixture(rule="fill", window=48).init(jax.random.key(0), jnp.zeros((1, 40, 44, 3)))
 
 
 def test_the_denoised_photo_is_what_the_result_is_held_to():

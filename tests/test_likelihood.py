@@ -23,9 +23,11 @@ from b2b_jax.method.likelihood import Likelihood
 from b2b_jax.models import sharpening
 from b2b_jax.models.bank import Bank, listed
 from b2b_jax.models.camera import HALO, Shot, sharpener, taken
+from b2b_jax.models.kernel_mixture import RULES
 from b2b_jax.models.reader import NOISE_SCALE, Reader, described
 from b2b_jax.models.sharpening import KINDS, SharpeningReader
 from b2b_jax.stages import (
+    agreement,
     camera,
     camera_figures,
     camera_likelihood,
@@ -328,7 +330,7 @@ def test_what_is_learnt_serves_the_stages_after_it(tmp_path, capsys, monkeypatch
     assert 0.04 <= float(shots.noise.min()) <= float(shots.noise.max()) <= 0.06 and float(shots.quality) == 75
     assert shots.kernel.shape == (camera_photos.SHOTS, 21, 21)
 
-    run.config.kernel_field.update(enabled=True, known=50)
+    run.config.kernel_field.update(enabled=True, teacher="reader", known=50)
     undo = {"name": "nafnet", "width": 4, "encoders": (1,), "middle": 1, "decoders": (1,)}
     run.config.denoiser.update(enabled=True, steps=2, batch=2, crop=32)
     run.config.denoiser.network.update(undo)
@@ -340,13 +342,17 @@ def test_what_is_learnt_serves_the_stages_after_it(tmp_path, capsys, monkeypatch
     run.config.deblurrer.network.update(**small, local=False)
     variables = common.create(run.config.deblurrer.network, jnp.float32).init(KEY, jnp.zeros((1, 32, 32, 3)))
     networks.export(tmp_path, "deblurrer", small, variables)
-    networks.export(tmp_path, "kernel_field", *kernel_field.mixture(run))
+    monkeypatch.setattr(agreement, "PHOTOS", 2)
+    kernel_field.fit(run, lambda: None)
+    tried = json.loads((tmp_path / "kernel_field" / "scores.json").read_text())
+    assert tried["psnr"][tried["rule"]] == max(tried["psnr"].values()) and list(tried["psnr"]) == list(RULES)
+    assert f"kernel_field: {tried['rule']}, by photos that the learnt camera makes" in capsys.readouterr().out
     module, variables = networks.load(tmp_path / "kernel_field" / "weights.safetensors", jnp.float32)
     reader, x = run.read(kernel_field.reader_path(run)), jnp.asarray(photos[:2, :32, :32] / np.float32(255))
     bank = Shot(*(learnt.variables["params"].get(name) for name in Shot._fields))
     scores = reader.module.apply(reader.variables, x, bank) + jnp.log(learnt.variables["params"]["weight"])
     np.testing.assert_allclose(module.apply(variables, x, method="shares"), jax.nn.softmax(scores), atol=1e-5)
-    assert module.reach == 21 + 2 * HALO and not variables["params"]["noise"].any()
+    assert module.rule == tried["rule"] and module.reach == 21 + 2 * HALO and not variables["params"]["noise"].any()
     denoised = module.apply(variables, x, method="denoised")
     np.testing.assert_allclose(denoised, networks.runner(run.network("denoiser"))(x).clip(0, 1), atol=1e-5)
     run.config.evaluation.update(fixed_filter=False, oracle=False)

@@ -5,6 +5,8 @@
                  y: denoised, where there is a network for it
     result       x - conj(K) (K X - Y) / (|K|² + noise / error)     of spectra: what k has kept of the photo, is kept
 
+The mixture's `rule` may be not to fill anything ("held"), and not to hold it to the photo either ("alone").
+
 A deblurrer alone is never held to what the photo says. That the camera is known makes it possible: with a wrong kernel
 nothing would agree. s is a small Gaussian, so that a candidate gains nothing by repeating the photo's noise. The last
 line is one step of back-projection (Irani and Peleg, "Improving resolution by image registration", 1991) with Wiener's
@@ -24,7 +26,7 @@ from scipy import fft
 from b2b_jax.models.camera import spectra
 from b2b_jax.models.development import radius
 from b2b_jax.models.kernel_field import mirrored
-from b2b_jax.models.kernel_mixture import KernelMixture
+from b2b_jax.models.kernel_mixture import ALONE, FILLED, RULES, KernelMixture
 from b2b_jax.models.outputs import apply
 
 Array = jax.Array
@@ -60,13 +62,23 @@ class Consistent(nn.Module):
 
     def __call__(self, x: Array) -> Array:
         photo = x.astype(jnp.float32)
-        denoised = self.mixture.denoised(photo)
-        return agreeing(denoised, self.explained(denoised, self.mixture.shares(photo)))
+        denoised, shares = self.mixture.denoised(photo), self.mixture.shares(photo)
+        candidates = self.mixture.candidates(denoised, shares)
+        wanted = candidates if self.mixture.rule == FILLED else candidates[:, :1]
+        return self.by(self.mixture.rule, denoised, self.restored(wanted), shares)
 
-    def explained(self, photo: Array, shares: Array) -> Explained:
-        """The candidate and the kernel that explain each denoised photo best."""
-        kernels = self.mixture.likeliest(shares, self.likely)
-        return explained(photo, self.restored(self.mixture.candidates(photo, shares)), with_mirrored(kernels))
+    def each(self, x: Array, shares: Array) -> Array:
+        """What each of RULES makes of photos (n, h, w, 3), if the shots have these shares of them: (r, n, h, w, 3)."""
+        photo = self.mixture.denoised(x)
+        restored = self.restored(self.mixture.candidates(photo, shares))
+        return jnp.stack([self.by(rule, photo, restored, shares) for rule in RULES])
+
+    def by(self, rule: str, photo: Array, restored: Array, shares: Array) -> Array:
+        """The result for denoised photos whose candidates have been restored (n, c, h, w, 3)."""
+        if rule == ALONE:
+            return restored[:, 0]
+        kernels = with_mirrored(self.mixture.likeliest(shares, self.likely))
+        return agreeing(photo, explained(photo, restored if rule == FILLED else restored[:, :1], kernels))
 
     def restored(self, candidates: Array) -> Array:
         """What the deblurrer makes of candidates (n, c, h, w, 3): as many; one after the other, for the memory."""

@@ -22,12 +22,17 @@ from b2b_jax.models.reader import Reader, score
 Array = jax.Array
 
 
+RULES = ("alone", "held", "filled")
+"""What becomes of a photo, undone: deblurred alone; and held to the photo; or the best of it and of filled ones."""
+ALONE, HELD, FILLED = RULES
+
+
 class KernelMixture(nn.Module):
     """(n, h, w, 3) -> (n, h, w, 3), of any size; one kernel for a photo.
 
     count: shots. size, reach: of their filling kernels, and of all that they convolve with, odd, in pixels. lags,
     width, dim, window: the reader's. threshold, symmetric: as in KernelField. denoiser: a network that takes noise and
-    JPEG from photos, if there is one.
+    JPEG from photos, if there is one. rule: one of RULES, for `models.consistent`.
     """
 
     count: int = 1
@@ -40,11 +45,14 @@ class KernelMixture(nn.Module):
     threshold: float = 0.15
     symmetric: bool = True
     denoiser: nn.Module | None = None
+    rule: str = FILLED
     dtype: Any = jnp.float32  # unused: spectra and kernels are computed in float32
 
     stride = 1
 
     def setup(self) -> None:
+        if self.rule not in RULES:
+            raise ValueError(f"the rule of a kernel mixture is {self.rule!r}, wanted one of {', '.join(RULES)}")
         self.reader = Reader(self.lags, self.width, self.dim, window=self.window)
         zeros, n = nn.initializers.zeros, self.count
         self.shots = self.param("shots", zeros, (n, self.dim))  # v of each

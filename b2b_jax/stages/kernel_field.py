@@ -24,9 +24,10 @@ from b2b_jax.method.known_blur import Supply
 from b2b_jax.models.camera import HALO, Shot
 from b2b_jax.models.development import BINS
 from b2b_jax.models.kernel_field import READS, KernelField
+from b2b_jax.models.kernel_mixture import FILLED
 from b2b_jax.networks import WEIGHTS
 from b2b_jax.settings import check_choice
-from b2b_jax.stages import camera, camera_noise, common, translator
+from b2b_jax.stages import agreement, camera, camera_noise, common, translator
 from b2b_jax.stages.run import Run
 from b2b_jax.stages.stage import Stage
 from b2b_jax.training import loop, optimizers
@@ -50,7 +51,9 @@ def fit(run: Run, validated: Callable[[], None]) -> None:
         print("kernel_field: left out, there is no usable camera to learn the kernels from")
         return
     if config.teacher == "reader":
-        return common.export(run, "kernel_field", *mixture(run))
+        hyper, variables = mixture(run)
+        rule = agreement.chosen(run, hyper, variables) if run.trained("deblurrer") else FILLED
+        return common.export(run, "kernel_field", hyper | {"rule": rule}, variables)
     network, shots = create(run), open_shots(run)
     supply = sharp_photos(run, shots.reach)
     streams = common.streams(run, [supply], network.window, SEED)

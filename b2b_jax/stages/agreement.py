@@ -1,0 +1,60 @@
+"""How a learnt camera serves its deblurrer best, tried on photos that the camera makes, whose truth is known.
+
+A strong deblurrer of a camera with its own kind of blur wants nothing filled; one that errs much is better held to the
+photo. No photo of the camera has a truth, but pairs of the learnt camera do. The shot that made a photo is left out of
+those that may explain it, as the true one is not in the list either.
+"""
+
+from collections.abc import Mapping
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+
+from b2b_jax import networks, sharding
+from b2b_jax.files import write_json
+from b2b_jax.method import camera_model
+from b2b_jax.models.camera import Shot, photographed, taken
+from b2b_jax.models.kernel_mixture import RULES
+from b2b_jax.networks import Network
+from b2b_jax.stages import camera, camera_photos, common
+from b2b_jax.stages.run import Run
+from b2b_jax.training.state import Params
+
+PHOTOS = 16  # that the rules are tried on
+
+
+def chosen(run: Run, hyper: Mapping, variables: Params) -> str:
+    """Of RULES the one under which the run's deblurrer restores photos of its learnt camera best."""
+    mixture = Network(common.create(ConfigDict(hyper), jnp.float32), variables)
+    module, weights = networks.consistent(mixture, run.network("deblurrer"))
+
+    @jax.jit
+    def tried(weights: Params, photo: jax.Array, number: jax.Array) -> jax.Array:
+        shares = module.apply(weights, photo, method=lambda self, x: self.mixture.shares(x)).at[:, number].set(0)
+        return module.apply(weights, photo, shares / shares.sum(), method="each")[:, 0]
+
+    blurry, sharp, numbers = photos(run)
+    results = np.stack([tried(weights, blurry[i : i + 1], numbers[i]) for i in range(len(blurry))], axis=1)
+    scores = {rule: common.mean_psnr(x, sharp) for rule, x in zip(RULES, results, strict=True)}
+    best = max(scores, key=scores.get)
+    if sharding.is_first():
+        write_json(run.workdir / "kernel_field" / "scores.json", {"rule": best, "psnr": scores})
+        told = ", ".join(f"{rule} {score:.2f} dB" for rule, score in scores.items())
+        print(f"kernel_field: {best}, by photos that the learnt camera makes: {told}")
+    return best
+
+
+def photos(run: Run) -> tuple[jax.Array, np.ndarray, jax.Array]:
+    """Photos of the learnt camera (n, h, w, 3) of held-out sharp ones, these, and the numbers of their shots."""
+    module, variables = camera.load(run)
+    shot, weight = Shot(*(variables["params"].get(name) for name in Shot._fields)), variables["params"]["weight"]
+    key_shot, key_noise = jax.random.split(jax.random.key(run.config.seed))
+    numbers = jax.random.choice(key_shot, len(weight), (PHOTOS,), p=weight / weight.sum())
+    shot = taken(shot, numbers)
+    kernel = camera_model.centred(camera_model.cleaned(shot.kernel, run.config.camera.threshold))
+    sharp = camera_photos.unseen(run, module.reach).sharp[:PHOTOS]
+    blurry = photographed(sharp, shot._replace(kernel=kernel), key_noise)
+    (h, w), reach = blurry.shape[1:3], module.reach
+    return blurry, sharp[:, reach : reach + h, reach : reach + w], numbers

@@ -38,6 +38,7 @@ def get_config(variant: str = "") -> ConfigDict:
     config.data.unknown = ""
     config.adaptation.enabled = True
     config.camera.learner = "likelihood"  # your two folders show different things
+    config.denoiser.enabled = True  # where the camera is found to have noise or JPEG
     config.kernel_field.update(enabled=True, teacher="reader")  # what reads the blur translates, too; nothing is taught
     variants[variant](config)
     return config
@@ -62,6 +63,7 @@ def small(config: ConfigDict) -> None:
     demo.small_deblurrer(config.deblurrer)
     demo.small_translator(config.translator)
     demo.small_camera(config)
+    demo.small_denoiser(config.denoiser)
     config.camera.crop = 128  # the demo's 64 pixels tell too little of a photograph's blur
     config.deblurrer.update(augment=True, steps=3_000)  # this blur has every direction
     config.loop.update(log_every=20, evaluate_every=150, checkpoint_every=150)

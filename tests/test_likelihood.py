@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 from scipy import signal
 
 import b2b_jax
-from b2b_jax import networks
+from b2b_jax import models, networks
 from b2b_jax.data import blur
 from b2b_jax.data.sources import ArraySource
 from b2b_jax.errors import UserError
@@ -373,6 +373,27 @@ def test_a_reader_is_wanted_from_a_camera_that_has_one(tmp_path):
     run.config.camera.weights = str(tmp_path / "mine.safetensors")
     with pytest.raises(UserError, match=r"there is no reader at .*reader/weights\.safetensors"):
         kernel_field.check(run)
+
+
+@pytest.mark.parametrize(
+    ("network", "answer"),
+    [
+        ({"name": "bank"}, False),
+        ({"name": "patchgan", "ndf": 4}, False),
+        ({"name": "nafnet", "width": 4, "encoders": (1,), "decoders": (1,)}, True),
+        ({"name": "mimo_unet", "base_channels": 4, "num_res": 1}, True),
+    ],
+)
+def test_a_network_that_makes_photos_of_photos_is_known(network, answer):
+    assert common.restores(models.create(**network)) == answer
+
+
+def test_a_given_denoiser_has_to_make_photos_of_photos(tmp_path):
+    run, hyper = tiny_run(tmp_path), {"name": "bank", "count": 2, "size": 5, "sharpening": False, "noise": False}
+    networks.export(tmp_path, "given", hyper, listed(shots(2), jnp.array([0.5, 0.5])))
+    run.config.denoiser.weights = str(tmp_path / "given" / "weights.safetensors")
+    with pytest.raises(UserError, match="it holds a bank, which makes no photo of a photo"):
+        kernel_field.check_reader(run)
 
 
 def test_an_unknown_row_is_refused(tmp_path):

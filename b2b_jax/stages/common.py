@@ -17,7 +17,7 @@ from b2b_jax.data.sources import Source
 from b2b_jax.errors import UserError
 from b2b_jax.files import read_object
 from b2b_jax.method.known_blur import Supply
-from b2b_jax.networks import Network
+from b2b_jax.networks import Network, full_resolution
 from b2b_jax.settings import check_choice
 from b2b_jax.stages.run import Run
 from b2b_jax.training import loop, optimizers
@@ -107,6 +107,16 @@ def check_traces(stage: str, network: nn.Module, crop: int) -> None:
     stride = getattr(network, "stride", 1)
     if crop % stride:
         raise UserError(f"{stage}.crop is {crop}; the network wants a multiple of {stride}")
+
+
+def restores(network: nn.Module) -> bool:
+    """Whether it makes photos of the same size of photos; nothing is computed."""
+    photo = jax.ShapeDtypeStruct((1, 64, 64, 3), jnp.float32)
+    try:
+        made = jax.eval_shape(lambda x: full_resolution(network.init_with_output(jax.random.key(0), x)[0]), photo)
+    except (ValueError, TypeError, AttributeError, IndexError):
+        return False
+    return getattr(made, "shape", None) == photo.shape
 
 
 def stream(run: Run, source: Source, transform: pipeline.Transform, number: int) -> pipeline.Stream:

@@ -198,8 +198,14 @@ def check(run: Run) -> None:
 
 
 def check_reader(run: Run) -> None:
-    """UserError unless the camera is, or was, learnt by likelihood, which leaves a reader beside it."""
-    config = run.config.camera
+    """UserError unless the camera is, or was, learnt by likelihood, which leaves a reader beside it.
+
+    A denoiser that is given has to make photos of photos.
+    """
+    config, denoiser = run.config.camera, run.config.denoiser.weights
+    if denoiser and not common.restores(run.network("denoiser").module):
+        name, _ = weights.describe(denoiser)
+        raise UserError(f"denoiser.weights is {denoiser}: it holds a {name}, which makes no photo of a photo")
     if config.weights and not reader_path(run).is_file():
         raise UserError(f"kernel_field.teacher=reader: there is no reader at {reader_path(run)}; see camera.learner")
     if not config.weights:

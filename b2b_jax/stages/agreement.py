@@ -2,7 +2,8 @@
 
 A strong deblurrer of a camera with its own kind of blur wants nothing filled; one that errs much is better held to the
 photo. No photo of the camera has a truth, but pairs of the learnt camera do. The shot that made a photo is left out of
-those that may explain it, as the true one is not in the list either.
+those that may explain it, as the true one is not in the list either. Even so such photos flatter the steps that use the
+camera, so that a step is only taken if it is better beyond doubt.
 """
 
 from collections.abc import Mapping
@@ -12,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from b2b_jax import networks, sharding
+from b2b_jax import metrics, networks, sharding
 from b2b_jax.files import write_json
 from b2b_jax.method import camera_model
 from b2b_jax.models.camera import Shot, photographed, taken
@@ -23,10 +24,11 @@ from b2b_jax.stages.run import Run
 from b2b_jax.training.state import Params
 
 PHOTOS = 16  # that the rules are tried on
+SURE = 2.0  # standard errors by which more steps have to be better than fewer
 
 
 def chosen(run: Run, hyper: Mapping, variables: Params) -> str:
-    """Of RULES the one under which the run's deblurrer restores photos of its learnt camera best."""
+    """Of RULES the one under which the run's deblurrer surely restores photos of its learnt camera best."""
     mixture = Network(common.create(ConfigDict(hyper), jnp.float32), variables)
     module, weights = networks.consistent(mixture, run.network("deblurrer"))
 
@@ -37,12 +39,23 @@ def chosen(run: Run, hyper: Mapping, variables: Params) -> str:
 
     blurry, sharp, numbers = photos(run)
     results = np.stack([tried(weights, blurry[i : i + 1], numbers[i]) for i in range(len(blurry))], axis=1)
-    scores = {rule: common.mean_psnr(x, sharp) for rule, x in zip(RULES, results, strict=True)}
-    best = max(scores, key=scores.get)
+    scores = {rule: metrics.psnr(metrics.round8(x), sharp) for rule, x in zip(RULES, results, strict=True)}
+    best = surest(scores)
     if sharding.is_first():
-        write_json(run.workdir / "kernel_field" / "scores.json", {"rule": best, "psnr": scores})
-        told = ", ".join(f"{rule} {score:.2f} dB" for rule, score in scores.items())
+        means = {rule: float(np.mean(score)) for rule, score in scores.items()}
+        write_json(run.workdir / "kernel_field" / "scores.json", {"rule": best, "psnr": means})
+        told = ", ".join(f"{rule} {mean:.2f} dB" for rule, mean in means.items())
         print(f"kernel_field: {best}, by photos that the learnt camera makes: {told}")
+    return best
+
+
+def surest(scores: Mapping[str, np.ndarray]) -> str:
+    """The first of these rules whose scores (n,) no later one exceeds by SURE standard errors."""
+    best, *others = scores
+    for rule in others:
+        gain = scores[rule] - scores[best]
+        if gain.mean() > SURE * gain.std(ddof=1) / np.sqrt(len(gain)):
+            best = rule
     return best
 
 

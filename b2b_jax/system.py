@@ -94,7 +94,7 @@ class Deblurrer:
         return np.stack(list(self.restorer.frames(photos)))
 
     def __repr__(self) -> str:
-        names = (f"{type(n.module).__name__} ({count_parameters(n.variables):,} parameters)" for n in self.chain)
+        names = (f"{type(n.module).__name__} ({int(count_parameters(n.variables)):,} parameters)" for n in self.chain)
         device, dtype = jax.devices()[0].device_kind, np.dtype(self.chain[0].module.dtype).name
         return f"{' → '.join(names)}, {dtype} on {device}"
 

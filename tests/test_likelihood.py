@@ -1,6 +1,7 @@
 """The camera by likelihood: the bank, the reader, the weights, and the stage that puts them together."""
 
 import json
+import re
 from types import SimpleNamespace
 
 import jax
@@ -361,7 +362,9 @@ def test_what_is_learnt_serves_the_stages_after_it(tmp_path, capsys, monkeypatch
     run.config.evaluation.rows = ("consistent",)
     assert list(rows.methods(table)) == ["input", "consistent"]
     (tmp_path / "config.json").write_text(run.config.to_json_best_effort())
-    alone, held = (b2b_jax.load(tmp_path, method=method)(photos[0]) for method in ("deblurrer", "consistent"))
+    systems = [b2b_jax.load(tmp_path, method=method) for method in ("deblurrer", "consistent")]
+    assert re.search(r"Consistent \([\d,]+ parameters\)", repr(systems[1]))
+    alone, held = (system(photos[0]) for system in systems)
     assert alone.shape == held.shape == (72, 72, 3) and not np.array_equal(alone, held)
 
 

@@ -62,11 +62,13 @@ def test_noise_is_found_in_flat_windows_and_held_down(quality_of_jpeg):
     assert abs(found.quality - quality_of_jpeg) <= 2
 
 
-def test_what_rounding_leaves_is_no_noise():
+@pytest.mark.parametrize("quality_of_jpeg", [0, 40, 75])
+def test_what_rounding_and_jpeg_leave_is_no_noise(quality_of_jpeg):
     rng = np.random.default_rng(0)
-    soft = [level + 0.2 * SOFT[0, 20:84, 30:94] for level in rng.uniform(0.2, 0.7, 260)]
-    photos = np.stack([Processing().develop(rng, photo) for photo in soft])
-    assert camera_noise.found(ArraySource("pile", image=photos)) == (0.0, 0)
+    soft = [level + 0.05 * SOFT[0, 20:84, 30:94] for level in rng.uniform(0.2, 0.7, 260)]
+    photos = np.stack([Processing(quality=quality_of_jpeg).develop(rng, photo) for photo in soft])
+    spectrum = camera_noise.spectrum(ArraySource("pile", image=photos))
+    assert camera_noise.deviation(spectrum, quality_of_jpeg) == 0
 
 
 def test_too_few_windows_tell_no_noise():

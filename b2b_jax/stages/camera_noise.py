@@ -25,7 +25,7 @@ LEVELS = np.linspace(0.4, 0.6, 16)  # of flat photos, and
 SIDE = 128  # their pixels,
 CHOSEN = 0.1  # and the share of their windows that is taken: to take the flattest is to take those of less noise
 DEVIATIONS = np.geomspace(0.5, 30, 24) / 255  # that are tried
-NEGLIGIBLE = 0.75 / 255  # below which a camera has no noise: rounding to 8 bits alone is 0.3 / 255
+VISIBLE = 0.5 / 255  # in grey: of a camera without noise the flattest windows show 0.4 / 255; JPEG may hide more
 
 
 class Noise(NamedTuple):
@@ -42,16 +42,17 @@ def found(pile: Source) -> Noise:
 
 
 def deviation(power: np.ndarray, quality: int) -> float:
-    """Of the white noise that leaves this spectrum behind such a JPEG; 0 where it is negligible."""
-    rng = np.random.default_rng(0)
+    """Of the white noise that leaves this spectrum behind such a JPEG; 0 where none can be seen."""
+    rng, seen = np.random.default_rng(0), power[COARSE:].mean()
+    if seen < VISIBLE**2:  # also what JPEG has wiped out, of which nobody can tell how much there was
+        return 0.0
 
     def left(deviation: float) -> float:
         camera = Processing(noise=deviation, quality=quality)
         flat = [windows(camera.develop(rng, np.full((SIDE, SIDE, 3), level))) for level in LEVELS]
         return float(power_of(flattest(np.concatenate(flat), CHOSEN))[COARSE:].mean())
 
-    size = np.interp(power[COARSE:].mean(), np.maximum.accumulate([left(size) for size in DEVIATIONS]), DEVIATIONS)
-    return float(size) if size > NEGLIGIBLE else 0.0
+    return float(np.interp(seen, np.maximum.accumulate([left(size) for size in DEVIATIONS]), DEVIATIONS))
 
 
 def spectrum(pile: Source) -> np.ndarray:

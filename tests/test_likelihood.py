@@ -400,16 +400,18 @@ def test_a_step_is_taken_if_it_is_surely_better(held, filled, rule):
         ({"name": "mimo_unet", "base_channels": 4, "num_res": 1}, True),
     ],
 )
-def test_a_network_that_makes_photos_of_photos_is_known(network, answer):
+def test_a_network_that_restores_photos_is_known(network, answer):
     assert common.restores(models.create(**network)) == answer
 
 
-def test_a_given_denoiser_has_to_make_photos_of_photos(tmp_path):
+def test_a_given_denoiser_has_to_restore_photos(tmp_path):
     run, hyper = tiny_run(tmp_path), {"name": "bank", "count": 2, "size": 5, "sharpening": False, "noise": False}
     networks.export(tmp_path, "given", hyper, listed(shots(2), jnp.array([0.5, 0.5])))
     run.config.denoiser.weights = str(tmp_path / "given" / "weights.safetensors")
-    with pytest.raises(UserError, match="it holds a bank, which makes no photo of a photo"):
-        kernel_field.check_reader(run)
+    kernel_field.check_denoiser(run)  # not enabled
+    run.config.denoiser.enabled = True
+    with pytest.raises(UserError, match="it holds a bank, which does not restore photos"):
+        kernel_field.check_denoiser(run)
 
 
 def test_an_unknown_row_is_refused(tmp_path):

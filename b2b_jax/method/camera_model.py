@@ -135,14 +135,23 @@ def pairs(camera: Camera, variables: states.Params, s: Array, key: Array, thresh
         blurry and sharp, both float32 (n, h - 2 reach, w - 2 reach, 3) in [0, 1].
     """
     key_shot, key_noise = jax.random.split(key)
-    blurry = photographed(s, draw(camera, variables, len(s), key_shot, threshold), key_noise)
+    return paired(s, draw(camera, variables, len(s), key_shot, threshold), camera.reach, key_noise)
+
+
+def paired(s: Array, shot: Shot, reach: int, key: Array) -> tuple[Array, Array]:
+    """`pairs` of given shots, of a camera that reaches so many pixels; `key` is of the noise."""
+    blurry = photographed(s, shot, key)
     h, w = blurry.shape[1:3]
-    return blurry, s[:, camera.reach :, camera.reach :][:, :h, :w]
+    return blurry, s[:, reach:, reach:][:, :h, :w]
 
 
 def draw(camera: Camera, variables: states.Params, count: int, key: Array, threshold: float) -> Shot:
-    """`count` random shots of the camera, their kernels `cleaned` and `centred`."""
-    shot = camera.apply(variables, jax.random.normal(key, (count, camera.latent)))
+    """`count` random shots of the camera, `aligned`."""
+    return aligned(camera.apply(variables, jax.random.normal(key, (count, camera.latent))), threshold)
+
+
+def aligned(shot: Shot, threshold: float) -> Shot:
+    """The shot as it stands in pairs, its kernels `cleaned` and `centred`."""
     return shot if shot.kernel is None else shot._replace(kernel=centred(cleaned(shot.kernel, threshold)))
 
 

@@ -64,6 +64,11 @@ def hyper_of(camera: Mapping[str, Any], count: int, jpeg: bool = False) -> dict[
     return {"name": "bank", "count": count} | parts | ({"jpeg": True} if jpeg else {})
 
 
+def shots_of(variables: Mapping[str, Any]) -> Shot:
+    """The shots that a Bank of these variables holds: what `listed` was given."""
+    return Shot(*(variables["params"].get(name) for name in Shot._fields))
+
+
 def listed(shot: Shot, weight: Array) -> dict[str, dict[str, Array]]:
     """The variables of a Bank that holds these shots."""
     parts = {name: part for name, part in shot._asdict().items() if part is not None}

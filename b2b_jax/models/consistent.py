@@ -1,11 +1,11 @@
 """A deblurrer behind a kernel mixture whose result agrees with the photo: blurred again, it is the photo.
 
     candidates   u, u * mean filling kernel, u * likeliest filling kernel  ->  deblurrer  ->  x        u = undone(y)
-    x, k         of all candidates and all likely kernels of the camera, those for which | s * (k * x - y) |² is least;
-                 y: denoised, where there is a network for it
+    x, k         of all candidates and all likely kernels of the camera, those for which | s * (k * x - y) |² is least
     result       x - conj(K) (K X - Y) / (|K|² + noise / error)     of spectra: what k has kept of the photo, is kept
 
-The mixture's `rule` may be not to fill anything ("held"), and not to hold it to the photo either ("alone").
+y is the photo, denoised where the mixture has a denoiser. The mixture's `rule` says how far this goes: "alone" returns
+the x of the first candidate, "held" has no other candidate, "filled" is all of it.
 
 A deblurrer alone is never held to what the photo says. That the camera is known makes it possible: with a wrong kernel
 nothing would agree. s is a small Gaussian, so that a candidate gains nothing by repeating the photo's noise. The last
@@ -65,15 +65,15 @@ class Consistent(nn.Module):
         denoised, shares = self.mixture.denoised(photo), self.mixture.shares(photo)
         candidates = self.mixture.candidates(denoised, shares)
         wanted = candidates if self.mixture.rule == FILLED else candidates[:, :1]
-        return self.by(self.mixture.rule, denoised, self.restored(wanted), shares)
+        return self.result(self.mixture.rule, denoised, self.restored(wanted), shares)
 
     def each(self, x: Array, shares: Array) -> Array:
         """What each of RULES makes of photos (n, h, w, 3), if the shots have these shares of them: (r, n, h, w, 3)."""
         photo = self.mixture.denoised(x)
         restored = self.restored(self.mixture.candidates(photo, shares))
-        return jnp.stack([self.by(rule, photo, restored, shares) for rule in RULES])
+        return jnp.stack([self.result(rule, photo, restored, shares) for rule in RULES])
 
-    def by(self, rule: str, photo: Array, restored: Array, shares: Array) -> Array:
+    def result(self, rule: str, photo: Array, restored: Array, shares: Array) -> Array:
         """The result for denoised photos whose candidates have been restored (n, c, h, w, 3)."""
         if rule == ALONE:
             return restored[:, 0]

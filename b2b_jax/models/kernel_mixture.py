@@ -21,9 +21,8 @@ from b2b_jax.models.reader import Reader, score
 
 Array = jax.Array
 
-
 RULES = ("alone", "held", "filled")
-"""What becomes of a photo, undone: deblurred alone; and held to the photo; or the best of it and of filled ones."""
+"""Steps of `models.consistent`: the undone photo is deblurred; its result is held to the photo; filled ones compete."""
 ALONE, HELD, FILLED = RULES
 
 

@@ -137,16 +137,12 @@ def needed(run: Run) -> bool:
 def check(run: Run) -> None:
     """UserError when the photos, the settings or the weights cannot adapt a deblurrer; nothing is compiled."""
     config = run.config.adaptation
-    common.check_batch("adaptation", config.batch)
-    common.check_optimizer("adaptation", config.optimizer)
-    common.check_loss("adaptation", config.loss)
     check_choice("adaptation.teacher", config.teacher, TEACHERS)
     if not 0 <= config.known < 1:
         raise UserError(f"adaptation.known is {config.known}; it must be at least 0 and below 1")
-    common.load_features(run, "adaptation")
     deblurrer, network = run.config.deblurrer, run.config.deblurrer.network
     module = run.network("deblurrer").module if deblurrer.weights else common.create(network, run.dtype)
-    common.check_traces("adaptation", module, config.crop)
+    common.check_supervised(run, "adaptation", module)
     TEACHERS[config.teacher].check(run)
 
 

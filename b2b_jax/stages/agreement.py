@@ -1,9 +1,8 @@
-"""How a learnt camera serves its deblurrer best, tried on photos that the camera makes, whose truth is known.
+"""Which steps with the learnt camera help the deblurrer, tried on photos that the camera makes, whose truth is known.
 
-A strong deblurrer of a camera with its own kind of blur wants nothing filled; one that errs much is better held to the
-photo. No photo of the camera has a truth, but pairs of the learnt camera do. The shot that made a photo is left out of
-those that may explain it, as the true one is not in the list either. Even so such photos flatter the steps that use the
-camera, so that a step is only taken if it is better beyond doubt.
+Filling only helps where the camera's blur is foreign to the deblurrer, and holding a result to the photo only where the
+camera's kernels are right. The shot that made a photo is left out of those that may explain it, as the true one is not
+in the list either. Even so, such photos flatter the steps that use the camera, so a step has to be better beyond doubt.
 """
 
 from collections.abc import Mapping
@@ -16,7 +15,8 @@ from ml_collections import ConfigDict
 from b2b_jax import metrics, networks, sharding
 from b2b_jax.files import write_json
 from b2b_jax.method import camera_model
-from b2b_jax.models.camera import Shot, photographed, taken
+from b2b_jax.models.bank import shots_of
+from b2b_jax.models.camera import taken
 from b2b_jax.models.kernel_mixture import RULES
 from b2b_jax.networks import Network
 from b2b_jax.stages import camera, camera_photos, common
@@ -28,7 +28,7 @@ SURE = 2.0  # standard errors by which more steps have to be better than fewer
 
 
 def chosen(run: Run, hyper: Mapping, variables: Params) -> str:
-    """Of RULES the one under which the run's deblurrer surely restores photos of its learnt camera best."""
+    """The rule, of RULES, under which the run's deblurrer restores photos of its learnt camera best beyond doubt."""
     mixture = Network(common.create(ConfigDict(hyper), jnp.float32), variables)
     module, weights = networks.consistent(mixture, run.network("deblurrer"))
 
@@ -62,12 +62,9 @@ def surest(scores: Mapping[str, np.ndarray]) -> str:
 def photos(run: Run) -> tuple[jax.Array, np.ndarray, jax.Array]:
     """Photos of the learnt camera (n, h, w, 3) of held-out sharp ones, these, and the numbers of their shots."""
     module, variables = camera.load(run)
-    shot, weight = Shot(*(variables["params"].get(name) for name in Shot._fields)), variables["params"]["weight"]
+    weight = variables["params"]["weight"]
     key_shot, key_noise = jax.random.split(jax.random.key(run.config.seed))
     numbers = jax.random.choice(key_shot, len(weight), (PHOTOS,), p=weight / weight.sum())
-    shot = taken(shot, numbers)
-    kernel = camera_model.centred(camera_model.cleaned(shot.kernel, run.config.camera.threshold))
+    shot = camera_model.aligned(taken(shots_of(variables), numbers), run.config.camera.threshold)
     sharp = camera_photos.unseen(run, module.reach).sharp[:PHOTOS]
-    blurry = photographed(sharp, shot._replace(kernel=kernel), key_noise)
-    (h, w), reach = blurry.shape[1:3], module.reach
-    return blurry, sharp[:, reach : reach + h, reach : reach + w], numbers
+    return *camera_model.paired(sharp, shot, module.reach, key_noise), numbers

@@ -90,6 +90,16 @@ def check_optimizer(stage: str, config: ConfigDict) -> None:
     check_accumulate(stage, config)
 
 
+def check_supervised(run: Run, stage: str, network: nn.Module) -> None:
+    """UserError when the section `stage` cannot train this network with pairs; nothing is compiled."""
+    config = run.config[stage]
+    check_batch(stage, config.batch)
+    check_optimizer(stage, config.optimizer)
+    check_loss(stage, config.loss)
+    load_features(run, stage)
+    check_traces(stage, network, config.crop)
+
+
 def check_accumulate(stage: str, config: ConfigDict) -> None:
     """UserError when an optimiser is to wait for fewer than one step."""
     if config.accumulate < 1:

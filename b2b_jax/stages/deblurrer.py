@@ -69,11 +69,7 @@ def validate(run: Run, network: nn.Module, source: Source) -> loop.Evaluate:
 def check(run: Run) -> None:
     """UserError when the photos, the settings or the weights cannot train the deblurrer; nothing is compiled."""
     config = run.config.deblurrer
-    common.check_batch("deblurrer", config.batch)
-    common.check_optimizer("deblurrer", config.optimizer)
-    common.check_loss("deblurrer", config.loss)
-    common.load_features(run, "deblurrer")
-    common.check_traces("deblurrer", common.create(config.network, run.dtype), config.crop)
+    common.check_supervised(run, "deblurrer", common.create(config.network, run.dtype))
     check_sizes(run.known.train, run.known.crop(config.crop).extent, "deblurrer.crop")
 
 

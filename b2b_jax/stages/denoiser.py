@@ -89,11 +89,7 @@ def needed(run: Run) -> bool:
 def check(run: Run) -> None:
     """UserError when the photos or the settings cannot train it; nothing is compiled."""
     config = run.config.denoiser
-    common.check_batch("denoiser", config.batch)
-    common.check_optimizer("denoiser", config.optimizer)
-    common.check_loss("denoiser", config.loss)
-    common.load_features(run, "denoiser")
-    common.check_traces("denoiser", common.create(config.network, jnp.float32), config.crop)
+    common.check_supervised(run, "denoiser", common.create(config.network, jnp.float32))
     if run.config.camera.weights or not camera_photos.too_few(run):
         learnt = camera.load(run).module if run.config.camera.weights else camera.learner(run).network(run)
         photos = supply(run, learnt.reach)

@@ -21,6 +21,7 @@ from b2b_jax.method import camera_model, kernel_translation
 from b2b_jax.method.filling import Filling
 from b2b_jax.method.kernel_translation import Lessons
 from b2b_jax.method.known_blur import Supply
+from b2b_jax.models.bank import shots_of
 from b2b_jax.models.camera import HALO, Shot
 from b2b_jax.models.development import BINS
 from b2b_jax.models.kernel_field import READS, KernelField
@@ -65,7 +66,7 @@ def mixture(run: Run) -> tuple[dict, Params]:
     """A KernelMixture of the camera's shots: hyper-parameters and variables."""
     params, config = camera.load(run).variables["params"], run.config.kernel_field.network
     reader, trained = run.read(reader_path(run))
-    shot = Shot(*(params.get(name) for name in Shot._fields))
+    shot = shots_of({"params": params})
     kernel = kernel_translation.effective(shot)
     hyper = {"name": "kernel_mixture", "count": len(params["weight"]), "reach": kernel.shape[-1]}
     hyper |= {name: config[name] for name in ("size", "threshold", "symmetric")}
@@ -82,11 +83,14 @@ def mixture(run: Run) -> tuple[dict, Params]:
         own |= {name: jnp.average(params[name], weights=params["weight"]) for name in ("amount", "sigma")}
     else:
         own |= {"amount": jnp.zeros(()), "sigma": jnp.ones(())}
-    if run.trained("denoiser"):
+    statistics = {"reader": trained["batch_stats"]}
+    if run.config.denoiser.enabled and run.trained("denoiser"):
         name, described = weights.describe(run.weights_path("denoiser"))
         hyper["denoiser"] = {"name": name, **described}
-        own |= {"denoiser": run.network("denoiser").variables["params"], "noise": jnp.zeros(BINS)}
-    return hyper, {"params": own, "batch_stats": {"reader": trained["batch_stats"]}}
+        denoiser = run.network("denoiser").variables
+        own |= {"denoiser": denoiser["params"], "noise": jnp.zeros(BINS)}
+        statistics |= {"denoiser": denoiser["batch_stats"]} if "batch_stats" in denoiser else {}
+    return hyper, {"params": own, "batch_stats": statistics}
 
 
 def reader_path(run: Run) -> Path:
@@ -192,24 +196,27 @@ def check(run: Run) -> None:
     check_file(config)
     check_blur("known_kernel", config.known_kernel)
     if config.teacher == "reader":
+        check_denoiser(run)
         return check_reader(run)
     supply = sharp_photos(run, REACHES[config.teacher](run))
     check_sizes(supply.source, supply.crop(create(run).window).extent, "kernel_field.network.window")
 
 
 def check_reader(run: Run) -> None:
-    """UserError unless the camera is, or was, learnt by likelihood, which leaves a reader beside it.
-
-    A denoiser that is given has to make photos of photos.
-    """
-    config, denoiser = run.config.camera, run.config.denoiser.weights
-    if denoiser and not common.restores(run.network("denoiser").module):
-        name, _ = weights.describe(denoiser)
-        raise UserError(f"denoiser.weights is {denoiser}: it holds a {name}, which makes no photo of a photo")
+    """UserError unless the camera is, or was, learnt by likelihood, which leaves a reader beside it."""
+    config = run.config.camera
     if config.weights and not reader_path(run).is_file():
         raise UserError(f"kernel_field.teacher=reader: there is no reader at {reader_path(run)}; see camera.learner")
     if not config.weights:
         check_choice("camera.learner, with kernel_field.teacher=reader,", config.learner, ("likelihood",))
+
+
+def check_denoiser(run: Run) -> None:
+    """UserError when a denoiser is given that does not turn photos into photos."""
+    config = run.config.denoiser
+    if config.enabled and config.weights and not common.restores(run.network("denoiser").module):
+        name, _ = weights.describe(config.weights)
+        raise UserError(f"denoiser.weights is {config.weights}: it holds a {name}, which does not restore photos")
 
 
 def check_file(config: ConfigDict) -> None:

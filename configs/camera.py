@@ -38,7 +38,7 @@ def get_config(variant: str = "") -> ConfigDict:
     config.data.unknown = ""
     config.adaptation.enabled = True
     config.camera.learner = "likelihood"  # your two folders show different things
-    config.denoiser.enabled = True  # where the camera is found to have noise or JPEG
+    config.denoiser.enabled = True  # where the camera has noise or JPEG, or a response
     config.kernel_field.update(enabled=True, teacher="reader")  # what reads the blur translates, too; nothing is taught
     variants[variant](config)
     return config

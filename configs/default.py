@@ -267,6 +267,7 @@ def bank() -> ConfigDict:
             "amount": (0.5, 6.0),  # of sharpening, in half of the shots
             "sigma": (0.6, 3.0),  # pixels: of its Gaussian
             "noise": (0.8, 1.2),  # times the noise that is found in the blurry photos
+            "response": 2.2,  # stored value ** response = light, where camera.network has a response; sRGB is near 2.2
             "reader": ConfigDict(
                 {
                     "name": "reader",
@@ -418,7 +419,7 @@ def translator() -> ConfigDict:
 
 
 def denoiser() -> ConfigDict:
-    """Takes the learnt camera's noise and JPEG away, for kernel_field.teacher=reader; not in the paper."""
+    """Takes the camera's noise, JPEG and response away, for kernel_field.teacher=reader; not in the paper."""
     return ConfigDict(
         {
             "enabled": False,  # otherwise a Wiener filter holds the noise down

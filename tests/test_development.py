@@ -108,7 +108,7 @@ def shot(**parts) -> Shot:
 MASK = {"amount": jnp.array([0.0, 2.0]), "sigma": jnp.ones(2)}
 
 
-def test_a_pair_differs_by_noise_and_jpeg_alone():
+def test_a_pair_differs_by_noise_jpeg_and_response_alone():
     side = 48 + 2 * (5 + HALO)
     sharp = jnp.asarray(levels.to_float(data.astronaut()[100:, 130:][:side, :side])[None].repeat(2, 0))
     noisy = jit(denoising.noisy)
@@ -116,6 +116,10 @@ def test_a_pair_differs_by_noise_and_jpeg_alone():
     assert stored.shape == clean.shape == (2, 48, 48, 3)
     np.testing.assert_allclose(stored[0], clean[0], atol=0.51 / 255)  # rounding
     np.testing.assert_allclose((stored[1] - clean[1]).std(), 0.05, rtol=0.1)
+    bright, same = noisy(sharp, shot(**MASK, response=jnp.float32(2.2)), KEY)
+    np.testing.assert_allclose(same, clean, atol=1e-6)
+    gained = (bright[0] - clean[0])[np.asarray(clean[0]) < 0.99]  # the 2.2th root of a mean of powers exceeds the mean
+    assert gained.min() > -0.51 / 255 and gained.max() > 5 / 255
     stored, same = noisy(sharp, shot(**MASK, quality=jnp.float32(60)), KEY)
     np.testing.assert_allclose(same, clean, atol=1e-6)
     compressed = jit(jpeg.compressed)(jnp.round(255 * clean) / 255, jnp.float32(60))
@@ -129,10 +133,11 @@ def test_a_pair_differs_by_noise_and_jpeg_alone():
         ({"noise": jnp.zeros(2)}, False),
         ({"noise": jnp.array([0.0, 0.01])}, True),
         ({"quality": jnp.float32(80)}, True),
+        ({"response": jnp.float32(2.2)}, True),
     ],
 )
 def test_a_camera_that_needs_a_denoiser_is_known(parts, answer):
-    assert denoising.has_noise(shot(**parts)) == answer
+    assert denoising.needed(shot(**parts)) == answer
 
 
 # ----------------------------------------------------------------------------------------------------------- sharpening

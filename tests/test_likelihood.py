@@ -66,6 +66,17 @@ def test_a_bank_draws_its_shots_as_often_as_their_weights_say():
     assert drawn.amount is None and drawn.response is None
 
 
+def test_all_shots_have_the_response_that_is_stated(tmp_path):
+    run = tiny_run(tmp_path)
+    run.config.camera.network.response, run.config.camera.bank.response = True, 1.8
+    bank = camera_likelihood.draw(run, 3, camera_noise.Noise(0.0, 0))
+    hyper, variables = camera_likelihood.found(run, bank, np.full(3, 1 / 3))
+    networks.export(tmp_path, "camera", hyper, variables)
+    module, variables = networks.load(tmp_path / "camera" / "weights.safetensors", jnp.float32)
+    drawn = module.apply(variables, jnp.zeros((2, 1)))
+    assert drawn.kernel.shape[0] == 2 and drawn.response == np.float32(1.8)
+
+
 def test_the_largest_number_draws_the_last_shot():
     bank = Bank(count=2, size=5, sharpening=False, noise=False)
     drawn = bank.apply(listed(shots(2), jnp.array([0.5, 0.5])), jnp.array([[-40.0], [40.0]]))
@@ -266,7 +277,8 @@ def test_nine_windows_from_corner_to_corner_of_a_photo():
 @pytest.mark.parametrize(
     ("part", "value", "message"),
     [
-        ("network", {"response": True}, "choose adversarial"),
+        ("network", {"field": 16}, "choose adversarial"),
+        ("bank", {"response": 0.0}, r"camera\.bank\.response is 0\.0; wanted is a positive power"),
         ("network", {"kernel": False}, "choose adversarial"),
         ("network", {"size": 9}, r"camera\.bank: no shot can be drawn: .* does not fit"),
         ("bank", {"family": {"odd": {"kind": "spiral"}}}, "no shot can be drawn: .*spiral"),

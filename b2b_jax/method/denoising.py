@@ -1,8 +1,10 @@
-"""Pairs to learn to take a camera's noise and JPEG away: what it stores of a photo, and the same before either.
+"""Pairs to learn to take a camera's noise, JPEG and tone curve away: photos with them, and the same without.
 
-    (JPEG of x + noise, x)      x = sharpen(s ∗ k), of sharp photos s under random shots of the learnt camera
+    (JPEG of sharpen(((s ** response) ∗ k) ** (1 / response)) + noise, sharpen(s ∗ k))
 
-Sharpening stays: it is a filter, which a division undoes (`models.development`). Images are NHWC float32 in [0, 1].
+of sharp photos s under random shots of the learnt camera. A deblurrer that was taught with averages of stored values,
+as GoPro's are, knows no other blur than s ∗ k. Sharpening stays: it is a filter, which a division undoes
+(`models.development`). Images are NHWC float32 in [0, 1].
 """
 
 from collections.abc import Mapping
@@ -36,10 +38,11 @@ def make_pairs(camera: Camera, threshold: float, turned: bool) -> MakePairs:
 
 
 def noisy(sharp: Array, shot: Shot, key: Array) -> tuple[Array, Array]:
-    """What the camera stores of sharp photos, larger by its reach, and the same without noise and JPEG."""
-    return photographed(sharp, shot, key), render(sharp, shot._replace(noise=None), key)
+    """What the camera stores of sharp photos, larger by its reach, and the same without noise, JPEG and response."""
+    return photographed(sharp, shot, key), render(sharp, shot._replace(noise=None, response=None), key)
 
 
-def has_noise(shot: Shot) -> bool:
-    """Whether any of the shots adds noise or compresses."""
-    return shot.quality is not None or (shot.noise is not None and bool(jnp.any(shot.noise > 0)))
+def needed(shot: Shot) -> bool:
+    """Whether there is anything to take away: noise, JPEG or a response."""
+    noise = shot.noise is not None and bool(jnp.any(shot.noise > 0))
+    return noise or shot.quality is not None or shot.response is not None

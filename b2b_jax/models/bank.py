@@ -15,15 +15,16 @@ Array = jax.Array
 class Bank(nn.Module):
     """z (n, 1) -> Shot of n photos, as `models.camera.Camera` gives them: z ~ N(0, I) draws shots by their weights.
 
-    count: shots in the list. size: of their kernels, odd, in pixels. sharpening, noise, jpeg: which parts they have
-    besides the kernel; JPEG is of one quality for all. Its variables are no weights of a network: they are the list,
-    and all that is learnt is `weight`.
+    count: shots in the list. size: of their kernels, odd, in pixels. sharpening, noise, response, jpeg: which parts
+    they have besides the kernel; the response and the quality of JPEG are the same for all. Its variables are no
+    weights of a network: they are the list, and all that is learnt is `weight`.
     """
 
     count: int = 1
     size: int = 21
     sharpening: bool = True
     noise: bool = True
+    response: bool = False
     jpeg: bool = False
     dtype: Any = jnp.float32  # unused: a camera is computed in float32
 
@@ -34,6 +35,7 @@ class Bank(nn.Module):
         weight = self.param("weight", nn.initializers.constant(1 / self.count), (self.count,))
         parts = {"kernel": (self.size, self.size)} | {name: () for name in self.parts}
         shot = Shot(**{name: None for name in ("amount", "sigma", "noise", "response")} | self._listed(parts))
+        shot = shot._replace(response=self.param("response", nn.initializers.ones, ())) if self.response else shot
         shot = shot._replace(quality=self.param("quality", nn.initializers.constant(100.0), ())) if self.jpeg else shot
         share = jax.scipy.stats.norm.cdf(z[:, 0]) * weight.sum()
         chosen = jnp.searchsorted(jnp.cumsum(weight), share, side="right")
@@ -60,7 +62,7 @@ class Bank(nn.Module):
 
 def hyper_of(camera: Mapping[str, Any], count: int, jpeg: bool = False) -> dict[str, Any]:
     """The name and hyper-parameters of a bank of `count` shots with the parts that a Camera of these would have."""
-    parts = {name: camera[name] for name in ("size", "sharpening", "noise")}
+    parts = {name: camera[name] for name in ("size", "sharpening", "noise", "response")}
     return {"name": "bank", "count": count} | parts | ({"jpeg": True} if jpeg else {})
 
 

@@ -4,8 +4,8 @@
     undone(photo) * Σ p(shot | photo) · filling kernel of the shot
 
 `models.development.undone` takes back what the camera does behind its lens, so that what is filled is its blur alone;
-noise and JPEG are better taken away by a network before. The reader and the weights are those of a camera learnt by
-likelihood. Images are NHWC float32 in [0, 1].
+noise, JPEG and a response are taken away by a network before. The reader and the weights are those of a camera learnt
+by likelihood. Images are NHWC float32 in [0, 1].
 """
 
 from typing import Any

@@ -109,7 +109,7 @@ def draw(run: Run, count: int, noise: Noise) -> Shot:
         amount=values["amount"] * sharpens if parts.sharpening else None,
         sigma=values["sigma"] if parts.sharpening else None,
         noise=noise.deviation * values["noise"] if parts.noise else None,
-        response=None,
+        response=jnp.float32(config.response) if parts.response else None,
         quality=jnp.float32(noise.quality) if noise.quality else None,
     )
 
@@ -223,11 +223,13 @@ def check(run: Run) -> None:
     common.check_optimizer("camera.bank", config.bank.optimizer)
     common.check_optimizer("camera.bank.sharpening", config.bank.sharpening.optimizer)
     check_choice("camera.bank.reader.name", config.bank.reader.name, ("reader",))
-    if not config.network.kernel or config.network.response or config.network.field:
-        wanted = "camera.network.kernel, without response and without field"
+    if not config.network.kernel or config.network.field:
+        wanted = "camera.network.kernel, and no field"
         raise UserError(f"camera.learner=likelihood knows cameras that have {wanted}; choose adversarial for others")
     if config.bank.count < 1:
         raise UserError(f"camera.bank.count is {config.bank.count}; a bank has at least one shot")
+    if config.bank.response <= 0:
+        raise UserError(f"camera.bank.response is {config.bank.response}; wanted is a positive power, 2.2 for sRGB")
     if config.bank.kept < config.batch:
         wanted = f"at least camera.batch, {config.batch}"
         raise UserError(f"camera.bank.kept is {config.bank.kept}; the photos of a step are {wanted}")

@@ -1,7 +1,8 @@
-"""The denoiser stage: a network learns to take the learnt camera's noise and JPEG away.
+"""The denoiser stage: a network learns to take the learnt camera's noise, JPEG and tone curve away.
 
-They hide a photo's blur, and a deblurrer takes them for something to restore. The pairs are the camera's own; a camera
-without either needs no such network. It becomes a part of the kernel mixture.
+Noise and JPEG hide a photo's blur, and a deblurrer takes them for something to restore; blur of light is not what it
+knows. The pairs are the camera's own; a camera without any of the three needs no such network. It becomes a part of the
+kernel mixture.
 """
 
 from collections.abc import Callable
@@ -31,8 +32,8 @@ def fit(run: Run, validated: Callable[[], None]) -> None:
         print("denoiser: left out, there is no usable camera whose noise could be learnt")
         return
     learnt, config = camera.load(run), run.config.denoiser
-    if not denoising.has_noise(camera_photos.shots(run, learnt.module, learnt.variables)):
-        print("denoiser: left out, the camera has no noise and no JPEG")
+    if not denoising.needed(camera_photos.shots(run, learnt.module, learnt.variables)):
+        print("denoiser: left out, the camera has no noise, no JPEG and no response")
         return
     streams = common.streams(run, [supply(run, learnt.module.reach)], config.crop, SEED)
     state = common.train(run, task(run, learnt), common.batches(run, streams, config.batch), validated)
@@ -62,7 +63,7 @@ def task(run: Run, learnt: Network) -> loop.Task:
 
 
 def validate(run: Run, learnt: Network) -> loop.Evaluate:
-    """PSNR of photos held out, as the camera stores them and denoised, against those without noise and JPEG."""
+    """PSNR of photos held out, as the camera stores them and denoised, against those that are wanted."""
     network = common.create(run.config.denoiser.network, jnp.float32)
     sharp = camera_photos.unseen(run, learnt.module.reach).sharp[: max(FEWEST, run.config.evaluation.validation_images)]
     key, threshold = jax.random.key(run.config.seed), run.config.camera.threshold
@@ -74,7 +75,7 @@ def validate(run: Run, learnt: Network) -> loop.Evaluate:
         params = best_params(state, "deblurrer")
         denoised = batching.run(lambda x: restore(params, x), stored, run.config.evaluation.batch)
         scores = {"validation": denoised, "input": stored}
-        versions = {"as stored": stored, "denoised": denoised, "without noise": truth}
+        versions = {"as stored": stored, "denoised": denoised, "wanted": truth}
         return {f"{name}_psnr": common.mean_psnr(x, truth) for name, x in scores.items()}, versions
 
     return evaluate

@@ -5,9 +5,9 @@
     python tools/photographs.py DIR... --camera burst --output data/photographs/burst      # its --help: where from
     python -m b2b_jax.main --config configs/photographs.py
 
-The camera is a folder below data/photographs: burst (default), phone or night, `photographs.py:phone`. It is learnt by
-likelihood, and what reads blur from photos for that then stands before MAXIM: a translator that can only convolve,
-behind a denoiser where the camera is found to have noise or JPEG.
+The camera is a folder below data/photographs: burst (default), phone, night or tone, `photographs.py:phone`. It is
+learnt by likelihood, and what reads blur from photos for that then stands before MAXIM: a translator that can only
+convolve, behind a denoiser where the camera has noise, JPEG or a response.
 `photographs.py:burst,taught` instead teaches a kernel field with the learnt camera, `burst,true` with the camera's true
 kernels, `burst,any` with kernels of every kind, with no camera learnt. `burst,blur2blur` trains the paper's translator,
 small and with hand-held paths as the known blur; `burst,pairs` the same generator with pairs of the learnt camera,
@@ -19,7 +19,7 @@ from ml_collections import ConfigDict
 
 from configs import default, demo
 
-CAMERAS = ("burst", "phone", "night")
+CAMERAS = ("burst", "phone", "night", "tone")
 TEACHERS = {"learnt": "reader", "taught": "camera", "true": "file", "any": "family"}
 
 
@@ -36,7 +36,7 @@ def get_config(variant: str = "") -> ConfigDict:
     config.deblurrer.weights = "weights/maxim_gopro.safetensors"
     # The piles show different photographs, which a discriminator would tell apart by what they show.
     config.camera.update(learner="likelihood", steps=600, batch=32, crop=240)
-    config.camera.network.update(size=21, sharpening=camera == "phone")
+    config.camera.network.update(size=21, sharpening=camera == "phone", response=camera == "tone")
     if translator in TRAINED:
         TRAINED[translator](config)
     else:

@@ -34,7 +34,7 @@ VARIANTS = {
         *("paths", "photos,25", "others", "drift,zoom", "without,noise", "with,response", "sharpness"),
         *("translator,both", "field,pairs"),
     ],
-    "photographs": ["", "phone", "night,true", "burst,blur2blur", "phone,paper", "burst,pairs"],
+    "photographs": ["", "phone", "night,true", "burst,blur2blur", "phone,paper", "burst,pairs", "tone"],
     "rb2v": ["", "paper", "release"],
     "reds": ["", "paper", "release"],
     "resunet": [""],

@@ -66,6 +66,8 @@ CAMERAS = {
     "phone": Camera((KNOWN,), Processing(amount=(1.5, 3.0), noise=3 / 255)),
     # The same at night: longer paths, much noise, small files.
     "night": Camera(({"kind": "trajectory", "length": (8.0, 18.0)},), Processing(noise=8 / 255, quality=75)),
+    # The phone's paths, but blur of light, which is then stored as sRGB.
+    "tone": Camera((KNOWN,), Processing(response="srgb")),
 }
 
 

@@ -18,7 +18,7 @@ Beyond the paper, the camera's own blur is learnt from the two folders and the d
 what was found, and b2b_jax.deblur then uses the adapted deblurrer unless pairs to score on say otherwise. With a strong
 deblurrer that stays as it is, --method consistent holds its results to the photo instead. If your camera does not
 over-sharpen, say so: --config.camera.network.sharpening=False. These sizes have not been run to the end; those of
-`camera.py:small` have: the demo's, with larger crops for the camera.
+`camera.py:small` have: the demo's, with larger crops for the camera, which wants photos of 276 pixels and more.
 
 `camera.py:small` needs nothing but the two folders, and minutes on a CPU instead of days on a GPU: small networks,
 and a deblurrer that is trained on generated scenes under the paths of a hand-held camera.
@@ -41,6 +41,7 @@ def get_config(variant: str = "") -> ConfigDict:
     config.denoiser.enabled = True  # where the camera has noise or JPEG, or a response
     config.kernel_field.update(enabled=True, teacher="reader")  # what reads the blur translates, too; nothing is taught
     variants[variant](config)
+    config.camera.crop = 240  # 128 pixels of a photo with much noise tell too little of its blur
     return config
 
 
@@ -64,7 +65,6 @@ def small(config: ConfigDict) -> None:
     demo.small_translator(config.translator)
     demo.small_camera(config)
     demo.small_denoiser(config.denoiser)
-    config.camera.crop = 128  # the demo's 64 pixels tell too little of a photograph's blur
     config.deblurrer.update(augment=True, steps=3_000)  # this blur has every direction
     config.loop.update(log_every=20, evaluate_every=150, checkpoint_every=150)
     config.evaluation.update(validation_images=16, validation_crop=96)

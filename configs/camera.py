@@ -17,8 +17,10 @@ few scenes.
 Beyond the paper, the camera's own blur is learnt from the two folders and the deblurrer adapted to it; the report shows
 what was found, and b2b_jax.deblur then uses the adapted deblurrer unless pairs to score on say otherwise. With a strong
 deblurrer that stays as it is, --method consistent holds its results to the photo instead. If your camera does not
-over-sharpen, say so: --config.camera.network.sharpening=False. These sizes have not been run to the end; those of
-`camera.py:small` have: the demo's, with larger crops for the camera, which wants photos of 276 pixels and more.
+over-sharpen, say so: --config.camera.network.sharpening=False. A real lens blurs light, which is then stored as sRGB:
+--config.camera.network.response=True tells the learnt camera so. The camera is learnt from crops of 240 pixels, for
+which sharp photos need 286 pixels a side (276 with `camera.py:small`); --config.camera.crop takes smaller ones. The
+sizes above have not been run to the end; those of `camera.py:small`, the demo's but for this crop, have.
 
 `camera.py:small` needs nothing but the two folders, and minutes on a CPU instead of days on a GPU: small networks,
 and a deblurrer that is trained on generated scenes under the paths of a hand-held camera.

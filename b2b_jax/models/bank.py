@@ -62,8 +62,9 @@ class Bank(nn.Module):
 
 def hyper_of(camera: Mapping[str, Any], count: int, jpeg: bool = False) -> dict[str, Any]:
     """The name and hyper-parameters of a bank of `count` shots with the parts that a Camera of these would have."""
-    parts = {name: camera[name] for name in ("size", "sharpening", "noise", "response")}
-    return {"name": "bank", "count": count} | parts | ({"jpeg": True} if jpeg else {})
+    parts = {name: camera[name] for name in ("size", "sharpening", "noise")}
+    rare = {"response": camera["response"], "jpeg": jpeg}
+    return {"name": "bank", "count": count} | parts | {name: True for name, there in rare.items() if there}
 
 
 def shots_of(variables: Mapping[str, Any]) -> Shot:

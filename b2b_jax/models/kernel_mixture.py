@@ -4,8 +4,8 @@
     undone(photo) * Σ p(shot | photo) · filling kernel of the shot
 
 `models.development.undone` takes back what the camera does behind its lens, so that what is filled is its blur alone;
-noise, JPEG and a response are taken away by a network before. The reader and the weights are those of a camera learnt
-by likelihood. Images are NHWC float32 in [0, 1].
+noise, JPEG and a response are taken away by a network before, where there is one. The reader and the weights are those
+of a camera learnt by likelihood. Images are NHWC float32 in [0, 1].
 """
 
 from typing import Any
@@ -30,8 +30,8 @@ class KernelMixture(nn.Module):
     """(n, h, w, 3) -> (n, h, w, 3), of any size; one kernel for a photo.
 
     count: shots. size, reach: of their filling kernels, and of all that they convolve with, odd, in pixels. lags,
-    width, dim, window: the reader's. threshold, symmetric: as in KernelField. denoiser: a network that takes noise and
-    JPEG from photos, if there is one. rule: one of RULES, for `models.consistent`.
+    width, dim, window: the reader's. threshold, symmetric: as in KernelField. denoiser: a network that takes noise, JPEG
+    and a response from photos, if there is one. rule: one of RULES, for `models.consistent`.
     """
 
     count: int = 1

@@ -224,7 +224,7 @@ def check(run: Run) -> None:
     common.check_optimizer("camera.bank.sharpening", config.bank.sharpening.optimizer)
     check_choice("camera.bank.reader.name", config.bank.reader.name, ("reader",))
     if not config.network.kernel or config.network.field:
-        wanted = "camera.network.kernel, and no field"
+        wanted = "camera.network.kernel and no camera.network.field"
         raise UserError(f"camera.learner=likelihood knows cameras that have {wanted}; choose adversarial for others")
     if config.bank.count < 1:
         raise UserError(f"camera.bank.count is {config.bank.count}; a bank has at least one shot")

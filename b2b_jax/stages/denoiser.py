@@ -27,9 +27,9 @@ FEWEST = 4  # photos held out that it is measured on, at least
 
 
 def fit(run: Run, validated: Callable[[], None]) -> None:
-    """Trains it and exports it, unless there is no noise, or no usable camera."""
+    """Trains it and exports it, unless there is nothing to take away, or no usable camera."""
     if not camera.usable(run):
-        print("denoiser: left out, there is no usable camera whose noise could be learnt")
+        print("denoiser: left out, there is no usable camera to learn from")
         return
     learnt, config = camera.load(run), run.config.denoiser
     if not denoising.needed(camera_photos.shots(run, learnt.module, learnt.variables)):

@@ -30,8 +30,8 @@ class KernelMixture(nn.Module):
     """(n, h, w, 3) -> (n, h, w, 3), of any size; one kernel for a photo.
 
     count: shots. size, reach: of their filling kernels, and of all that they convolve with, odd, in pixels. lags,
-    width, dim, window: the reader's. threshold, symmetric: as in KernelField. denoiser: a network that takes noise, JPEG and
-    a response from photos, if there is one. rule: one of RULES, for `models.consistent`.
+    width, dim, window: the reader's. threshold, symmetric: as in KernelField. denoiser: a network that takes noise,
+    JPEG and a response from photos, if there is one. rule: one of RULES, for `models.consistent`.
     """
 
     count: int = 1

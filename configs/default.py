@@ -422,7 +422,7 @@ def denoiser() -> ConfigDict:
     """Takes the camera's noise, JPEG and response away, for kernel_field.teacher=reader; not in the paper."""
     return ConfigDict(
         {
-            "enabled": False,  # otherwise a Wiener filter holds the noise down; JPEG and a response stay
+            "enabled": False,  # otherwise a Wiener filter holds the noise down; a response needs it
             "weights": "",  # a .safetensors of a trained one: loaded instead of trained
             "network": ConfigDict(
                 {

@@ -22,7 +22,7 @@ from b2b_jax.evaluation import rows
 from b2b_jax.method import camera_model, likelihood
 from b2b_jax.method.likelihood import Likelihood
 from b2b_jax.models import sharpening
-from b2b_jax.models.bank import Bank, listed
+from b2b_jax.models.bank import Bank, listed, shots_of
 from b2b_jax.models.camera import HALO, Shot, sharpener, taken
 from b2b_jax.models.kernel_mixture import RULES
 from b2b_jax.models.reader import NOISE_SCALE, Reader, described
@@ -362,8 +362,9 @@ def test_what_is_learnt_serves_the_stages_after_it(tmp_path, capsys, monkeypatch
     assert f"kernel_field: {tried['rule']}, by photos that the learnt camera makes" in capsys.readouterr().out
     module, variables = networks.load(tmp_path / "kernel_field" / "weights.safetensors", jnp.float32)
     reader, x = run.read(kernel_field.reader_path(run)), jnp.asarray(photos[:2, :32, :32] / np.float32(255))
-    bank = Shot(*(learnt.variables["params"].get(name) for name in Shot._fields))
-    scores = reader.module.apply(reader.variables, x, bank) + jnp.log(learnt.variables["params"]["weight"])
+    scores = reader.module.apply(reader.variables, x, shots_of(learnt.variables)) + jnp.log(
+        learnt.variables["params"]["weight"]
+    )
     np.testing.assert_allclose(module.apply(variables, x, method="shares"), jax.nn.softmax(scores), atol=1e-5)
     assert module.rule == tried["rule"] and module.reach == 21 + 2 * HALO and not variables["params"]["noise"].any()
     denoised = module.apply(variables, x, method="denoised")
@@ -424,6 +425,16 @@ def test_a_given_denoiser_has_to_restore_photos(tmp_path):
     run.config.denoiser.enabled = True
     with pytest.raises(UserError, match="it holds a bank, which does not restore photos"):
         kernel_field.check_denoiser(run)
+
+
+def test_a_response_needs_a_denoiser(tmp_path):
+    run = tiny_run(tmp_path)
+    run.config.kernel_field.update(enabled=True, teacher="reader")
+    run.config.camera.network.response = True
+    with pytest.raises(UserError, match=r"camera\.network\.response needs denoiser\.enabled"):
+        kernel_field.check(run)
+    run.config.denoiser.enabled = True
+    kernel_field.check(run)
 
 
 def test_an_unknown_row_is_refused(tmp_path):

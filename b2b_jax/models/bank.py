@@ -33,10 +33,12 @@ class Bank(nn.Module):
     @nn.compact
     def __call__(self, z: Array, train: bool = False) -> Shot:
         weight = self.param("weight", nn.initializers.constant(1 / self.count), (self.count,))
-        parts = {"kernel": (self.size, self.size)} | {name: () for name in self.parts}
-        shot = Shot(**{name: None for name in ("amount", "sigma", "noise", "response")} | self._listed(parts))
-        shot = shot._replace(response=self.param("response", nn.initializers.ones, ())) if self.response else shot
-        shot = shot._replace(quality=self.param("quality", nn.initializers.constant(100.0), ())) if self.jpeg else shot
+        parts = self._listed({"kernel": (self.size, self.size)} | {name: () for name in self.parts})
+        if self.response:
+            parts["response"] = self.param("response", nn.initializers.ones, ())
+        if self.jpeg:
+            parts["quality"] = self.param("quality", nn.initializers.constant(100.0), ())
+        shot = Shot(**{name: None for name in ("amount", "sigma", "noise", "response")} | parts)
         share = jax.scipy.stats.norm.cdf(z[:, 0]) * weight.sum()
         chosen = jnp.searchsorted(jnp.cumsum(weight), share, side="right")
         return taken(shot, jnp.minimum(chosen, self.count - 1))

@@ -64,9 +64,9 @@ def fit(run: Run, validated: Callable[[], None]) -> None:
 
 def mixture(run: Run) -> tuple[dict, Params]:
     """A KernelMixture of the camera's shots: hyper-parameters and variables."""
-    params, config = camera.load(run).variables["params"], run.config.kernel_field.network
+    variables, config = camera.load(run).variables, run.config.kernel_field.network
     reader, trained = run.read(reader_path(run))
-    shot = shots_of({"params": params})
+    params, shot = variables["params"], shots_of(variables)
     kernel = kernel_translation.effective(shot)
     hyper = {"name": "kernel_mixture", "count": len(params["weight"]), "reach": kernel.shape[-1]}
     hyper |= {name: config[name] for name in ("size", "threshold", "symmetric")}
@@ -212,8 +212,10 @@ def check_reader(run: Run) -> None:
 
 
 def check_denoiser(run: Run) -> None:
-    """UserError when a denoiser is given that does not turn photos into photos."""
+    """UserError when a response has none that takes it away, or the one that is given does not restore photos."""
     config = run.config.denoiser
+    if run.config.camera.network.response and not config.enabled:
+        raise UserError("kernel_field.teacher=reader: camera.network.response needs denoiser.enabled, to take it away")
     if config.enabled and config.weights and not common.restores(run.network("denoiser").module):
         name, _ = weights.describe(config.weights)
         raise UserError(f"denoiser.weights is {config.weights}: it holds a {name}, which does not restore photos")

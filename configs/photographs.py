@@ -5,8 +5,8 @@
     python tools/photographs.py DIR... --camera burst --output data/photographs/burst      # its --help: where from
     python -m b2b_jax.main --config configs/photographs.py
 
-The camera is a folder below data/photographs: burst (default), phone, night or tone, `photographs.py:phone`. It is
-learnt by likelihood, and what reads blur from photos for that then stands before MAXIM: a translator that can only
+The camera is a folder below data/photographs: burst (default), phone, night, tone or roll, `photographs.py:phone`. It
+is learnt by likelihood, and what reads blur from photos for that then stands before MAXIM: a translator that can only
 convolve, behind a denoiser where the camera has noise, JPEG or a response.
 `photographs.py:burst,taught` instead teaches a kernel field with the learnt camera, `burst,true` with the camera's true
 kernels, `burst,any` with kernels of every kind, with no camera learnt. `burst,blur2blur` trains the paper's translator,
@@ -19,7 +19,7 @@ from ml_collections import ConfigDict
 
 from configs import default, demo
 
-CAMERAS = ("burst", "phone", "night", "tone")
+CAMERAS = ("burst", "phone", "night", "tone", "roll")
 TEACHERS = {"learnt": "reader", "taught": "camera", "true": "file", "any": "family"}
 
 

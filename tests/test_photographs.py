@@ -87,6 +87,19 @@ def test_kernels_are_the_cameras(made):
     assert peaks.min() >= 2 and peaks.max() <= 12  # two or three points, four pixels each
 
 
+def test_a_camera_that_rolls_has_no_kernels(sources, tmp_path):
+    photographs.make([sources], tmp_path, Settings(**SMALL, camera="roll"))
+    assert len(list((tmp_path / "test" / "blurry").glob("*.png"))) == 9
+    assert not [*tmp_path.rglob("kernels*")]
+
+
+def test_blur_of_a_camera_that_rolls_grows_away_from_its_centre():
+    camera = photographs.Camera(motion=CAMERAS["roll"].motion | {"about": (0.5, 0.5)})
+    sharp = np.random.default_rng(0).random((181, 181, 3)).astype(np.float32)
+    change = np.abs(camera.take(np.random.default_rng(1), sharp, None) / 255 - sharp[10:-10, 10:-10]).mean(-1)
+    assert change[77:84, 77:84].mean() < 0.5 * change[:20, :20].mean()
+
+
 @pytest.mark.parametrize("name", CAMERAS)
 def test_cameras_repeat_themselves_and_change_the_photo(name):
     sharp = np.random.default_rng(0).random((60, 70, 3)).astype(np.float32)

@@ -6,9 +6,9 @@ r"""Makes two unpaired piles and a test set of a generated camera from folders o
         --skip 'string*' 'rhythm*' 'firstgeneration*' '2004default*' 'the-mouse*' 'GreenTraditional*'  # drawn ones
 
 Cameras: burst (two or three displaced copies), phone (hand-held, over-sharpened, noise), night (longer paths, more
-noise, JPEG), tone (hand-held, blur of light, stored as sRGB). Photographs are split, never cut, between the parts;
-manifest.json names every file with its hash, its part, or why it is left out. Then: python -m b2b_jax.main --config
-configs/photographs.py.
+noise, JPEG), tone (hand-held, blur of light, stored as sRGB), roll (it turns, so that blur varies over the frame).
+Photographs are split, never cut, between the parts; manifest.json names every file with its hash, its part, or why it
+is left out. Then: python -m b2b_jax.main --config configs/photographs.py.
 """
 
 import argparse

@@ -4,7 +4,8 @@
     OUTPUT/unknown_sharp/   shots of other photographs, sharp
     OUTPUT/test/            blurry, sharp and known_blurry crops, under equal names, of yet other photographs, and
                             kernels.npz: the kernel of every blurry crop
-    OUTPUT/kernels.npy      further random kernels of the camera (n, k, k), for rows that may know the truth
+    OUTPUT/kernels.npy      further random kernels of the camera (n, k, k), for rows that may know the truth; neither is
+                            written for a camera that moves, whose blur varies over a shot
     OUTPUT/manifest.json    every photograph: file name, SHA-256, its part and the name of its shots, or why it is left
                             out; and all settings
 
@@ -23,7 +24,7 @@ import numpy as np
 from PIL import Image
 
 from b2b_jax import arrays, images, levels
-from b2b_jax.data import blur
+from b2b_jax.data import blur, moving
 from b2b_jax.data.processing import Processing
 from b2b_jax.data.sharpness import laplacian_variance
 from b2b_jax.errors import UserError
@@ -37,6 +38,7 @@ SAME = 8.0  # grey levels: mean difference of two 16 x 16 reductions, below whic
 PLAIN = 5e-5  # variance of the Laplacian, below which a shot shows too little for its blur to be seen, and
 PLAIN_TEST = 5e-4  # a test crop has nothing to restore
 KERNELS = 2048
+MARGIN = 10  # pixels on each side that a camera's kernel or motion takes from a shot
 # The known blur: paths of a hand-held camera, averaged as stored values, as GoPro's linear response has it.
 KNOWN = {"kind": "trajectory", "length": (6.0, 14.0)}
 
@@ -45,16 +47,25 @@ KNOWN = {"kind": "trajectory", "length": (6.0, 14.0)}
 class Camera:
     """What a camera does to a sharp photo: one of its blurs, at random, then its processing."""
 
-    kernels: tuple[dict, ...]  # for `blur.draw`
+    kernels: tuple[dict, ...] = ()  # for `blur.draw`; none if it moves
     processing: Processing = field(default_factory=Processing)
+    motion: dict | None = None  # for `moving.expose`
 
-    def kernel(self, rng: np.random.Generator) -> np.ndarray:
-        """A random kernel, float32 (k, k)."""
-        return blur.draw(rng, self.kernels[rng.integers(len(self.kernels))])
+    def kernel(self, rng: np.random.Generator) -> np.ndarray | None:
+        """A random kernel, float32 (k, k); None if the camera moves."""
+        return None if self.motion else blur.draw(rng, self.kernels[rng.integers(len(self.kernels))])
 
-    def take(self, rng: np.random.Generator, sharp: np.ndarray, kernel: np.ndarray) -> np.ndarray:
-        """The photo that the camera makes of float `sharp` (h, w, 3): uint8 (h - k + 1, w - k + 1, 3)."""
-        return self.processing.develop(rng, blur.blur_valid(self.processing.light(sharp), kernel))
+    def take(self, rng: np.random.Generator, sharp: np.ndarray, kernel: np.ndarray | None) -> np.ndarray:
+        """The photo that the camera makes of float `sharp` (h, w, 3): uint8 (h - k + 1, w - k + 1, 3).
+
+        Without a kernel it moves, and h - 2 MARGIN by w - 2 MARGIN pixels are left.
+        """
+        light = self.processing.light(sharp)
+        if kernel is None:
+            blurry = moving.expose(rng, light, self.motion)[MARGIN:-MARGIN, MARGIN:-MARGIN]
+        else:
+            blurry = blur.blur_valid(light, kernel)
+        return self.processing.develop(rng, blurry)
 
 
 CAMERAS = {
@@ -68,6 +79,8 @@ CAMERAS = {
     "night": Camera(({"kind": "trajectory", "length": (8.0, 18.0)},), Processing(noise=8 / 255, quality=75)),
     # The phone's paths, but blur of light, which is then stored as sRGB.
     "tone": Camera((KNOWN,), Processing(response="srgb")),
+    # It rolls about a point in or near the shot, as if that were cut from a frame of twice its size.
+    "roll": Camera(motion={"kind": "rotation", "angle": (1.5, 2.5), "about": (-0.5, 1.5)}),
 }
 
 
@@ -105,8 +118,9 @@ def make(sources: Sequence[Path], output: Path, settings: Settings) -> dict:
         for photograph in photographs:
             manifest[str(photograph.path)]["part"] = part
         write(output / part, photographs, settings, np.random.default_rng([settings.seed, number]))
-    rng = np.random.default_rng([settings.seed, len(parts)])
-    arrays.write(output / "kernels.npy", np.stack([camera.kernel(rng) for _ in range(KERNELS)]))
+    if not camera.motion:
+        rng = np.random.default_rng([settings.seed, len(parts)])
+        arrays.write(output / "kernels.npy", np.stack([camera.kernel(rng) for _ in range(KERNELS)]))
     record = {"settings": asdict(settings), "camera": asdict(camera), "photographs": list(manifest.values())}
     write_json(output / "manifest.json", record)
     return record
@@ -193,21 +207,21 @@ def write_pile(folder: Path, photographs: Sequence[Photograph], settings: Settin
 
 def write_test(folder: Path, photographs: Sequence[Photograph], settings: Settings, rng: np.random.Generator) -> None:
     """Crops of photographs, each as it is, as the camera takes it, and under the known blur."""
-    margin = 10  # of every kernel
     camera, known, kernels = CAMERAS[settings.camera], Camera(settings.kernels), {}
     for _, photograph, pixels in photographs:
-        for i, wide in enumerate(spread(pixels, settings.crop + 2 * margin, PLAIN_TEST, settings.crops)):
+        for i, wide in enumerate(spread(pixels, settings.crop + 2 * MARGIN, PLAIN_TEST, settings.crops)):
             name, sharp = f"{photograph}-{i}", levels.to_float(wide)
             kernels[name] = camera.kernel(rng)
             versions = {
-                "sharp": wide[margin:-margin, margin:-margin],
+                "sharp": wide[MARGIN:-MARGIN, MARGIN:-MARGIN],
                 "blurry": camera.take(rng, sharp, kernels[name]),
                 "known_blurry": known.take(rng, sharp, known.kernel(rng)),
             }
             for kind, version in versions.items():
                 images.write(folder / kind / f"{name}.png", version)
-    with draft(folder / "kernels.npz") as part, part.open("wb") as file:
-        np.savez(file, **kernels)
+    if not camera.motion:
+        with draft(folder / "kernels.npz") as part, part.open("wb") as file:
+            np.savez(file, **kernels)
 
 
 def squares(pixels: np.ndarray, side: int) -> Iterator[np.ndarray]:

@@ -127,9 +127,9 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 METHOD_HELP = (
-    "which of a run's systems: its deblurrer adapted to the camera, behind the kernel field with a result that agrees "
-    "with the photo, behind the kernel field, behind the translator, or alone (default: what its evaluation found "
-    "best; without one, the first of these that the run has)"
+    "which of a run's systems: its deblurrer adapted to the camera with a result that agrees with the photo, adapted, "
+    "behind the kernel field with a result that agrees with the photo, behind the kernel field, behind the translator, "
+    "or alone (default: what its evaluation found best; without one, the first of these that the run has)"
 )
 TILE_HELP = (
     "largest side of the tiles that a photo is cut into, which bounds the memory (default 0: the whole photo if the "
@@ -189,9 +189,12 @@ def choose(args: argparse.Namespace) -> Choice:
     translator = args.translator or model.translator
     if args.keep_translated and translator is None:
         raise UserError("--keep-translated needs a translator: give --translator FILE or a run's folder as --model")
-    if args.keep_translated and model.consistent and not args.translator:
-        raise UserError("--method consistent translates a photo in several ways: leave out --keep-translated")
-    return Choice(translator, deblurrer, size, model.consistent and not args.translator)
+    if args.translator:
+        return Choice(translator, deblurrer, size)
+    if args.keep_translated and (model.consistent or model.step):
+        ways = "does not translate a photo" if model.step else "translates a photo in several ways"
+        raise UserError(f"--method {method} {ways}: leave out --keep-translated")
+    return Choice(translator, deblurrer, size, model.consistent, model.step)
 
 
 # ------------------------------------------------------------------------------------------------------------ the files

@@ -16,13 +16,14 @@ from b2b_jax import models, weights
 from b2b_jax.errors import UserError
 from b2b_jax.files import read_json, read_object, write_json
 from b2b_jax.models.bank import hyper_of
-from b2b_jax.models.consistent import Consistent
+from b2b_jax.models.consistent import Consistent, Held
 from b2b_jax.models.nafnet import NAFNet
 from b2b_jax.models.outputs import apply as apply
 from b2b_jax.models.outputs import full_resolution as full_resolution
 
 Array = jax.Array
 WEIGHTS = "weights.safetensors"  # what a finished stage of a run leaves in its folder
+AGREEMENT = "adaptation/agreement.json"  # in a run's folder: how far its adapted deblurrer is held to the photo
 MADE = "weights.json"  # in a run's folder: the SHA-256 of every network that it made, by the network's folder in it
 
 
@@ -130,10 +131,26 @@ def _tensors_of(name: str, hyper: Mapping[str, Any]) -> nn.Module:
 
 def consistent(mixture: Network, deblurrer: Network) -> Network:
     """The deblurrer behind a kernel mixture, its result made to agree with the photo."""
+    module = Consistent(mixture.module, deblurrer.module, dtype=deblurrer.module.dtype)
+    return Network(module, _of_both(mixture, deblurrer))
+
+
+def held(mixture: Network, adapted: Network, step: float) -> Network:
+    """The deblurrer that was adapted to the camera, its result moved by `step` towards agreement with the photo."""
+    module = Held(mixture.module, adapted.module, step, dtype=adapted.module.dtype)
+    return Network(module, _of_both(mixture, adapted))
+
+
+def agreed_step(workdir: Path) -> float:
+    """How far the result of a run's adapted deblurrer is held to the photo, 0 to 1; 0 where nobody has tried."""
+    found = read_object(workdir / AGREEMENT).get("step")
+    return found if isinstance(found, float) and 0 <= found <= 1 else 0.0
+
+
+def _of_both(mixture: Network, deblurrer: Network) -> dict:
     parts = {"mixture": mixture.variables, "deblurrer": deblurrer.variables}
     kinds = sorted({kind for variables in parts.values() for kind in variables})
-    variables = {kind: {name: part[kind] for name, part in parts.items() if kind in part} for kind in kinds}
-    return Network(Consistent(mixture.module, deblurrer.module, dtype=deblurrer.module.dtype), variables)
+    return {kind: {name: part[kind] for name, part in parts.items() if kind in part} for kind in kinds}
 
 
 def compute_dtype(name: str) -> jnp.dtype:

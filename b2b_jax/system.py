@@ -25,6 +25,7 @@ from b2b_jax.models.kernel_wizard import KernelWizard
 from b2b_jax.networks import Network
 
 SYSTEMS: Mapping[str, Sequence[str]] = {  # the stages of each system of a run, in the order in which they run
+    "adapted_consistent": ("kernel_field", "adaptation"),
     "adapted": ("adaptation",),
     "consistent": ("kernel_field", "deblurrer"),
     "kernel_field": ("kernel_field", "deblurrer"),
@@ -33,7 +34,12 @@ SYSTEMS: Mapping[str, Sequence[str]] = {  # the stages of each system of a run, 
 }
 METHODS = tuple(SYSTEMS)
 # What not every run has.
-EXTRAS = {"adapted": "adapted deblurrer", "consistent": "kernel mixture", "kernel_field": "kernel field"}
+EXTRAS = {
+    "adapted_consistent": "adapted deblurrer that agreement with the photo helps",
+    "adapted": "adapted deblurrer",
+    "consistent": "kernel mixture",
+    "kernel_field": "kernel field",
+}
 
 
 def load(
@@ -43,9 +49,10 @@ def load(
 
     Args:
         path: a folder of `b2b_jax.main`, a .safetensors of `b2b_jax.convert`, or a name of `named.NAMED`.
-        method: which system of a run: its deblurrer adapted to the camera ("adapted"), its deblurrer behind the kernel
-            field with a result that agrees with the photo ("consistent"), behind the kernel field ("kernel_field"),
-            behind the translator ("blur2blur"), or alone ("deblurrer"); "" for what its evaluation found best.
+        method: which system of a run: its deblurrer adapted to the camera ("adapted"), also with a result that agrees
+            with the photo ("adapted_consistent"), its deblurrer behind the kernel field with a result that agrees with
+            the photo ("consistent"), behind the kernel field ("kernel_field"), behind the translator ("blur2blur"), or
+            alone ("deblurrer"); "" for what its evaluation found best.
         tile: largest side in pixels of the tiles that a photo is cut into; 0 runs it whole where memory allows.
         overlap: pixels that neighbouring tiles share.
         dtype: what the networks compute in: "float32", "bfloat16", or "auto" (float32 on a CPU only).
@@ -119,6 +126,7 @@ class Choice(NamedTuple):
     deblurrer: Path
     train_size: int | None  # of the deblurrer's local means; 0: global means, None: as its file says
     consistent: bool = False  # the result is made to agree with the photo, by what the translator knows
+    step: float = 0.0  # so far, as the deblurrer is adapted and sees the photo itself; 0: it is not
 
 
 def from_run(folder: Path, method: str = "") -> Choice:
@@ -127,7 +135,7 @@ def from_run(folder: Path, method: str = "") -> Choice:
     if method and method not in METHODS:
         raise UserError(f"method {method!r} is unknown; a run's systems are {', '.join(METHODS)}")
     paths = {stage: weights_path(folder, config, stage) for stages in SYSTEMS.values() for stage in stages}
-    there = [name for name in METHODS if name not in EXTRAS or _has(paths[SYSTEMS[name][0]], name)]
+    there = [name for name in METHODS if name not in EXTRAS or _has(folder, paths, name)]
     method = method or best_method(folder, there)
     if method not in there:
         raise UserError(f"{folder} has no {EXTRAS[method]}; its other systems are {', '.join(there)}")
@@ -141,15 +149,20 @@ def from_run(folder: Path, method: str = "") -> Choice:
         deblurrer=last,
         train_size=network.get("train_size", 0) if network.get("local") else 0,
         consistent=method == "consistent",
+        step=networks.agreed_step(folder) if method == "adapted_consistent" else 0.0,
     )
 
 
-def _has(path: Path, method: str) -> bool:
-    """True when the network of a system that not every run has is there; agreement needs one that knows kernels."""
-    if method != "consistent" or not path.is_file():
-        return path.is_file()
+def _has(folder: Path, paths: Mapping[str, Path], method: str) -> bool:
+    """True when the networks of a system that not every run has are there; agreement needs one that knows kernels."""
+    stages = [stage for stage in SYSTEMS[method] if stage != "deblurrer"]
+    if not all(paths[stage].is_file() for stage in stages):
+        return False
+    if "consistent" not in method:
+        return True
     try:
-        return weights.header(path)["model"] == "kernel_mixture"
+        mixture = weights.header(paths["kernel_field"])["model"] == "kernel_mixture"
+        return mixture and (method == "consistent" or networks.agreed_step(folder) > 0)
     except (ValueError, OSError):
         return False  # who loads it says what is wrong
 
@@ -194,6 +207,8 @@ def open_networks(choice: Choice, dtype: str = "auto") -> list[Network]:
     if not choice.translator:
         return [deblurrer]
     translator = open_network(choice.translator, dtype)
+    if choice.step:
+        return [networks.held(translator, deblurrer, choice.step)]
     return [networks.consistent(translator, deblurrer)] if choice.consistent else [translator, deblurrer]
 
 

@@ -109,6 +109,23 @@ def test_it_is_one_network_for_photos_of_any_size(shape):
         np.testing.assert_allclose(ruled.apply(variables, photos), by_hand[rule], atol=1e-4)
 
 
+@pytest.mark.parametrize("step", [0.25, 1.0])
+def test_an_adapted_deblurrer_sees_the_photo_itself_and_goes_part_of_the_way(step):
+    """The denoiser makes the photo brighter; only what the result is held to has been denoised."""
+    mixture = KernelMixture(count=6, size=13, reach=13, lags=5, width=8, dim=4, window=48, denoiser=Brighter())
+    dark = jnp.asarray(RNG.random((2, 40, 44, 3)), jnp.float32) / 2
+    variables = mixture.init(jax.random.key(0), dark)
+    variables["params"] |= {"kernel": KERNELS, "filling": KERNELS}
+    adapted = Network(Soft(), {"params": {"one": jnp.float32(1)}})
+    held = networks.held(Network(mixture, variables), adapted, step)
+    assert held.module.stride == 8 and held.module.dtype == jnp.float32
+    softened, all_kernels = networks.runner(adapted)(dark), jnp.stack([KERNELS] * 2)
+    agreed = agreeing(2 * dark, explained(2 * dark, softened[:, None], with_mirrored(all_kernels)))
+    wanted = (1 - step) * softened + step * agreed
+    np.testing.assert_allclose(networks.runner(held)(dark), wanted, atol=1e-5)
+    assert float(jnp.abs(agreed - softened).max()) > 0.1
+
+
 def test_an_unknown_rule_is_refused():
     with pytest.raises(ValueError, match="the rule of a kernel mixture is 'fill', wanted one of alone, held, filled"):
         KernelMixture(rule="fill", window=48).init(jax.random.key(0), jnp.zeros((1, 40, 44, 3)))

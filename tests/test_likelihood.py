@@ -350,7 +350,7 @@ def test_what_is_learnt_serves_the_stages_after_it(tmp_path, capsys, monkeypatch
     denoiser.check(run)
     (tmp_path / "camera" / "scores.json").write_text(json.dumps(found | {"usable": True}))
     denoiser.fit(run, lambda: None)
-    assert not rows.knows_kernels(run)
+    assert not agreement.knows_kernels(run)
     small = {"name": "nafnet", "width": 4, "encoders": (1,), "middle": 1, "decoders": (1,), "unshuffle": 1}
     run.config.deblurrer.network.update(**small, local=False)
     variables = common.create(run.config.deblurrer.network, jnp.float32).init(KEY, jnp.zeros((1, 32, 32, 3)))
@@ -374,11 +374,25 @@ def test_what_is_learnt_serves_the_stages_after_it(tmp_path, capsys, monkeypatch
     assert list(rows.methods(table)) == ["input", "deblurrer", "kernel_field", "consistent"]
     run.config.evaluation.rows = ("consistent",)
     assert list(rows.methods(table)) == ["input", "consistent"]
+
+    networks.export(tmp_path, "adaptation", small, run.network("deblurrer").variables)
+    run.config.adaptation.enabled, run.config.evaluation.rows = True, ()
+    step = agreement.choose_step(run, run.network("adaptation"))
+    assert step in agreement.STEPS and step == networks.agreed_step(tmp_path)
+    assert f"adaptation: held to the photo by {step}, by photos that" in capsys.readouterr().out
+    there = ["input", "deblurrer", "kernel_field", "consistent", "adapted"]
+    for step in (0.0, 0.5):
+        (tmp_path / networks.AGREEMENT).write_text(json.dumps({"step": step}))
+        assert list(rows.methods(table)) == there + ["adapted_consistent"] * (step > 0)
     (tmp_path / "config.json").write_text(run.config.to_json_best_effort())
-    systems = [b2b_jax.load(tmp_path, method=method) for method in ("deblurrer", "consistent")]
-    assert re.search(r"Consistent \([\d,]+ parameters\)", repr(systems[1]))
-    alone, held = (system(photos[0]) for system in systems)
-    assert alone.shape == held.shape == (72, 72, 3) and not np.array_equal(alone, held)
+    systems = {name: b2b_jax.load(tmp_path, method=name) for name in ("deblurrer", "consistent", "adapted_consistent")}
+    assert re.search(r"Consistent \([\d,]+ parameters\)", repr(systems["consistent"]))
+    assert re.search(r"Held \([\d,]+ parameters\)", repr(b2b_jax.load(tmp_path)))  # the first that the run has
+    alone, agreeing, held = (system(photos[0]) for system in systems.values())
+    assert alone.shape == agreeing.shape == held.shape == (72, 72, 3) and not np.array_equal(alone, agreeing)
+    (tmp_path / networks.AGREEMENT).unlink()
+    with pytest.raises(UserError, match="has no adapted deblurrer that agreement with the photo helps; its other"):
+        b2b_jax.load(tmp_path, method="adapted_consistent")
 
 
 def test_a_reader_is_wanted_from_a_camera_that_has_one(tmp_path):

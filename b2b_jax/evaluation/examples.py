@@ -67,7 +67,7 @@ def write(
 def show(folder: Path, restore: Mapping[str, Callable], title: str, photo: np.ndarray) -> None:
     """Saves the versions of a uint8 photo (h, w, 3) that has no truth.
 
-    restore: networks by their stages, and "consistent" by its row.
+    restore: networks by their stages, and those whose results agree with the photo by their rows.
     """
     blurry = levels.to_float(photo)[None]
     versions = {"input": blurry}
@@ -79,6 +79,8 @@ def show(folder: Path, restore: Mapping[str, Callable], title: str, photo: np.nd
         versions["translated"] = restore["translator"](blurry)
         versions["blur2blur"] = restore["deblurrer"](versions["translated"])
     versions |= {"adapted": restore["adaptation"](blurry)} if "adaptation" in restore else {}
+    if "adapted_consistent" in restore:
+        versions["adapted_consistent"] = restore["adapted_consistent"](blurry)
     save(folder, title, versions, {})
 
 

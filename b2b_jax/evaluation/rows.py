@@ -19,12 +19,12 @@ from b2b_jax.evaluation import filters
 from b2b_jax.evaluation.scoring import Method
 from b2b_jax.files import read_object, write_json
 from b2b_jax.inference import batching
-from b2b_jax.models.kernel_mixture import KernelMixture
 from b2b_jax.settings import check_choice
+from b2b_jax.stages import agreement
 from b2b_jax.stages.run import Run, centre_crops
 
 # Need no truth: what `deblur --method` can use.
-SYSTEMS = ("adapted", "consistent", "kernel_field", "blur2blur", "deblurrer")
+SYSTEMS = ("adapted_consistent", "adapted", "consistent", "kernel_field", "blur2blur", "deblurrer")
 FILTER_CROP = 256  # pixels of the centres of photos on which the fixed filter is chosen
 
 
@@ -89,20 +89,24 @@ def _translated(stage: str) -> Callable[[Table], Method]:
     return make
 
 
-def consistent(run: Run) -> Callable:
-    """The run's deblurrer behind its kernel field, in agreement with the photo, compiled: images to images."""
-    return networks.runner(networks.consistent(*(run.network(stage) for stage in ("kernel_field", "deblurrer"))))
+def agreeing(run: Run) -> dict[str, Callable]:
+    """The run's systems whose results agree with the photo, by their rows, compiled: images to images."""
+    if not agreement.knows_kernels(run):
+        return {}
+    mixture, found, step = run.network("kernel_field"), {}, networks.agreed_step(run.workdir)
+    if run.trained("deblurrer"):
+        found["consistent"] = networks.consistent(mixture, run.network("deblurrer"))
+    if run.config.adaptation.enabled and run.trained("adaptation") and step:
+        found["adapted_consistent"] = networks.held(mixture, run.network("adaptation"), step)
+    return {row: networks.runner(network) for row, network in found.items()}
 
 
-def knows_kernels(run: Run) -> bool:
-    """True when the run's kernel field can tell which kernels may have blurred a photo, as agreement needs."""
-    there = all(run.trained(stage) for stage in ("kernel_field", "deblurrer"))
-    return run.config.kernel_field.enabled and there and isinstance(run.network("kernel_field").module, KernelMixture)
+def _agreeing(row: str) -> Callable[[Table], Method]:
+    def make(table: Table) -> Method:
+        restore = agreeing(table.run)[row]
+        return lambda photos: restore(photos["blurry"])
 
-
-def _consistent(table: Table) -> Method:
-    restore = consistent(table.run)
-    return lambda photos: restore(photos["blurry"])
+    return make
 
 
 def _fixed_filter(table: Table) -> Method:
@@ -167,9 +171,9 @@ ROWS: Mapping[str, Row] = {
     "consistent": Row(
         "the same, made to agree with the photo",
         "in agreement",
-        _consistent,
+        _agreeing("consistent"),
         ("deblurrer", "kernel_field"),
-        lambda table: knows_kernels(table.run),
+        lambda table: "consistent" in agreeing(table.run),
     ),
     "adapted": Row(
         "deblurrer adapted to the camera",
@@ -177,6 +181,13 @@ ROWS: Mapping[str, Row] = {
         _alone("adaptation"),
         ("adaptation",),
         lambda table: table.run.config.adaptation.enabled,
+    ),
+    "adapted_consistent": Row(
+        "the same, made to agree with the photo",
+        "adapted, in agreement",
+        _agreeing("adapted_consistent"),
+        ("adaptation", "kernel_field"),
+        lambda table: "adapted_consistent" in agreeing(table.run),
     ),
     "cyclegan": Row(
         "CycleGAN, unpaired",

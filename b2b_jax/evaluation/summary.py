@@ -31,7 +31,7 @@ from b2b_jax.training import log
 
 T = TypeVar("T")
 
-OURS = ("blur2blur", "kernel_field", "consistent", "adapted")  # rows that a run is about
+OURS = ("blur2blur", "kernel_field", "consistent", "adapted", "adapted_consistent")  # rows that a run is about
 # The versions of a picture; the first and the last are those that the slider compares at the start.
 LABELS = {name: row.short for name, row in ROWS.items() if name not in OURS}
 LABELS |= {"translated": "translated G(y)", "sharp": "truth"}

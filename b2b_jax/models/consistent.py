@@ -1,11 +1,12 @@
-"""A deblurrer behind a kernel mixture whose result agrees with the photo: blurred again, it is the photo.
+"""Deblurrers whose result agrees with the photo: blurred again by the learnt camera, it is the photo.
 
     candidates   u, u * mean filling kernel, u * likeliest filling kernel  ->  deblurrer  ->  x        u = undone(y)
     x, k         of all candidates and all likely kernels of the camera, those for which | s * (k * x - y) |² is least
     result       x - conj(K) (K X - Y) / (|K|² + noise / error)     of spectra: what k has kept of the photo, is kept
 
 y is the photo, denoised where the mixture has a denoiser. The mixture's `rule` says how far this goes: "alone" returns
-the x of the first candidate, "held" has no other candidate, "filled" is all of it.
+the x of the first candidate, "held" has no other candidate, "filled" is all of it. A deblurrer that was adapted to the
+camera needs no translator: its only candidate is the photo itself, and of the last line as much is done as helps.
 
 A deblurrer alone is never held to what the photo says. That the camera is known makes it possible: with a wrong kernel
 nothing would agree. s is a small Gaussian, so that a candidate gains nothing by repeating the photo's noise. The last
@@ -14,6 +15,7 @@ weights: the power of the noise, which the residual shows where k has kept nothi
 Images are NHWC float32 in [0, 1].
 """
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -84,6 +86,36 @@ class Consistent(nn.Module):
         """What the deblurrer makes of candidates (n, c, h, w, 3): as many; one after the other, for the memory."""
         restored = jax.lax.map(partial(apply, *self.deblurrer.unbind()), jnp.moveaxis(candidates, 1, 0))
         return jnp.moveaxis(restored, 0, 1)
+
+
+class Held(nn.Module):
+    """A deblurrer that was adapted to the camera, its result held to the photo: (n, h, w, 3) -> (n, h, w, 3).
+
+    mixture, likely, dtype: as in Consistent. deblurrer: the adapted one. step: share of the way from its result to the
+    one in agreement, 0 to 1.
+    """
+
+    mixture: KernelMixture
+    deblurrer: nn.Module
+    step: float = 1.0
+    likely: int = 40
+    dtype: Any = jnp.float32
+
+    @property
+    def stride(self) -> int:
+        """The deblurrer's."""
+        return self.deblurrer.stride
+
+    def __call__(self, x: Array) -> Array:
+        photo = x.astype(jnp.float32)
+        return self.stepped(photo, self.mixture.shares(photo), (self.step,))[0]
+
+    def stepped(self, photo: Array, shares: Array, steps: Sequence[float]) -> Array:
+        """What each of these steps makes of photos (n, h, w, 3), if the shots have these shares: (s, n, h, w, 3)."""
+        restored, seen = apply(*self.deblurrer.unbind(), photo), self.mixture.denoised(photo)
+        kernels = with_mirrored(self.mixture.likeliest(shares, self.likely))
+        agreed = agreeing(seen, explained(seen, restored[:, None], kernels))
+        return jnp.stack([restored + step * (agreed - restored) for step in steps])
 
 
 def with_mirrored(kernels: Array) -> Array:

@@ -17,6 +17,7 @@ from b2b_jax.system import Deblurrer
 LARGEST_FILE = 200  # megabytes; a minute of video of a phone
 SHOWN = 1600  # pixels of the longer side in the comparison; the download has all
 TITLES = {
+    "adapted_consistent": "Adapted to the camera, in agreement with the photo",
     "adapted": "Adapted to the camera",
     "consistent": "In agreement with the photo",
     "kernel_field": "Kernel field, then deblurrer",

@@ -2,7 +2,8 @@
 
 The learnt camera makes them, or frames of one's own videos give them: `adaptation.teacher`. What the deblurrer could do
 before is kept by known pairs among them, and measured: adaptation/scores.json has the PSNR of both domains before and
-after.
+after. Where a kernel mixture of the learnt camera is there, it is also found how far the result should be held to the
+photo: adaptation/agreement.json.
 """
 
 from collections.abc import Callable
@@ -20,7 +21,7 @@ from b2b_jax.inference import batching
 from b2b_jax.method import supervised
 from b2b_jax.networks import Network
 from b2b_jax.settings import check_choice
-from b2b_jax.stages import camera, common, frames, pairs
+from b2b_jax.stages import agreement, camera, common, frames, pairs
 from b2b_jax.stages.pairs import Pairs
 from b2b_jax.stages.run import Run, centre_crops
 from b2b_jax.stages.stage import Stage
@@ -46,8 +47,11 @@ def fit_pairs(run: Run, opened: Pairs, validated: Callable[[], None]) -> None:
     trained = task(run, deblurrer, opened, evaluate)
     state = common.train(run, trained, common.batches(run, streams, config.batch), validated)
     record(run, evaluate, deblurrer.variables, state)
+    best = best_params(state, "deblurrer")
+    if agreement.knows_kernels(run) and camera.usable(run):
+        agreement.choose_step(run, deblurrer._replace(variables=best))
     name, hyper = weights.describe(run.weights_path("deblurrer"))
-    common.export(run, "adaptation", {"name": name, **hyper}, best_params(state, "deblurrer"))
+    common.export(run, "adaptation", {"name": name, **hyper}, best)
 
 
 def task(run: Run, deblurrer: Network, opened: Pairs, evaluate: loop.Evaluate) -> loop.Task:

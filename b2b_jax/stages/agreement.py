@@ -3,9 +3,11 @@
 Filling only helps where the camera's blur is foreign to the deblurrer, and holding a result to the photo only where the
 camera's kernels are right. The shot that made a photo is left out of those that may explain it, as the true one is not
 in the list either. Even so, such photos flatter the steps that use the camera, so a step has to be better beyond doubt.
+How far the result of a deblurrer that was adapted to the camera is held to the photo is found in the same way.
 """
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
+from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +19,7 @@ from b2b_jax.files import write_json
 from b2b_jax.method import camera_model
 from b2b_jax.models.bank import shots_of
 from b2b_jax.models.camera import taken
-from b2b_jax.models.kernel_mixture import RULES
+from b2b_jax.models.kernel_mixture import RULES, KernelMixture
 from b2b_jax.networks import Network
 from b2b_jax.stages import camera, camera_photos, common
 from b2b_jax.stages.run import Run
@@ -25,6 +27,9 @@ from b2b_jax.training.state import Params
 
 PHOTOS = 16  # that the rules are tried on
 SURE = 2.0  # standard errors by which more steps have to be better than fewer
+STEPS = (0.0, 0.25, 0.5, 0.75, 1.0)  # of an adapted deblurrer's result, towards agreement
+
+Choice = TypeVar("Choice", bound=Hashable)
 
 
 def chosen(run: Run, hyper: Mapping, variables: Params) -> str:
@@ -34,8 +39,8 @@ def chosen(run: Run, hyper: Mapping, variables: Params) -> str:
 
     @jax.jit
     def tried(weights: Params, photo: jax.Array, number: jax.Array) -> jax.Array:
-        shares = module.apply(weights, photo, method=lambda self, x: self.mixture.shares(x)).at[:, number].set(0)
-        return module.apply(weights, photo, shares / shares.sum(), method="each")[:, 0]
+        shares = without(module.apply(weights, photo, method=lambda self, x: self.mixture.shares(x)), number)
+        return module.apply(weights, photo, shares, method="each")[:, 0]
 
     blurry, sharp, numbers = photos(run)
     results = np.stack([tried(weights, blurry[i : i + 1], numbers[i]) for i in range(len(blurry))], axis=1)
@@ -49,14 +54,50 @@ def chosen(run: Run, hyper: Mapping, variables: Params) -> str:
     return best
 
 
-def surest(scores: Mapping[str, np.ndarray]) -> str:
-    """The first of these rules whose scores (n,) no later one exceeds by SURE standard errors."""
-    best, *others = scores
-    for rule in others:
-        gain = scores[rule] - scores[best]
-        if gain.mean() > SURE * gain.std(ddof=1) / np.sqrt(len(gain)):
-            best = rule
+def choose_step(run: Run, adapted: Network) -> float:
+    """The step, of STEPS, by which the adapted deblurrer's result is best moved towards agreement beyond doubt.
+
+    The run keeps it: `networks.agreed_step`.
+    """
+    module, weights = networks.held(run.network("kernel_field"), adapted, 1.0)
+
+    @jax.jit
+    def tried(weights: Params, photo: jax.Array, number: jax.Array) -> jax.Array:
+        shares = without(module.apply(weights, photo, method=lambda self, x: self.mixture.shares(x)), number)
+        return module.apply(weights, photo, shares, STEPS, method="stepped")[:, 0]
+
+    blurry, sharp, numbers = photos(run)
+    results = np.stack([tried(weights, blurry[i : i + 1], numbers[i]) for i in range(len(blurry))], axis=1)
+    scores = {step: metrics.psnr(metrics.round8(x), sharp) for step, x in zip(STEPS, results, strict=True)}
+    best = surest(scores)
+    if sharding.is_first():
+        means = {str(step): float(np.mean(score)) for step, score in scores.items()}
+        write_json(run.workdir / networks.AGREEMENT, {"step": best, "psnr": means})
+        told = ", ".join(f"{step} {mean:.2f} dB" for step, mean in means.items())
+        print(f"adaptation: held to the photo by {best}, by photos that the learnt camera makes: {told}")
     return best
+
+
+def knows_kernels(run: Run) -> bool:
+    """True when the run's kernel field can tell which kernels may have blurred a photo, as agreement needs."""
+    there = run.config.kernel_field.enabled and run.trained("kernel_field")
+    return there and isinstance(run.network("kernel_field").module, KernelMixture)
+
+
+def surest(scores: Mapping[Choice, np.ndarray]) -> Choice:
+    """The first of these choices whose scores (n,) no later one exceeds by SURE standard errors."""
+    best, *others = scores
+    for other in others:
+        gain = scores[other] - scores[best]
+        if gain.mean() > SURE * gain.std(ddof=1) / np.sqrt(len(gain)):
+            best = other
+    return best
+
+
+def without(shares: jax.Array, number: jax.Array) -> jax.Array:
+    """Shares (n, count) of the other shots, as if this one were not in the list."""
+    others = shares.at[:, number].set(0)
+    return others / others.sum(-1, keepdims=True)
 
 
 def photos(run: Run) -> tuple[jax.Array, np.ndarray, jax.Array]:

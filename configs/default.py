@@ -13,7 +13,7 @@ def get_config() -> ConfigDict:
     config.seed = 0  # of weights, data order, crops, noise: two runs with equal configs are equal bit by bit
     # Run in this order; finished ones are skipped, and the extractor where known_blur.source does not ask for it.
     config.stages = (
-        *("deblurrer", "blur_extractor", "camera", "adaptation", "translator", "denoiser", "kernel_field", "cycle"),
+        *("deblurrer", "blur_extractor", "camera", "denoiser", "kernel_field", "adaptation", "translator", "cycle"),
         *("evaluation", "report"),
     )
     config.compute_dtype = "auto"  # of the networks' activations: float32 | bfloat16 | auto (float32 on CPU only)

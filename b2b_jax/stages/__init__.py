@@ -23,10 +23,10 @@ STAGES: Mapping[str, Stage] = {
     "deblurrer": deblurrer.STAGE,
     "blur_extractor": blur_extractor.STAGE,
     "camera": camera.STAGE,
+    "denoiser": denoiser.STAGE,
+    "kernel_field": kernel_field.STAGE,  # before the adaptation, whose result is held to the photo with it
     "adaptation": adaptation.STAGE,
     "translator": translator.STAGE,
-    "denoiser": denoiser.STAGE,
-    "kernel_field": kernel_field.STAGE,
     "cycle": cycle.STAGE,
     "blur2blur_pairs": blur2blur_pairs.STAGE,
     "paired": paired.STAGE,

@@ -183,7 +183,7 @@ ROWS: Mapping[str, Row] = {
         lambda table: table.run.config.adaptation.enabled,
     ),
     "adapted_consistent": Row(
-        "the same, made to agree with the photo",
+        "adapted deblurrer, made to agree with the photo",
         "adapted, in agreement",
         _agreeing("adapted_consistent"),
         ("adaptation", "kernel_field"),

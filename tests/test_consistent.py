@@ -9,9 +9,9 @@ from skimage import data
 
 from b2b_jax import metrics, networks
 from b2b_jax.data import blur
-from b2b_jax.models.consistent import Explained, agreeing, explained, parts, with_mirrored
+from b2b_jax.models.consistent import WAYS, Explained, agreeing, explained, parts, with_mirrored
 from b2b_jax.models.kernel_field import convolved
-from b2b_jax.models.kernel_mixture import RULES, KernelMixture
+from b2b_jax.models.kernel_mixture import KernelMixture
 from b2b_jax.networks import Network
 
 RNG = np.random.default_rng(0)
@@ -102,11 +102,16 @@ def test_it_is_one_network_for_photos_of_any_size(shape):
         "filled": agreeing(photos, explained(photos, softened, likely)),
     }
     np.testing.assert_allclose(restored, by_hand["filled"], atol=1e-4)
-    each = module.apply(variables, photos, shares, method="each")
-    np.testing.assert_allclose(each, jnp.stack([by_hand[rule] for rule in RULES]), atol=1e-4)
-    for rule in ("alone", "held"):
-        ruled = networks.consistent(Network(mixture.clone(rule=rule), parts[0].variables), parts[1]).module
-        np.testing.assert_allclose(ruled.apply(variables, photos), by_hand[rule], atol=1e-4)
+    each = dict(zip(WAYS, module.apply(variables, photos, shares, method="each"), strict=True))
+    assert len(each) == 9
+    np.testing.assert_allclose(each["alone", 0.0], by_hand["alone"], atol=1e-4)
+    for rule in ("held", "filled"):
+        np.testing.assert_allclose(each[rule, 1.0], by_hand[rule], atol=1e-4)
+    half = (by_hand["alone"] + by_hand["held"]) / 2
+    np.testing.assert_allclose(each["held", 0.5], half, atol=1e-4)
+    for (rule, step), wanted in {("alone", 0.0): by_hand["alone"], ("held", 0.5): half}.items():
+        ruled = networks.consistent(Network(mixture.clone(rule=rule, step=step), parts[0].variables), parts[1]).module
+        np.testing.assert_allclose(ruled.apply(variables, photos), wanted, atol=1e-4)
 
 
 @pytest.mark.parametrize("step", [0.25, 1.0])

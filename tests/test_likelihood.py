@@ -24,7 +24,7 @@ from b2b_jax.method.likelihood import Likelihood
 from b2b_jax.models import sharpening
 from b2b_jax.models.bank import Bank, listed, shots_of
 from b2b_jax.models.camera import HALO, Shot, sharpener, taken
-from b2b_jax.models.kernel_mixture import RULES
+from b2b_jax.models.consistent import STEPS, WAYS
 from b2b_jax.models.reader import NOISE_SCALE, Reader, described
 from b2b_jax.models.sharpening import KINDS, SharpeningReader
 from b2b_jax.stages import (
@@ -358,15 +358,16 @@ def test_what_is_learnt_serves_the_stages_after_it(tmp_path, capsys, monkeypatch
     monkeypatch.setattr(agreement, "PHOTOS", 2)
     kernel_field.fit(run, lambda: None)
     tried = json.loads((tmp_path / "kernel_field" / "scores.json").read_text())
-    assert tried["rule"] in RULES and list(tried["psnr"]) == list(RULES)
-    assert f"kernel_field: {tried['rule']}, by photos that the learnt camera makes" in capsys.readouterr().out
+    assert (tried["rule"], tried["step"]) in WAYS and list(tried["psnr"])[:2] == ["alone", "held 0.25"]
+    assert f"kernel_field: {tried['rule']}" in capsys.readouterr().out
     module, variables = networks.load(tmp_path / "kernel_field" / "weights.safetensors", jnp.float32)
     reader, x = run.read(kernel_field.reader_path(run)), jnp.asarray(photos[:2, :32, :32] / np.float32(255))
     scores = reader.module.apply(reader.variables, x, shots_of(learnt.variables)) + jnp.log(
         learnt.variables["params"]["weight"]
     )
     np.testing.assert_allclose(module.apply(variables, x, method="shares"), jax.nn.softmax(scores), atol=1e-5)
-    assert module.rule == tried["rule"] and module.reach == 21 + 2 * HALO and not variables["params"]["noise"].any()
+    assert (module.rule, module.step) == (tried["rule"], tried["step"])
+    assert module.reach == 21 + 2 * HALO and not variables["params"]["noise"].any()
     denoised = module.apply(variables, x, method="denoised")
     np.testing.assert_allclose(denoised, networks.runner(run.network("denoiser"))(x).clip(0, 1), atol=1e-5)
     run.config.evaluation.update(fixed_filter=False, oracle=False)
@@ -378,7 +379,7 @@ def test_what_is_learnt_serves_the_stages_after_it(tmp_path, capsys, monkeypatch
     networks.export(tmp_path, "adaptation", small, run.network("deblurrer").variables)
     run.config.adaptation.enabled, run.config.evaluation.rows = True, ()
     step = agreement.choose_step(run, run.network("adaptation"))
-    assert step in agreement.STEPS and step == networks.agreed_step(tmp_path)
+    assert step in (0.0, *STEPS) and step == networks.agreed_step(tmp_path)
     assert f"adaptation: held to the photo by {step}, by photos that" in capsys.readouterr().out
     there = ["input", "deblurrer", "kernel_field", "consistent", "adapted"]
     for step in (0.0, 0.5):

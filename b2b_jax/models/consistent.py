@@ -5,8 +5,9 @@
     result       x - conj(K) (K X - Y) / (|K|² + noise / error)     of spectra: what k has kept of the photo, is kept
 
 y is the photo, denoised where the mixture has a denoiser. The mixture's `rule` says how far this goes: "alone" returns
-the x of the first candidate, "held" has no other candidate, "filled" is all of it. A deblurrer that was adapted to the
-camera needs no translator: its only candidate is the photo itself, and of the last line as much is done as helps.
+the x of the first candidate, "held" has no other candidate, "filled" is all of it; its `step` is the share of the way
+from x to the result that is gone. A deblurrer that was adapted to the camera needs no translator: its only candidate is
+the photo itself.
 
 A deblurrer alone is never held to what the photo says. That the camera is known makes it possible: with a wrong kernel
 nothing would agree. s is a small Gaussian, so that a candidate gains nothing by repeating the photo's noise. The last
@@ -28,7 +29,7 @@ from scipy import fft
 from b2b_jax.models.camera import spectra
 from b2b_jax.models.development import radius
 from b2b_jax.models.kernel_field import mirrored
-from b2b_jax.models.kernel_mixture import ALONE, FILLED, RULES, KernelMixture
+from b2b_jax.models.kernel_mixture import ALONE, FILLED, HELD, KernelMixture
 from b2b_jax.models.outputs import apply
 
 Array = jax.Array
@@ -36,6 +37,9 @@ Array = jax.Array
 LOST = 0.1  # share of the frequencies that a kernel keeps least of, where the residual is taken for noise
 TINY = 1e-20  # power
 SMOOTH = 1.0  # pixels, standard deviation of the Gaussian under which photos are compared
+STEPS = (0.25, 0.5, 0.75, 1.0)  # that are tried
+WAYS = ((ALONE, 0.0), *((rule, step) for rule in (HELD, FILLED) for step in STEPS))
+"""Rules and steps that are tried, what takes least first."""
 
 
 class Explained(NamedTuple):
@@ -67,20 +71,21 @@ class Consistent(nn.Module):
         denoised, shares = self.mixture.denoised(photo), self.mixture.shares(photo)
         candidates = self.mixture.candidates(denoised, shares)
         wanted = candidates if self.mixture.rule == FILLED else candidates[:, :1]
-        return self.result(self.mixture.rule, denoised, self.restored(wanted), shares)
+        restored = self.restored(wanted)
+        if self.mixture.rule == ALONE:
+            return restored[:, 0]
+        return stepped(denoised, restored, self.kernels(shares), (self.mixture.step,))[0]
 
     def each(self, x: Array, shares: Array) -> Array:
-        """What each of RULES makes of photos (n, h, w, 3), if the shots have these shares of them: (r, n, h, w, 3)."""
-        photo = self.mixture.denoised(x)
+        """What each of WAYS makes of photos (n, h, w, 3), if the shots have these shares of them: (w, n, h, w, 3)."""
+        photo, kernels = self.mixture.denoised(x), self.kernels(shares)
         restored = self.restored(self.mixture.candidates(photo, shares))
-        return jnp.stack([self.result(rule, photo, restored, shares) for rule in RULES])
+        held, filled = (stepped(photo, candidates, kernels, STEPS) for candidates in (restored[:, :1], restored))
+        return jnp.concatenate([restored[None, :, 0], held, filled])
 
-    def result(self, rule: str, photo: Array, restored: Array, shares: Array) -> Array:
-        """The result for denoised photos whose candidates have been restored (n, c, h, w, 3)."""
-        if rule == ALONE:
-            return restored[:, 0]
-        kernels = with_mirrored(self.mixture.likeliest(shares, self.likely))
-        return agreeing(photo, explained(photo, restored if rule == FILLED else restored[:, :1], kernels))
+    def kernels(self, shares: Array) -> Array:
+        """The likely kernels of photos whose shots have these shares: (n, m, k, k)."""
+        return with_mirrored(self.mixture.likeliest(shares, self.likely))
 
     def restored(self, candidates: Array) -> Array:
         """What the deblurrer makes of candidates (n, c, h, w, 3): as many; one after the other, for the memory."""
@@ -110,12 +115,22 @@ class Held(nn.Module):
         photo = x.astype(jnp.float32)
         return self.stepped(photo, self.mixture.shares(photo), (self.step,))[0]
 
+    def each(self, photo: Array, shares: Array) -> Array:
+        """What no step and each of STEPS make of photos (n, h, w, 3), if shots have these shares: (s, n, h, w, 3)."""
+        return self.stepped(photo, shares, (0.0, *STEPS))
+
     def stepped(self, photo: Array, shares: Array, steps: Sequence[float]) -> Array:
         """What each of these steps makes of photos (n, h, w, 3), if the shots have these shares: (s, n, h, w, 3)."""
-        restored, seen = apply(*self.deblurrer.unbind(), photo), self.mixture.denoised(photo)
+        restored = apply(*self.deblurrer.unbind(), photo)[:, None]
         kernels = with_mirrored(self.mixture.likeliest(shares, self.likely))
-        agreed = agreeing(seen, explained(seen, restored[:, None], kernels))
-        return jnp.stack([restored + step * (agreed - restored) for step in steps])
+        return stepped(self.mixture.denoised(photo), restored, kernels, steps)
+
+
+def stepped(photo: Array, candidates: Array, kernels: Array, steps: Sequence[float]) -> Array:
+    """Of candidates (n, c, h, w, 3) the best one, moved by each of these steps towards agreement: (s, n, h, w, 3)."""
+    told = explained(photo, candidates, kernels)
+    agreed = agreeing(photo, told)
+    return jnp.stack([told.sharp + step * (agreed - told.sharp) for step in steps])
 
 
 def with_mirrored(kernels: Array) -> Array:

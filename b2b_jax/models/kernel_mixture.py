@@ -22,7 +22,7 @@ from b2b_jax.models.reader import Reader, score
 Array = jax.Array
 
 RULES = ("alone", "held", "filled")
-"""Steps of `models.consistent`: the undone photo is deblurred; its result is held to the photo; filled ones compete."""
+"""Ways of `models.consistent`: the undone photo is deblurred; its result is held to the photo; filled ones compete."""
 ALONE, HELD, FILLED = RULES
 
 
@@ -31,7 +31,8 @@ class KernelMixture(nn.Module):
 
     count: shots. size, reach: of their filling kernels, and of all that they convolve with, odd, in pixels. lags,
     width, dim, window: the reader's. threshold, symmetric: as in KernelField. denoiser: a network that takes noise,
-    JPEG and a response from photos, if there is one. rule: one of RULES, for `models.consistent`.
+    JPEG and a response from photos, if there is one. rule, step: one of RULES, and the share of the way to agreement
+    with the photo, 0 to 1, for `models.consistent`.
     """
 
     count: int = 1
@@ -45,6 +46,7 @@ class KernelMixture(nn.Module):
     symmetric: bool = True
     denoiser: nn.Module | None = None
     rule: str = FILLED
+    step: float = 1.0
     dtype: Any = jnp.float32  # unused: spectra and kernels are computed in float32
 
     stride = 1

@@ -1,12 +1,12 @@
-"""Which steps with the learnt camera help the deblurrer, tried on photos that the camera makes, whose truth is known.
+"""Which ways with the learnt camera help the deblurrer, tried on photos that the camera makes, whose truth is known.
 
 Filling only helps where the camera's blur is foreign to the deblurrer, and holding a result to the photo only where the
 camera's kernels are right. The shot that made a photo is left out of those that may explain it, as the true one is not
-in the list either. Even so, such photos flatter the steps that use the camera, so a step has to be better beyond doubt.
-How far the result of a deblurrer that was adapted to the camera is held to the photo is found in the same way.
+in the list either. Even so, such photos flatter what uses the camera more, which has to be better beyond doubt. How far
+the result of a deblurrer that was adapted to the camera is held to the photo is found in the same way.
 """
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from typing import TypeVar
 
 import jax
@@ -19,63 +19,68 @@ from b2b_jax.files import write_json
 from b2b_jax.method import camera_model
 from b2b_jax.models.bank import shots_of
 from b2b_jax.models.camera import taken
-from b2b_jax.models.kernel_mixture import RULES, KernelMixture
+from b2b_jax.models.consistent import STEPS, WAYS
+from b2b_jax.models.kernel_mixture import KernelMixture
 from b2b_jax.networks import Network
 from b2b_jax.stages import camera, camera_photos, common
 from b2b_jax.stages.run import Run
 from b2b_jax.training.state import Params
 
-PHOTOS = 16  # that the rules are tried on
-SURE = 2.0  # standard errors by which more steps have to be better than fewer
-STEPS = (0.0, 0.25, 0.5, 0.75, 1.0)  # of an adapted deblurrer's result, towards agreement
+PHOTOS = 16  # that the ways are tried on
+SURE = 2.0  # standard errors by which a way that takes more has to be better
 
 Choice = TypeVar("Choice", bound=Hashable)
 
 
-def chosen(run: Run, hyper: Mapping, variables: Params) -> str:
-    """The rule, of RULES, under which the run's deblurrer restores photos of its learnt camera best beyond doubt."""
+def choose_way(run: Run, hyper: Mapping, variables: Params) -> tuple[str, float]:
+    """The rule and step, of WAYS, by which the run's deblurrer restores photos of its learnt camera best beyond doubt.
+
+    hyper, variables: the kernel mixture's.
+    """
     mixture = Network(common.create(ConfigDict(hyper), jnp.float32), variables)
-    module, weights = networks.consistent(mixture, run.network("deblurrer"))
-
-    @jax.jit
-    def tried(weights: Params, photo: jax.Array, number: jax.Array) -> jax.Array:
-        shares = without(module.apply(weights, photo, method=lambda self, x: self.mixture.shares(x)), number)
-        return module.apply(weights, photo, shares, method="each")[:, 0]
-
-    blurry, sharp, numbers = photos(run)
-    results = np.stack([tried(weights, blurry[i : i + 1], numbers[i]) for i in range(len(blurry))], axis=1)
-    scores = {rule: metrics.psnr(metrics.round8(x), sharp) for rule, x in zip(RULES, results, strict=True)}
-    best = surest(scores)
+    scores = tried(run, networks.consistent(mixture, run.network("deblurrer")), WAYS)
+    rule, step = best = surest(scores)
     if sharding.is_first():
-        means = {rule: float(np.mean(score)) for rule, score in scores.items()}
-        write_json(run.workdir / "kernel_field" / "scores.json", {"rule": best, "psnr": means})
-        told = ", ".join(f"{rule} {mean:.2f} dB" for rule, mean in means.items())
-        print(f"kernel_field: {best}, by photos that the learnt camera makes: {told}")
+        means = {_named(*way): float(np.mean(score)) for way, score in scores.items()}
+        write_json(run.workdir / "kernel_field" / "scores.json", {"rule": rule, "step": step, "psnr": means})
+        print(f"kernel_field: {_named(*best)}, by photos that the learnt camera makes: {_told(means)}")
     return best
 
 
 def choose_step(run: Run, adapted: Network) -> float:
-    """The step, of STEPS, by which the adapted deblurrer's result is best moved towards agreement beyond doubt.
+    """The step, 0 or of STEPS, by which the adapted deblurrer's result is best moved towards agreement beyond doubt.
 
     The run keeps it: `networks.agreed_step`.
     """
-    module, weights = networks.held(run.network("kernel_field"), adapted, 1.0)
-
-    @jax.jit
-    def tried(weights: Params, photo: jax.Array, number: jax.Array) -> jax.Array:
-        shares = without(module.apply(weights, photo, method=lambda self, x: self.mixture.shares(x)), number)
-        return module.apply(weights, photo, shares, STEPS, method="stepped")[:, 0]
-
-    blurry, sharp, numbers = photos(run)
-    results = np.stack([tried(weights, blurry[i : i + 1], numbers[i]) for i in range(len(blurry))], axis=1)
-    scores = {step: metrics.psnr(metrics.round8(x), sharp) for step, x in zip(STEPS, results, strict=True)}
+    scores = tried(run, networks.held(run.network("kernel_field"), adapted, 1.0), (0.0, *STEPS))
     best = surest(scores)
     if sharding.is_first():
         means = {str(step): float(np.mean(score)) for step, score in scores.items()}
         write_json(run.workdir / networks.AGREEMENT, {"step": best, "psnr": means})
-        told = ", ".join(f"{step} {mean:.2f} dB" for step, mean in means.items())
-        print(f"adaptation: held to the photo by {best}, by photos that the learnt camera makes: {told}")
+        print(f"adaptation: held to the photo by {best}, by photos that the learnt camera makes: {_told(means)}")
     return best
+
+
+def _named(rule: str, step: float) -> str:
+    return f"{rule} {step}" if step else rule
+
+
+def _told(means: Mapping[str, float]) -> str:
+    return ", ".join(f"{name} {mean:.2f} dB" for name, mean in means.items())
+
+
+def tried(run: Run, network: Network, ways: Sequence[Choice]) -> dict[Choice, np.ndarray]:
+    """PSNR (n,) of each of these ways, in which a network that knows the camera restores photos of it."""
+    module, weights = network
+
+    @jax.jit
+    def results(weights: Params, photo: jax.Array, number: jax.Array) -> jax.Array:
+        shares = without(module.apply(weights, photo, method=lambda self, x: self.mixture.shares(x)), number)
+        return module.apply(weights, photo, shares, method="each")[:, 0]
+
+    blurry, sharp, numbers = photos(run)
+    restored = np.stack([results(weights, blurry[i : i + 1], numbers[i]) for i in range(len(blurry))], axis=1)
+    return {way: metrics.psnr(metrics.round8(x), sharp) for way, x in zip(ways, restored, strict=True)}
 
 
 def knows_kernels(run: Run) -> bool:

@@ -53,8 +53,8 @@ def fit(run: Run, validated: Callable[[], None]) -> None:
         return
     if config.teacher == "reader":
         hyper, variables = mixture(run)
-        rule = agreement.chosen(run, hyper, variables) if run.trained("deblurrer") else FILLED
-        return common.export(run, "kernel_field", hyper | {"rule": rule}, variables)
+        rule, step = agreement.choose_way(run, hyper, variables) if run.trained("deblurrer") else (FILLED, 1.0)
+        return common.export(run, "kernel_field", hyper | {"rule": rule, "step": step}, variables)
     network, shots = create(run), open_shots(run)
     supply = sharp_photos(run, shots.reach)
     streams = common.streams(run, [supply], network.window, SEED)

@@ -127,9 +127,9 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 METHOD_HELP = (
-    "which of a run's systems: its deblurrer adapted to the camera with a result that agrees with the photo, adapted, "
-    "behind the kernel field with a result that agrees with the photo, behind the kernel field, behind the translator, "
-    "or alone (default: what its evaluation found best; without one, the first of these that the run has)"
+    "which of a run's systems: its deblurrer adapted to the camera and made to agree with the photo, just adapted, "
+    "behind the kernel field and made to agree with the photo, just behind it, behind the translator, or alone "
+    "(default: what its evaluation found best; without one, the first of these that the run has)"
 )
 TILE_HELP = (
     "largest side of the tiles that a photo is cut into, which bounds the memory (default 0: the whole photo if the "

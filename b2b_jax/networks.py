@@ -23,7 +23,6 @@ from b2b_jax.models.outputs import full_resolution as full_resolution
 
 Array = jax.Array
 WEIGHTS = "weights.safetensors"  # what a finished stage of a run leaves in its folder
-AGREEMENT = "adaptation/agreement.json"  # in a run's folder: how far its adapted deblurrer is held to the photo
 MADE = "weights.json"  # in a run's folder: the SHA-256 of every network that it made, by the network's folder in it
 
 
@@ -56,10 +55,10 @@ def load(path: Path, dtype: jnp.dtype) -> Network:
     return Network(module.clone(dtype=dtype), jax.device_put(variables))
 
 
-def export(workdir: Path, name: str, hyper: Mapping[str, Any], variables: Any) -> None:
+def export(workdir: Path, name: str, hyper: Mapping[str, Any], variables: Any, step: float = 0.0) -> None:
     """Writes a network that a run made to its folder `name` there: the mark that a stage is finished.
 
-    hyper: its hyper-parameters and, under "name", which network it is.
+    hyper: its hyper-parameters and, under "name", which network it is. step: as in `weights.save`.
     Its SHA-256 is kept first, so that no network lies there without one.
     """
     told, folder = dict(hyper), workdir / name
@@ -67,7 +66,7 @@ def export(workdir: Path, name: str, hyper: Mapping[str, Any], variables: Any) -
     def keep(digest: str) -> None:
         write_json(workdir / MADE, read_object(workdir / MADE) | {name: digest})
 
-    weights.save(folder / WEIGHTS, told.pop("name"), told, variables, stage=folder.name, announce=keep)
+    weights.save(folder / WEIGHTS, told.pop("name"), told, variables, stage=folder.name, step=step, announce=keep)
 
 
 def check_made(workdir: Path, name: str) -> None:
@@ -136,15 +135,14 @@ def consistent(mixture: Network, deblurrer: Network) -> Network:
 
 
 def held(mixture: Network, adapted: Network, step: float) -> Network:
-    """The deblurrer that was adapted to the camera, its result moved by `step` towards agreement with the photo."""
+    """A deblurrer adapted to the camera, its result moved by `step` towards agreement with the photo."""
     module = Held(mixture.module, adapted.module, step, dtype=adapted.module.dtype)
     return Network(module, _of_both(mixture, adapted))
 
 
-def agreed_step(workdir: Path) -> float:
-    """How far the result of a run's adapted deblurrer is held to the photo, 0 to 1; 0 where nobody has tried."""
-    found = read_object(workdir / AGREEMENT).get("step")
-    return found if isinstance(found, float) and 0 <= found <= 1 else 0.0
+def agreed_step(path: Path) -> float:
+    """The `step` of `weights.save` in a file of ours; 0 where it has none. Raises what `weights.header` does."""
+    return weights.header(path).get("step", 0.0)
 
 
 def _of_both(mixture: Network, deblurrer: Network) -> dict:

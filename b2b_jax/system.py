@@ -35,7 +35,7 @@ SYSTEMS: Mapping[str, Sequence[str]] = {  # the stages of each system of a run, 
 METHODS = tuple(SYSTEMS)
 # What not every run has.
 EXTRAS = {
-    "adapted_consistent": "adapted deblurrer that agreement with the photo helps",
+    "adapted_consistent": "adapted deblurrer with a step towards agreement with the photo",
     "adapted": "adapted deblurrer",
     "consistent": "kernel mixture",
     "kernel_field": "kernel field",
@@ -49,10 +49,10 @@ def load(
 
     Args:
         path: a folder of `b2b_jax.main`, a .safetensors of `b2b_jax.convert`, or a name of `named.NAMED`.
-        method: which system of a run: its deblurrer adapted to the camera ("adapted"), also with a result that agrees
-            with the photo ("adapted_consistent"), its deblurrer behind the kernel field with a result that agrees with
-            the photo ("consistent"), behind the kernel field ("kernel_field"), behind the translator ("blur2blur"), or
-            alone ("deblurrer"); "" for what its evaluation found best.
+        method: which system of a run: its deblurrer adapted to the camera ("adapted"), adapted and made to agree with
+            the photo ("adapted_consistent"), behind the kernel field ("kernel_field"), behind it and made to agree with
+            the photo ("consistent"), behind the translator ("blur2blur"), or alone ("deblurrer"); "" for what its
+            evaluation found best.
         tile: largest side in pixels of the tiles that a photo is cut into; 0 runs it whole where memory allows.
         overlap: pixels that neighbouring tiles share.
         dtype: what the networks compute in: "float32", "bfloat16", or "auto" (float32 on a CPU only).
@@ -126,7 +126,7 @@ class Choice(NamedTuple):
     deblurrer: Path
     train_size: int | None  # of the deblurrer's local means; 0: global means, None: as its file says
     consistent: bool = False  # the result is made to agree with the photo, by what the translator knows
-    step: float = 0.0  # so far, as the deblurrer is adapted and sees the photo itself; 0: it is not
+    step: float = 0.0  # of an adapted deblurrer's result towards agreement with the photo; 0: none
 
 
 def from_run(folder: Path, method: str = "") -> Choice:
@@ -135,7 +135,7 @@ def from_run(folder: Path, method: str = "") -> Choice:
     if method and method not in METHODS:
         raise UserError(f"method {method!r} is unknown; a run's systems are {', '.join(METHODS)}")
     paths = {stage: weights_path(folder, config, stage) for stages in SYSTEMS.values() for stage in stages}
-    there = [name for name in METHODS if name not in EXTRAS or _has(folder, paths, name)]
+    there = [name for name in METHODS if name not in EXTRAS or _has(paths, name)]
     method = method or best_method(folder, there)
     if method not in there:
         raise UserError(f"{folder} has no {EXTRAS[method]}; its other systems are {', '.join(there)}")
@@ -149,11 +149,11 @@ def from_run(folder: Path, method: str = "") -> Choice:
         deblurrer=last,
         train_size=network.get("train_size", 0) if network.get("local") else 0,
         consistent=method == "consistent",
-        step=networks.agreed_step(folder) if method == "adapted_consistent" else 0.0,
+        step=networks.agreed_step(last) if method == "adapted_consistent" else 0.0,
     )
 
 
-def _has(folder: Path, paths: Mapping[str, Path], method: str) -> bool:
+def _has(paths: Mapping[str, Path], method: str) -> bool:
     """True when the networks of a system that not every run has are there; agreement needs one that knows kernels."""
     stages = [stage for stage in SYSTEMS[method] if stage != "deblurrer"]
     if not all(paths[stage].is_file() for stage in stages):
@@ -162,7 +162,7 @@ def _has(folder: Path, paths: Mapping[str, Path], method: str) -> bool:
         return True
     try:
         mixture = weights.header(paths["kernel_field"])["model"] == "kernel_mixture"
-        return mixture and (method == "consistent" or networks.agreed_step(folder) > 0)
+        return mixture and (method == "consistent" or networks.agreed_step(paths["adaptation"]) > 0)
     except (ValueError, OSError):
         return False  # who loads it says what is wrong
 

@@ -26,8 +26,8 @@ from b2b_jax.models.recognition import MOST_TENSORS, State
 from b2b_jax.templates import Variables
 from b2b_jax.templates import template as template
 
-# {"model", "hyper", "stage", "sha256"}, the last two of newer files. One entry, in JSON: safetensors writes several in
-# an order that changes from run to run.
+# {"model", "hyper", "stage", "step", "sha256"}, the last three not in every file. One entry, in JSON: safetensors
+# writes several in an order that changes from run to run.
 METADATA = "b2b_jax"
 # Hyper-parameters that say how many blocks or levels are built: no network has more of them than arrays.
 COUNTS = {
@@ -49,6 +49,7 @@ def save(
     hyper: Mapping[str, Any],
     variables: Variables,
     stage: str = "",
+    step: float = 0.0,
     announce: Callable[[str], None] = lambda digest: None,
 ) -> None:
     """Writes a network as one safetensors file that `load` can rebuild it from; whole or not at all.
@@ -59,13 +60,15 @@ def save(
       hyper: its hyper-parameters, storable as JSON.
       variables: flax variables, stored under names like `params/intro/kernel`.
       stage: what trained it in a run, so that no other stage's file is taken for it.
+      step: of an adapted deblurrer, how far its result is to be moved towards agreement with the photo; 0: not at all.
       announce: is told the SHA-256 before the file is there.
 
     Raises:
       OSError: the file cannot be written.
     """
     arrays = {"/".join(key): np.asarray(array) for key, array in flatten_dict(variables).items()}
-    network = {"model": name, "hyper": dict(hyper)} | ({"stage": stage} if stage else {})
+    rare = {"stage": stage, "step": step}
+    network = {"model": name, "hyper": dict(hyper)} | {key: value for key, value in rare.items() if value}
     network["sha256"] = safetensors_files.digest(json.dumps(network), arrays)
     announce(network["sha256"])
     write_safetensors(path, arrays, {METADATA: json.dumps(network)})
@@ -123,9 +126,10 @@ def _network(path: Path, text: str) -> dict[str, Any]:
         network = json.loads(text)
     except (ValueError, RecursionError):
         network = None
-    kinds = {"model": str, "hyper": dict, "stage": str, "sha256": str}
+    kinds = {"model": str, "hyper": dict, "stage": str, "step": float, "sha256": str}
     whole = isinstance(network, dict) and {"model", "hyper"} <= network.keys() <= kinds.keys()
-    if not whole or not all(isinstance(value, kinds[key]) for key, value in network.items()):
+    whole = whole and all(isinstance(value, kinds[key]) for key, value in network.items())
+    if not whole or not 0 <= network.get("step", 0.0) <= 1:
         raise ValueError(f"{path}: does not fit the network that it names, {text:.200}: wanted a model and its hyper")
     return network
 

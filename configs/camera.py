@@ -14,11 +14,11 @@ With pairs to score on (--config.data.test_blur=DIR --config.data.test_sharp=DIR
 without, it ends with the report. 200K steps of batch 16 at 256 pixels: less than the paper's million, for a camera of
 few scenes.
 
-Beyond the paper, the camera's own blur is learnt from the two folders and the deblurrer adapted to it, its results held
-to the photo as far as that helps; the report shows what was found, and b2b_jax.deblur then uses the adapted deblurrer
-unless pairs to score on say otherwise. With a strong deblurrer that stays as it is, --method consistent holds its
-results to the photo instead. If your camera does not
-over-sharpen, say so: --config.camera.network.sharpening=False. A real lens blurs light, which is then stored as sRGB:
+Beyond the paper, the camera's own blur is learnt from the two folders, the deblurrer is adapted to it, and the result
+is made to agree with the photo where that helps; the report shows what was found, and b2b_jax.deblur then uses the
+adapted deblurrer unless pairs to score on say otherwise. With a strong deblurrer that stays as it is, --method
+consistent makes its results agree with the photo instead. If your camera does not over-sharpen, say so:
+--config.camera.network.sharpening=False. A real lens blurs light, which is then stored as sRGB:
 --config.camera.network.response=True tells the learnt camera so. The camera is learnt from crops of 240 pixels, for
 which sharp photos need 286 pixels a side (276 with `camera.py:small`); --config.camera.crop takes smaller ones. The
 sizes above have not been run to the end; those of `camera.py:small`, the demo's but for this crop, have.

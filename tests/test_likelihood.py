@@ -358,8 +358,10 @@ def test_what_is_learnt_serves_the_stages_after_it(tmp_path, capsys, monkeypatch
     monkeypatch.setattr(agreement, "PHOTOS", 2)
     kernel_field.fit(run, lambda: None)
     tried = json.loads((tmp_path / "kernel_field" / "scores.json").read_text())
-    assert (tried["rule"], tried["step"]) in WAYS and list(tried["psnr"])[:2] == ["alone", "held 0.25"]
-    assert f"kernel_field: {tried['rule']}" in capsys.readouterr().out
+    assert (tried["rule"], tried["step"]) in WAYS
+    assert list(tried["psnr"]) == ["alone", *(f"{rule} {step}" for rule in ("held", "filled") for step in STEPS)]
+    named = f"{tried['rule']} {tried['step']}" if tried["step"] else tried["rule"]
+    assert f"kernel_field: chose {named} on photos made by the learnt camera: alone " in capsys.readouterr().out
     module, variables = networks.load(tmp_path / "kernel_field" / "weights.safetensors", jnp.float32)
     reader, x = run.read(kernel_field.reader_path(run)), jnp.asarray(photos[:2, :32, :32] / np.float32(255))
     scores = reader.module.apply(reader.variables, x, shots_of(learnt.variables)) + jnp.log(
@@ -376,23 +378,24 @@ def test_what_is_learnt_serves_the_stages_after_it(tmp_path, capsys, monkeypatch
     run.config.evaluation.rows = ("consistent",)
     assert list(rows.methods(table)) == ["input", "consistent"]
 
-    networks.export(tmp_path, "adaptation", small, run.network("deblurrer").variables)
     run.config.adaptation.enabled, run.config.evaluation.rows = True, ()
-    step = agreement.choose_step(run, run.network("adaptation"))
-    assert step in (0.0, *STEPS) and step == networks.agreed_step(tmp_path)
-    assert f"adaptation: held to the photo by {step}, by photos that" in capsys.readouterr().out
+    step = agreement.choose_step(run, run.network("deblurrer"))
+    tried = json.loads((tmp_path / "adaptation" / "agreement.json").read_text())
+    assert step == tried["step"] in (0.0, *STEPS) and list(tried["psnr"]) == [str(one) for one in (0.0, *STEPS)]
+    assert f"adaptation: chose step {step} towards agreement on photos made by the" in capsys.readouterr().out
     there = ["input", "deblurrer", "kernel_field", "consistent", "adapted"]
-    for step in (0.0, 0.5):
-        (tmp_path / networks.AGREEMENT).write_text(json.dumps({"step": step}))
-        assert list(rows.methods(table)) == there + ["adapted_consistent"] * (step > 0)
     (tmp_path / "config.json").write_text(run.config.to_json_best_effort())
+    for step in (0.0, 0.5):
+        networks.export(tmp_path, "adaptation", small, run.network("deblurrer").variables, step)
+        assert list(rows.methods(table)) == there + ["adapted_consistent"] * (step > 0)
+        assert b2b_jax.system.from_run(tmp_path).step == step
     systems = {name: b2b_jax.load(tmp_path, method=name) for name in ("deblurrer", "consistent", "adapted_consistent")}
     assert re.search(r"Consistent \([\d,]+ parameters\)", repr(systems["consistent"]))
     assert re.search(r"Held \([\d,]+ parameters\)", repr(b2b_jax.load(tmp_path)))  # the first that the run has
     alone, agreeing, held = (system(photos[0]) for system in systems.values())
     assert alone.shape == agreeing.shape == held.shape == (72, 72, 3) and not np.array_equal(alone, agreeing)
-    (tmp_path / networks.AGREEMENT).unlink()
-    with pytest.raises(UserError, match="has no adapted deblurrer that agreement with the photo helps; its other"):
+    networks.export(tmp_path, "adaptation", small, run.network("deblurrer").variables)
+    with pytest.raises(UserError, match="has no adapted deblurrer with a step towards agreement with the photo; its o"):
         b2b_jax.load(tmp_path, method="adapted_consistent")
 
 

@@ -400,7 +400,11 @@ def test_older_files_without_a_digest_load(ours):
 
 
 @pytest.mark.parametrize(
-    "text", ["[" * 100_000, '{"model": 1' + "0" * 5000 + "}", '{"model": "vgg", "hyper": {}, "x": 1}']
+    "text",
+    [
+        *("[" * 100_000, '{"model": 1' + "0" * 5000 + "}", '{"model": "vgg", "hyper": {}, "x": 1}'),
+        *('{"model": "vgg", "hyper": {}, "step": 1.5}', '{"model": "vgg", "hyper": {}, "step": "half"}'),
+    ],
 )
 def test_metadata_of_any_kind_is_refused_in_one_line(ours, text):
     weights.write_safetensors(ours, torch_files.read(ours), {weights.METADATA: text})

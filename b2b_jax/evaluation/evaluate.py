@@ -48,7 +48,7 @@ def evaluate(run: Run) -> None:
     keep_or_clear(folder, inputs(run))
     stages = [name for name in ("deblurrer", "translator", "kernel_field", "adaptation") if name in digests(run)]
     restore = {name: networks.runner(run.network(name)) for name in stages}
-    restore |= rows.agreeing(run)
+    restore |= {row: networks.runner(network) for row, network in rows.agreeing(run).items()}
     setup, results = make_setup(run, folder), []
     for name, source in test_sets(run).items():
         results.append(evaluate_set(run, restore, name, source, setup))

@@ -67,7 +67,7 @@ def write(
 def show(folder: Path, restore: Mapping[str, Callable], title: str, photo: np.ndarray) -> None:
     """Saves the versions of a uint8 photo (h, w, 3) that has no truth.
 
-    restore: networks by their stages, and those whose results agree with the photo by their rows.
+    restore: networks by their stages, and those whose results are made to agree with the photo by their rows.
     """
     blurry = levels.to_float(photo)[None]
     versions = {"input": blurry}

@@ -19,6 +19,7 @@ from b2b_jax.evaluation import filters
 from b2b_jax.evaluation.scoring import Method
 from b2b_jax.files import read_object, write_json
 from b2b_jax.inference import batching
+from b2b_jax.networks import Network
 from b2b_jax.settings import check_choice
 from b2b_jax.stages import agreement
 from b2b_jax.stages.run import Run, centre_crops
@@ -89,21 +90,22 @@ def _translated(stage: str) -> Callable[[Table], Method]:
     return make
 
 
-def agreeing(run: Run) -> dict[str, Callable]:
-    """The run's systems whose results agree with the photo, by their rows, compiled: images to images."""
+def agreeing(run: Run) -> dict[str, Network]:
+    """The run's systems whose results are made to agree with the photo, by their rows."""
     if not agreement.knows_kernels(run):
         return {}
-    mixture, found, step = run.network("kernel_field"), {}, networks.agreed_step(run.workdir)
+    mixture, found = run.network("kernel_field"), {}
     if run.trained("deblurrer"):
         found["consistent"] = networks.consistent(mixture, run.network("deblurrer"))
-    if run.config.adaptation.enabled and run.trained("adaptation") and step:
-        found["adapted_consistent"] = networks.held(mixture, run.network("adaptation"), step)
-    return {row: networks.runner(network) for row, network in found.items()}
+    if run.config.adaptation.enabled and run.trained("adaptation"):
+        adapted, step = run.network("adaptation"), networks.agreed_step(run.weights_path("adaptation"))
+        found |= {"adapted_consistent": networks.held(mixture, adapted, step)} if step else {}
+    return found
 
 
 def _agreeing(row: str) -> Callable[[Table], Method]:
     def make(table: Table) -> Method:
-        restore = agreeing(table.run)[row]
+        restore = networks.runner(agreeing(table.run)[row])
         return lambda photos: restore(photos["blurry"])
 
     return make

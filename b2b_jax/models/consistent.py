@@ -4,10 +4,10 @@
     x, k         of all candidates and all likely kernels of the camera, those for which | s * (k * x - y) |² is least
     result       x - conj(K) (K X - Y) / (|K|² + noise / error)     of spectra: what k has kept of the photo, is kept
 
-y is the photo, denoised where the mixture has a denoiser. The mixture's `rule` says how far this goes: "alone" returns
-the x of the first candidate, "held" has no other candidate, "filled" is all of it; its `step` is the share of the way
-from x to the result that is gone. A deblurrer that was adapted to the camera needs no translator: its only candidate is
-the photo itself.
+y is the photo, denoised where the mixture has a denoiser. The mixture's `rule` says how much of this is done: "alone"
+returns the x of the first candidate, "held" has no other candidate, "filled" is all of it. Its `step` says how far to
+go from x towards the result. A deblurrer that was adapted to the camera needs no translator: its only candidate is the
+photo itself.
 
 A deblurrer alone is never held to what the photo says. That the camera is known makes it possible: with a wrong kernel
 nothing would agree. s is a small Gaussian, so that a candidate gains nothing by repeating the photo's noise. The last
@@ -39,7 +39,7 @@ TINY = 1e-20  # power
 SMOOTH = 1.0  # pixels, standard deviation of the Gaussian under which photos are compared
 STEPS = (0.25, 0.5, 0.75, 1.0)  # that are tried
 WAYS = ((ALONE, 0.0), *((rule, step) for rule in (HELD, FILLED) for step in STEPS))
-"""Rules and steps that are tried, what takes least first."""
+"""Rules and steps that are tried, in order of how much of the camera they use."""
 
 
 class Explained(NamedTuple):
@@ -74,18 +74,14 @@ class Consistent(nn.Module):
         restored = self.restored(wanted)
         if self.mixture.rule == ALONE:
             return restored[:, 0]
-        return stepped(denoised, restored, self.kernels(shares), (self.mixture.step,))[0]
+        return stepped(denoised, restored, likely(self.mixture, shares, self.likely), (self.mixture.step,))[0]
 
     def each(self, x: Array, shares: Array) -> Array:
         """What each of WAYS makes of photos (n, h, w, 3), if the shots have these shares of them: (w, n, h, w, 3)."""
-        photo, kernels = self.mixture.denoised(x), self.kernels(shares)
+        photo, kernels = self.mixture.denoised(x), likely(self.mixture, shares, self.likely)
         restored = self.restored(self.mixture.candidates(photo, shares))
         held, filled = (stepped(photo, candidates, kernels, STEPS) for candidates in (restored[:, :1], restored))
         return jnp.concatenate([restored[None, :, 0], held, filled])
-
-    def kernels(self, shares: Array) -> Array:
-        """The likely kernels of photos whose shots have these shares: (n, m, k, k)."""
-        return with_mirrored(self.mixture.likeliest(shares, self.likely))
 
     def restored(self, candidates: Array) -> Array:
         """What the deblurrer makes of candidates (n, c, h, w, 3): as many; one after the other, for the memory."""
@@ -96,8 +92,8 @@ class Consistent(nn.Module):
 class Held(nn.Module):
     """A deblurrer that was adapted to the camera, its result held to the photo: (n, h, w, 3) -> (n, h, w, 3).
 
-    mixture, likely, dtype: as in Consistent. deblurrer: the adapted one. step: share of the way from its result to the
-    one in agreement, 0 to 1.
+    mixture, likely, dtype: as in Consistent. deblurrer: the adapted one. step: how far to go from its result towards
+    agreement, 0 to 1.
     """
 
     mixture: KernelMixture
@@ -116,18 +112,23 @@ class Held(nn.Module):
         return self.stepped(photo, self.mixture.shares(photo), (self.step,))[0]
 
     def each(self, photo: Array, shares: Array) -> Array:
-        """What no step and each of STEPS make of photos (n, h, w, 3), if shots have these shares: (s, n, h, w, 3)."""
+        """The results of no step and of each of STEPS for photos (n, h, w, 3) of these shares: (s, n, h, w, 3)."""
         return self.stepped(photo, shares, (0.0, *STEPS))
 
     def stepped(self, photo: Array, shares: Array, steps: Sequence[float]) -> Array:
-        """What each of these steps makes of photos (n, h, w, 3), if the shots have these shares: (s, n, h, w, 3)."""
+        """The result of each of these steps for photos (n, h, w, 3) of these shares: (s, n, h, w, 3)."""
         restored = apply(*self.deblurrer.unbind(), photo)[:, None]
-        kernels = with_mirrored(self.mixture.likeliest(shares, self.likely))
+        kernels = likely(self.mixture, shares, self.likely)
         return stepped(self.mixture.denoised(photo), restored, kernels, steps)
 
 
+def likely(mixture: KernelMixture, shares: Array, most: int) -> Array:
+    """The likely kernels of photos of these shares, `most` shots of each at most: (n, m, k, k)."""
+    return with_mirrored(mixture.likeliest(shares, most))
+
+
 def stepped(photo: Array, candidates: Array, kernels: Array, steps: Sequence[float]) -> Array:
-    """Of candidates (n, c, h, w, 3) the best one, moved by each of these steps towards agreement: (s, n, h, w, 3)."""
+    """The best of candidates (n, c, h, w, 3), moved towards agreement by each of these steps: (s, n, h, w, 3)."""
     told = explained(photo, candidates, kernels)
     agreed = agreeing(photo, told)
     return jnp.stack([told.sharp + step * (agreed - told.sharp) for step in steps])

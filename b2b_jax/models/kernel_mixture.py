@@ -22,7 +22,7 @@ from b2b_jax.models.reader import Reader, score
 Array = jax.Array
 
 RULES = ("alone", "held", "filled")
-"""Ways of `models.consistent`: the undone photo is deblurred; its result is held to the photo; filled ones compete."""
+"""Of `models.consistent`: the undone photo is deblurred; its result is held to the photo; filled ones compete."""
 ALONE, HELD, FILLED = RULES
 
 
@@ -31,8 +31,8 @@ class KernelMixture(nn.Module):
 
     count: shots. size, reach: of their filling kernels, and of all that they convolve with, odd, in pixels. lags,
     width, dim, window: the reader's. threshold, symmetric: as in KernelField. denoiser: a network that takes noise,
-    JPEG and a response from photos, if there is one. rule, step: one of RULES, and the share of the way to agreement
-    with the photo, 0 to 1, for `models.consistent`.
+    JPEG and a response from photos, if there is one. rule, step: for `models.consistent`, one of RULES, and how far to
+    go towards agreement with the photo, 0 to 1.
     """
 
     count: int = 1

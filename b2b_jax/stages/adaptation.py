@@ -2,8 +2,8 @@
 
 The learnt camera makes them, or frames of one's own videos give them: `adaptation.teacher`. What the deblurrer could do
 before is kept by known pairs among them, and measured: adaptation/scores.json has the PSNR of both domains before and
-after. Where a kernel mixture of the learnt camera is there, it is also found how far the result should be held to the
-photo: adaptation/agreement.json.
+after. Given a kernel mixture of the learnt camera, the stage also chooses how far to move the result towards agreement
+with the photo; the network's file keeps the step, adaptation/agreement.json the scores.
 """
 
 from collections.abc import Callable
@@ -47,11 +47,11 @@ def fit_pairs(run: Run, opened: Pairs, validated: Callable[[], None]) -> None:
     trained = task(run, deblurrer, opened, evaluate)
     state = common.train(run, trained, common.batches(run, streams, config.batch), validated)
     record(run, evaluate, deblurrer.variables, state)
-    best = best_params(state, "deblurrer")
-    if agreement.knows_kernels(run) and camera.usable(run):
-        agreement.choose_step(run, deblurrer._replace(variables=best))
+    adapted = deblurrer._replace(variables=best_params(state, "deblurrer"))
+    known = agreement.knows_kernels(run) and camera.usable(run)
+    step = agreement.choose_step(run, adapted) if known else 0.0
     name, hyper = weights.describe(run.weights_path("deblurrer"))
-    common.export(run, "adaptation", {"name": name, **hyper}, best)
+    common.export(run, "adaptation", {"name": name, **hyper}, adapted.variables, step)
 
 
 def task(run: Run, deblurrer: Network, opened: Pairs, evaluate: loop.Evaluate) -> loop.Task:

@@ -1,9 +1,9 @@
-"""Which ways with the learnt camera help the deblurrer, tried on photos that the camera makes, whose truth is known.
+"""How much of the learnt camera helps the deblurrer, tried on photos that the camera makes, whose truth is known.
 
-Filling only helps where the camera's blur is foreign to the deblurrer, and holding a result to the photo only where the
+Filling only helps where the camera's blur is foreign to the deblurrer, and agreement with the photo only where the
 camera's kernels are right. The shot that made a photo is left out of those that may explain it, as the true one is not
-in the list either. Even so, such photos flatter what uses the camera more, which has to be better beyond doubt. How far
-the result of a deblurrer that was adapted to the camera is held to the photo is found in the same way.
+in the list either. Even so, such photos flatter the camera, so using more of it has to be better beyond doubt. The step
+towards agreement of a deblurrer that was adapted to the camera is chosen in the same way.
 """
 
 from collections.abc import Hashable, Mapping, Sequence
@@ -26,14 +26,14 @@ from b2b_jax.stages import camera, camera_photos, common
 from b2b_jax.stages.run import Run
 from b2b_jax.training.state import Params
 
-PHOTOS = 16  # that the ways are tried on
-SURE = 2.0  # standard errors by which a way that takes more has to be better
+PHOTOS = 16  # to try them on
+SURE = 2.0  # standard errors by which using more of the camera has to be better
 
 Choice = TypeVar("Choice", bound=Hashable)
 
 
 def choose_way(run: Run, hyper: Mapping, variables: Params) -> tuple[str, float]:
-    """The rule and step, of WAYS, by which the run's deblurrer restores photos of its learnt camera best beyond doubt.
+    """The best of WAYS, rule and step, for the run's deblurrer on photos of its learnt camera; see `surest`.
 
     hyper, variables: the kernel mixture's.
     """
@@ -43,21 +43,18 @@ def choose_way(run: Run, hyper: Mapping, variables: Params) -> tuple[str, float]
     if sharding.is_first():
         means = {_named(*way): float(np.mean(score)) for way, score in scores.items()}
         write_json(run.workdir / "kernel_field" / "scores.json", {"rule": rule, "step": step, "psnr": means})
-        print(f"kernel_field: {_named(*best)}, by photos that the learnt camera makes: {_told(means)}")
+        print(f"kernel_field: chose {_named(*best)} on photos made by the learnt camera: {_told(means)}")
     return best
 
 
 def choose_step(run: Run, adapted: Network) -> float:
-    """The step, 0 or of STEPS, by which the adapted deblurrer's result is best moved towards agreement beyond doubt.
-
-    The run keeps it: `networks.agreed_step`.
-    """
+    """The best step, 0 or of STEPS, from the adapted deblurrer's result towards agreement; see `surest`."""
     scores = tried(run, networks.held(run.network("kernel_field"), adapted, 1.0), (0.0, *STEPS))
     best = surest(scores)
     if sharding.is_first():
         means = {str(step): float(np.mean(score)) for step, score in scores.items()}
-        write_json(run.workdir / networks.AGREEMENT, {"step": best, "psnr": means})
-        print(f"adaptation: held to the photo by {best}, by photos that the learnt camera makes: {_told(means)}")
+        write_json(run.workdir / "adaptation" / "agreement.json", {"step": best, "psnr": means})
+        print(f"adaptation: chose step {best} towards agreement on photos made by the learnt camera: {_told(means)}")
     return best
 
 
@@ -70,7 +67,7 @@ def _told(means: Mapping[str, float]) -> str:
 
 
 def tried(run: Run, network: Network, ways: Sequence[Choice]) -> dict[Choice, np.ndarray]:
-    """PSNR (n,) of each of these ways, in which a network that knows the camera restores photos of it."""
+    """PSNR (n,) of each of the `ways` that the network's method `each` tries, on photos of the learnt camera."""
     module, weights = network
 
     @jax.jit
@@ -90,7 +87,7 @@ def knows_kernels(run: Run) -> bool:
 
 
 def surest(scores: Mapping[Choice, np.ndarray]) -> Choice:
-    """The first of these choices whose scores (n,) no later one exceeds by SURE standard errors."""
+    """Of choices in order of how much they use, one whose scores (n,) no later one exceeds by SURE standard errors."""
     best, *others = scores
     for other in others:
         gain = scores[other] - scores[best]
@@ -100,7 +97,7 @@ def surest(scores: Mapping[Choice, np.ndarray]) -> Choice:
 
 
 def without(shares: jax.Array, number: jax.Array) -> jax.Array:
-    """Shares (n, count) of the other shots, as if this one were not in the list."""
+    """Shares (n, count), as if this shot were not in the list."""
     others = shares.at[:, number].set(0)
     return others / others.sum(-1, keepdims=True)
 

@@ -40,10 +40,10 @@ def stream_seed(seed: int, number: int) -> int:
     return int(np.random.SeedSequence([seed, number]).generate_state(1)[0])
 
 
-def export(run: Run, name: str, hyper: Mapping[str, Any], variables: Params) -> None:
+def export(run: Run, name: str, hyper: Mapping[str, Any], variables: Params, step: float = 0.0) -> None:
     """Writes a network of the run to its folder `name`, as networks.export does: once, however many processes run."""
     if sharding.is_first():
-        networks.export(run.workdir, name, hyper, jax.device_get(variables))
+        networks.export(run.workdir, name, hyper, jax.device_get(variables), step)
 
 
 def load_vgg(run: Run, kind: str, path: Path, instead: str) -> Network:

@@ -13,7 +13,7 @@ from pathlib import Path
 from b2b_jax import files, named, terminal
 from b2b_jax.errors import shown
 
-STAGES = ("translator", "deblurrer", "adaptation")
+STAGES = ("kernel_field", "translator", "deblurrer", "adaptation")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

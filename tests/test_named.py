@@ -32,19 +32,19 @@ def test_a_name_is_its_file_or_a_line_that_tells_how_to_get_it(tmp_path, monkeyp
 
 def test_what_is_at_hand_is_listed_by_what_model_takes(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    for name, stages in {"mine": ("deblurrer", "translator"), "unfinished": ("translator",)}.items():
+    for name, stages in {"mine": ("deblurrer", "translator", "kernel_field"), "unfinished": ("translator",)}.items():
         for stage in stages:
             (tmp_path / f"runs/{name}/{stage}").mkdir(parents=True)
             (tmp_path / f"runs/{name}/{stage}/weights.safetensors").touch()
         (tmp_path / f"runs/{name}/config.json").write_text(json.dumps({"deblurrer": {"weights": ""}}))
-    (tmp_path / "runs/mine/results.json").write_text('{"method": "blur2blur"}')
+    (tmp_path / "runs/mine/results.json").write_text('{"method": "consistent"}')
     (tmp_path / "weights").mkdir()
     (tmp_path / "weights/mimo.safetensors").write_bytes(bytes(1_500_000))
     assert list_models.main([]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines] == ["demo", "maxim-gopro", "weights/mimo.safetensors", "runs/mine"]
     assert "generated scenes" in lines[0] and "not at hand" in lines[1] and "1.5 MB" in lines[2]
-    assert lines[3].endswith("a run with translator, deblurrer; best: blur2blur")
+    assert lines[3].endswith("a run with kernel_field, translator, deblurrer; best: consistent")
 
 
 # ---- the networks that come with the package ----

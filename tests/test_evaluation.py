@@ -278,6 +278,13 @@ def test_times_tell_every_stage(run):
     assert [progress.duration(s) for s in (59.4, 60, 3599.6)] == ["59 s", "1 min 0 s", "1 h 0 min"]
 
 
+@pytest.mark.parametrize("system", [row for row in rows.SYSTEMS if row != "deblurrer"])
+def test_summary_line_knows_every_system(system):
+    line = summary.summary_line(a_table(input=20.0, deblurrer=21.0, **{system: 23.5}) | {"method": system})
+    assert "gains +2.50 dB over the deblurrer alone and +3.50 dB over the blurry input" in line
+    assert line.startswith(summary.SUBJECTS[system]) and f"uses {system}, which scored best" in line
+
+
 def test_summary_line_tells_both_gains():
     line = summary.summary_line(a_table(input=20.0, deblurrer=21.0, blur2blur=23.5))
     assert "+2.50 dB" in line and "+3.50 dB" in line and "3 images" in line

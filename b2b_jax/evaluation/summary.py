@@ -76,6 +76,7 @@ SUBJECTS = {  # the first of these rows that a run has is what its page is about
     "kernel_field": "The kernel field",
     "consistent": "Agreement with the photo",
     "adapted": "The adapted deblurrer",
+    "adapted_consistent": "The adapted deblurrer in agreement with the photo",
     "cyclegan": "CycleGAN",
     "dualgan": "DualGAN",
     "paired": "The deblurrer trained on the camera's own pairs",

@@ -20,6 +20,7 @@ from b2b_jax.errors import UserError, disk_fault, shown, suggestion
 from b2b_jax.evaluation import evaluate, summary
 from b2b_jax.files import lock, remove_drafts
 from b2b_jax.images import ImageError
+from b2b_jax.networks import WEIGHTS
 from b2b_jax.stages import STAGES
 from b2b_jax.stages.run import Run
 from b2b_jax.stages.stage import Stage
@@ -201,6 +202,8 @@ def check(run: Run, pending: list[str]) -> None:
 def check_network(run: Run, name: str, stage: Stage) -> None:
     """Reads a stage's weights, given or trained here; UserError when they are missing, not ours, or have changed."""
     given = stage.given(run)
+    if given and Path(given).is_dir():
+        raise UserError(f"{name}.weights is {given}: a folder; name the file in it, such as {Path(given) / WEIGHTS}")
     if given and not Path(given).is_file():
         raise UserError(f"{name}.weights is {given}: no such file; make it with python -m b2b_jax.convert")
     if given or (stage.needed(run) and run.trained(name)):

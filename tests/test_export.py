@@ -132,12 +132,6 @@ def test_mistakes_are_one_line(run, tmp_path, capsys):
     assert end.value.code == 2 and capsys.readouterr().err.count("\n") == 1
 
 
-def test_a_primitive_without_a_translation_is_named():
-    pytest.importorskip("onnx")
-    with pytest.raises(export.UserError, match="sin, which has no translation"):
-        onnx_files.model(jax.numpy.sin, (2, 2), ("x", "y"))
-
-
 @pytest.fixture
 def torchvision(monkeypatch):
     """Other architectures of spandrel need torchvision; a build for another torch, which raises, is stood in for."""

@@ -226,6 +226,15 @@ def test_a_folder_that_cannot_be_used(refused, tmp_path, key, make, wanted):
     assert 1 <= len(lines) <= 3
 
 
+@pytest.mark.parametrize(
+    ("place", "wanted"), [("", "name the file in it, such as {}/weights.safetensors"), ("no", "no such file")]
+)
+def test_given_weights_that_are_no_file(refused, tmp_path, place, wanted):
+    given = tmp_path / place
+    lines = refused(QUICK, f"--config.deblurrer.weights={given}")
+    assert any(line.startswith(f"deblurrer.weights is {given}: ") and wanted.format(given) in line for line in lines)
+
+
 def test_videos_of_which_no_frame_can_be_taken(refused, tmp_path):
     good = folder_of(tmp_path / "good", (96, 96))
     (good / "clip.mp4").touch()

@@ -67,7 +67,7 @@ def row(name: str, shape: tuple[int, ...], repeats: int) -> str:
     session = runtime().InferenceSession(content, providers=["CPUExecutionProvider"])
     compiled = jax.jit(function)
     calls = (lambda: session.run(None, {export.NAMES[0]: photo}), lambda: jax.block_until_ready(compiled(photo)))
-    count = sum(count_parameters(network.variables["params"]) for network in networks)
+    count = int(sum(count_parameters(network.variables["params"]) for network in networks))
     cells = (name, f"{count:,}", f"{len(content) / 1e6:.1f}", f"{difference:.1e}", *in_turns(calls, repeats))
     return f"| {' | '.join(cells)} |"
 

@@ -1,0 +1,162 @@
+"""Complex numbers and Fourier transforms in ONNX, which has neither in every runtime: pairs of reals, and matrices.
+
+    X = W_h x W_w,   W_n = exp(-2πi jk / n)
+
+Sides are fixed and short, so a product with a matrix of cosines and sines is cheap, and it is what browsers, phones and
+GPUs do fast; the operator DFT is in few of them.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+from jax import lax
+
+from b2b_jax.formats.onnx_graph import Graph, refusal
+
+
+class Complex(NamedTuple):
+    """A complex value: its parts are values of a graph; None stands for an imaginary part of zeros."""
+
+    real: Any
+    imag: Any
+
+
+def is_complex(variable: Any) -> bool:
+    """True of a variable of a program that holds complex numbers."""
+    return np.issubdtype(variable.aval.dtype, np.complexfloating)
+
+
+def parts(value: Any) -> Complex:
+    """A value as a complex one."""
+    if isinstance(value, Complex):
+        return value
+    if isinstance(value, str) or not np.iscomplexobj(value):
+        return Complex(value, None)
+    return Complex(np.real(value), np.imag(value))
+
+
+def on_each_part(rule: Callable, arguments: list[Any]) -> Complex:
+    """Of a rule that moves numbers and does not change them: of all real parts, and of all imaginary ones."""
+    values = [parts(argument) for argument in arguments]
+    if all(value.imag is None for value in values):
+        return Complex(rule([value.real for value in values]), None)
+    filled = [np.zeros(np.shape(v.real), np.float32) if v.imag is None else v.imag for v in values]
+    return Complex(rule([value.real for value in values]), rule(filled))
+
+
+def _plus(graph: Graph, x: Any, y: Any) -> Any:
+    return y if x is None else x if y is None else graph.add("Add", x, y)
+
+
+def _minus(graph: Graph, x: Any, y: Any) -> Any:
+    return x if y is None else graph.add("Neg", y) if x is None else graph.add("Sub", x, y)
+
+
+def _times(graph: Graph, x: Any, y: Any) -> Any:
+    return None if x is None or y is None else graph.add("Mul", x, y)
+
+
+def _add(graph: Graph, equation: Any, x: Any, y: Any) -> Complex:
+    x, y = parts(x), parts(y)
+    return Complex(_plus(graph, x.real, y.real), _plus(graph, x.imag, y.imag))
+
+
+def _subtract(graph: Graph, equation: Any, x: Any, y: Any) -> Complex:
+    x, y = parts(x), parts(y)
+    return Complex(_minus(graph, x.real, y.real), _minus(graph, x.imag, y.imag))
+
+
+def _multiply(graph: Graph, equation: Any, x: Any, y: Any) -> Complex:
+    x, y = parts(x), parts(y)
+    real = _minus(graph, _times(graph, x.real, y.real), _times(graph, x.imag, y.imag))
+    return Complex(real, _plus(graph, _times(graph, x.real, y.imag), _times(graph, x.imag, y.real)))
+
+
+def _divide(graph: Graph, equation: Any, x: Any, y: Any) -> Complex:
+    x, y = parts(x), parts(y)
+    if y.imag is not None:  # x / y = x conj(y) / |y|²
+        x, y = _multiply(graph, equation, x, _conjugate(graph, equation, y)), Complex(_power(graph, y), None)
+    return Complex(graph.add("Div", x.real, y.real), None if x.imag is None else graph.add("Div", x.imag, y.real))
+
+
+def _conjugate(graph: Graph, equation: Any, x: Any) -> Complex:
+    x = parts(x)
+    return Complex(x.real, None if x.imag is None else graph.add("Neg", x.imag))
+
+
+def _negate(graph: Graph, equation: Any, x: Complex) -> Complex:
+    return Complex(*(None if part is None else graph.add("Neg", part) for part in x))
+
+
+def _power(graph: Graph, x: Complex) -> Any:
+    return _plus(graph, _times(graph, x.real, x.real), _times(graph, x.imag, x.imag))
+
+
+def _absolute(graph: Graph, equation: Any, x: Complex) -> str:
+    return graph.add("Sqrt", _power(graph, x))
+
+
+def _imaginary(graph: Graph, equation: Any, x: Complex) -> Any:
+    return np.zeros(equation.outvars[0].aval.shape, np.float32) if x.imag is None else x.imag
+
+
+def _convert(graph: Graph, equation: Any, x: Any) -> Any:
+    if is_complex(equation.outvars[0]):
+        return Complex(graph.cast(x, np.float32), None) if isinstance(x, str) else parts(x)
+    return parts(x).real
+
+
+def _transform(graph: Graph, equation: Any, x: Any) -> Any:
+    """Of the last two axes: a real photo's half spectrum, or the photo of one."""
+    kind, sides = equation.params["fft_type"], equation.params["fft_lengths"]
+    if kind not in (lax.FftType.RFFT, lax.FftType.IRFFT) or len(sides) != 2:
+        raise refusal(f"a Fourier transform of the kind {kind.name} over {len(sides)} axes")
+    h, w = sides
+    cosines, sines = waves(w, w // 2 + 1)
+    if kind == lax.FftType.RFFT:
+        return _along_rows(graph, Complex(graph.add("MatMul", x, cosines), graph.add("MatMul", x, -sines)), h, -1)
+    x = _along_rows(graph, parts(x), h, 1)
+    twice = np.full((w // 2 + 1, 1), 2.0)  # for the half that is left out; these have no other half:
+    twice[[0, w // 2] if w % 2 == 0 else 0] = 1.0
+    cosines, sines = (np.float32(twice * wave.T / (h * w)) for wave in (cosines, sines))
+    return _minus(graph, graph.add("MatMul", x.real, cosines), graph.add("MatMul", x.imag, sines))
+
+
+def _along_rows(graph: Graph, x: Complex, n: int, sign: int) -> Complex:
+    """exp(sign 2πi jk / n) times x, over the last axis but one."""
+    cosines, sines = waves(n, n)
+    (a, b), (c, d) = ([_product(graph, wave, part) for part in x] for wave in (cosines, np.float32(sign) * sines))
+    return Complex(_minus(graph, a, d), _plus(graph, b, c))
+
+
+def _product(graph: Graph, matrix: np.ndarray, x: Any) -> Any:
+    return None if x is None else graph.add("MatMul", matrix, x)
+
+
+def waves(n: int, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Cosines and sines of 2π jk / n: (n, count) both, float32."""
+    angle = 2 * math.pi / n * (np.arange(n)[:, None] * np.arange(count) % n)
+    return np.cos(angle).astype(np.float32), np.sin(angle).astype(np.float32)
+
+
+MOVES = {"broadcast_in_dim", "concatenate", "copy", "expand_dims", "pad", "reshape", "rev", "slice", "squeeze"} | {
+    "stack",
+    "transpose",
+}
+"""Primitives that do to the parts of complex numbers what they do to real ones."""
+
+RULES = {
+    "abs": _absolute,
+    "add": _add,
+    "conj": _conjugate,
+    "convert_element_type": _convert,
+    "div": _divide,
+    "fft": _transform,
+    "imag": _imaginary,
+    "mul": _multiply,
+    "neg": _negate,
+    "real": lambda graph, equation, x: parts(x).real,
+    "sub": _subtract,
+}

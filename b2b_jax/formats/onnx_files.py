@@ -80,18 +80,21 @@ def translated(graph: Graph, equation: Any, arguments: list[Any]) -> list[Any]:
 
 def _scan(graph: Graph, equation: Any, arguments: list[Any]) -> list[str]:
     """A program that is run for each slice: the body of a Scan, which takes its constants from around it."""
-    params, body = equation.params, graph.inner()
-    program, around = params["jaxpr"], params["num_consts"]
-    avals = program.in_avals[around:]
-    if params["num_carry"] or params["reverse"] or any(map(onnx_complex.is_complex, equation.outvars)):
+    program, body = equation.params["jaxpr"], graph.inner()
+    # Releases of JAX differ in how they tell constants from what is sliced; a slice has one axis less.
+    sliced = [v.aval.ndim > aval.ndim for v, aval in zip(equation.invars, program.in_avals, strict=True)]
+    carried = [v.aval.ndim == aval.ndim for v, aval in zip(equation.outvars, program.out_avals, strict=True)]
+    slices = [i for i, is_sliced in enumerate(sliced) if is_sliced]
+    ends = [equation.invars[i] for i in slices] + equation.outvars
+    if any(carried) or equation.params["reverse"] or any(map(onnx_complex.is_complex, ends)):
         raise refusal("a scan that carries something on")
-    slices = [graph.fresh("slice") for _ in avals]
-    results = run(body, program, [*arguments[:around], *slices])
-    ends = [body.add("Identity", result) for result in results]
+    given = [body.fresh("slice") if is_sliced else x for is_sliced, x in zip(sliced, arguments, strict=True)]
+    results = [body.add("Identity", result) for result in run(body, program, given)]
     made = body.whole(
-        [graph.described(*pair) for pair in zip(slices, avals, strict=True)],
-        [graph.described(*pair) for pair in zip(ends, program.out_avals, strict=True)],
+        [body.described(given[i], program.in_avals[i]) for i in slices],
+        [body.described(*pair) for pair in zip(results, program.out_avals, strict=True)],
         constants=False,
     )
-    found = graph.add("Scan", *arguments[around:], outputs=len(ends), body=made, num_scan_inputs=len(slices))
-    return [found] if len(ends) == 1 else found
+    over = [arguments[i] for i in slices]
+    found = graph.add("Scan", *over, outputs=len(results), body=made, num_scan_inputs=len(over))
+    return [found] if len(results) == 1 else found

@@ -16,7 +16,8 @@ def keep() -> None:
     """Has this process keep up to 2 GiB of what it frees, and take large arrays from that.
 
     For commands, not for the library: it holds for all of the process. Threads that are already running keep to what
-    they did before, so XLA's must not have started. Does nothing where the C library is not glibc.
+    they did before, and if one of them took memory, XLA's threads may share its part of the heap, where large arrays
+    are mapped one by one. So no import may start such a thread. Does nothing where the C library is not glibc.
     """
     with contextlib.suppress(AttributeError, OSError, TypeError):  # of other systems and C libraries
         mallopt = ctypes.CDLL(None).mallopt

@@ -55,6 +55,27 @@ def test_what_was_freed_is_taken_again_without_page_faults():
     assert faults("keep") < 100
 
 
+HEAPS = """
+import ctypes, importlib, pathlib, sys
+for name in sys.argv[2:]: importlib.import_module(f"b2b_jax.{name}")
+libc = ctypes.CDLL(None)
+libc.fopen.restype, libc.fclose.argtypes = ctypes.c_void_p, [ctypes.c_void_p]
+libc.malloc_info.argtypes = [ctypes.c_int, ctypes.c_void_p]
+file = libc.fopen(sys.argv[1].encode(), b"w")
+libc.malloc_info(0, file)
+libc.fclose(file)
+"""
+
+
+@pytest.mark.skipif(not has_glibc(), reason="not Linux with glibc")
+@pytest.mark.parametrize("command", ["main", "deblur"])
+def test_no_import_leaves_a_second_heap_that_the_threads_of_xla_would_share(tmp_path, command):
+    file = tmp_path / "heaps.xml"
+    environment = {k: v for k, v in os.environ.items() if k != "GLIBC_TUNABLES"} | {"PYTHONPATH": str(ROOT)}
+    subprocess.run([sys.executable, "-c", HEAPS, str(file), command], env=environment, check=True, timeout=60)
+    assert file.read_text().count("<heap nr=") == 1
+
+
 @pytest.mark.parametrize("libc", [object(), None])
 def test_another_c_library_is_left_as_it_is(monkeypatch, libc):
     def load(name):

@@ -19,7 +19,6 @@ Array = jax.Array
 BLOCK = 8
 TO_YCC = np.array([[0.299, 0.587, 0.114], [-0.168736, -0.331264, 0.5], [0.5, -0.418688, -0.081312]])
 TO_RGB = np.linalg.inv(TO_YCC)
-DCT = fft.dct(np.eye(BLOCK), axis=0, norm="ortho")  # (frequencies, pixels)
 
 
 def compressed(photo: Array, quality: Array) -> Array:
@@ -38,7 +37,7 @@ def compressed(photo: Array, quality: Array) -> Array:
 def rounded(x: Array, step: Array) -> Array:
     """x (n, h, w, c), of whole blocks, with each of their frequencies rounded to a multiple of its step (8, 8)."""
     n, h, w, c = x.shape
-    dct = DCT.astype(np.float32)
+    dct = cosines()
     blocks = x.reshape(n, h // BLOCK, BLOCK, w // BLOCK, BLOCK, c)
     spectrum = jnp.einsum("nhiwjc,ui,vj->nhwcuv", blocks, dct, dct)
     spectrum = jnp.round(spectrum / step) * step
@@ -49,6 +48,12 @@ def steps(quality: Array | float) -> tuple[Array, Array]:
     """The steps of luma and chroma, (8, 8) each, as libjpeg scales them."""
     scale = jnp.where(quality < 50, jnp.floor(5000 / jnp.maximum(quality, 1)), 200 - 2 * quality)
     return tuple(jnp.clip(jnp.floor((table * scale + 50) / 100), 1, 255) for table in unscaled())
+
+
+@functools.cache
+def cosines() -> np.ndarray:
+    """The transform of a block's rows or columns: (frequencies, pixels). SciPy's first transform starts a thread."""
+    return fft.dct(np.eye(BLOCK), axis=0, norm="ortho").astype(np.float32)
 
 
 @functools.cache

@@ -221,7 +221,7 @@ def save(path: Path, image: Image.Image, **options: Any) -> None:
     """
     buffer = io.BytesIO()
     image.save(buffer, **options)
-    path.write_bytes(buffer.getbuffer())
+    path.write_bytes(buffer.getvalue())
 
 
 def find(folder: str | os.PathLike, extensions: Collection[str] = EXTENSIONS) -> list[Path]:

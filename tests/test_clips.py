@@ -268,7 +268,10 @@ def test_chapters_and_fonts(tmp_path, name):
     found = []
     for path in (source, target):
         with av.open(str(path)) as container:
-            chapters = [(c["metadata"]["title"], float(c["start"] * c["time_base"])) for c in container.chapters()]
+            # Muxers have steps of their own.
+            chapters = [
+                (c["metadata"]["title"], round(float(c["start"] * c["time_base"]), 3)) for c in container.chapters()
+            ]
             found.append((chapters, [bytes(s.data) for s in container.streams.attachments]))
     assert found[0] == found[1] and len(found[0][0]) == 3 and note == ""
 

@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 from scipy import signal
 
 import b2b_jax
-from b2b_jax import models, networks
+from b2b_jax import models, networks, system
 from b2b_jax.data import blur
 from b2b_jax.data.sources import ArraySource
 from b2b_jax.errors import UserError
@@ -388,7 +388,7 @@ def test_what_is_learnt_serves_the_stages_after_it(tmp_path, capsys, monkeypatch
     for step in (0.0, 0.5):
         networks.export(tmp_path, "adaptation", small, run.network("deblurrer").variables, step)
         assert list(rows.methods(table)) == there + ["adapted_consistent"] * (step > 0)
-        assert b2b_jax.system.from_run(tmp_path).step == step
+        assert system.from_run(tmp_path).step == step
     systems = {name: b2b_jax.load(tmp_path, method=name) for name in ("deblurrer", "consistent", "adapted_consistent")}
     assert re.search(r"Consistent \([\d,]+ parameters\)", repr(systems["consistent"]))
     assert re.search(r"Held \([\d,]+ parameters\)", repr(b2b_jax.load(tmp_path)))  # the first that the run has

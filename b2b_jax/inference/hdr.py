@@ -24,12 +24,12 @@ PRIMARY, LUMINANCE = 50_000, 10_000  # steps of ST 2086: of a chromaticity, of a
 
 def x264_parameters(picture: av.VideoFrame) -> str:
     """The mastering display and the light levels of the picture, as x264 is told them; "" for none."""
-    data = {item.type.name: bytes(item) for item in picture.side_data}
+    mastering, light = (picture.side_data.get(name) for name in (MASTERING, LIGHT))
     found = []
-    if MASTERING in data:
-        found += [f"mastering-display={_mastering(data[MASTERING])}"]
-    if LIGHT in data:
-        found += ["cll={},{}".format(*np.frombuffer(data[LIGHT], np.uint32, 2))]
+    if mastering is not None:
+        found += [f"mastering-display={_mastering(bytes(mastering))}"]
+    if light is not None:
+        found += ["cll={},{}".format(*np.frombuffer(bytes(light), np.uint32, 2))]
     return ":".join(found)
 
 
@@ -46,7 +46,7 @@ def _mastering(data: bytes) -> str:
 
 def lost(picture: av.VideoFrame, static: bool) -> list[str]:
     """What the new stream will not say; `static`: whether the encoder takes the mastering display and light levels."""
-    names = [item.type.name for item in picture.side_data]
-    found = [LEFT_OUT[name] for name in names if name in LEFT_OUT]
-    found += [] if static or not {MASTERING, LIGHT} & set(names) else ["HDR10 mastering display and light levels"]
+    told = {name for name in (*LEFT_OUT, MASTERING, LIGHT) if picture.side_data.get(name) is not None}
+    found = [what for name, what in LEFT_OUT.items() if name in told]
+    found += [] if static or not {MASTERING, LIGHT} & told else ["HDR10 mastering display and light levels"]
     return list(dict.fromkeys(found))

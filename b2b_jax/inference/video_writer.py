@@ -171,5 +171,5 @@ def _colours(picture: av.VideoFrame) -> dict[str, int]:
 
 def _display_matrix(picture: av.VideoFrame) -> list[int] | None:
     """How a player turns and mirrors the frames, nine numbers as FFmpeg keeps them."""
-    data = [item for item in picture.side_data if item.type.name == "DISPLAYMATRIX"]
-    return np.frombuffer(data[0], np.int32).tolist() if data else None
+    data = picture.side_data.get("DISPLAYMATRIX")  # by name: what iterating yields differs between releases of PyAV
+    return None if data is None else np.frombuffer(data, np.int32).tolist()

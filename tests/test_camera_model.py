@@ -172,6 +172,8 @@ def test_a_step_trains_both_and_counts():
     new, metrics = jit(camera_model.make_step(CameraModel(networks, adams, CONFIG)))(state, {}, batch, KEY)
     for name, params in new.params.items():
         moved = jax.tree.map(lambda a, b: bool(np.any(a != b)), params, state.params[name])
+        if name == "discriminator":
+            del moved["params"]["model.5"]["bias"]  # the last: it cancels between real and fake, but for rounding
         assert all(jax.tree.leaves(moved)), f"{name} has parameters without a gradient"
     assert int(new.step) == 1 and int(new.skipped) == 0 and set(new.ema) == {"camera"}
     assert all(np.isfinite(value) for value in metrics.values())

@@ -32,6 +32,13 @@ def wiener(x):
     return jnp.fft.irfft2(turned, (12, 14)) + jnp.fft.irfft2(turned.real, (12, 14)) + turned.imag.mean()
 
 
+def beside_real_ones(x):
+    """Complex numbers and real ones that were made complex, one after the other."""
+    spectrum = jnp.fft.rfft2(x)
+    whole = jnp.concatenate([spectrum, spectrum.real.astype(jnp.complex64), jnp.ones_like(spectrum)])
+    return jnp.fft.irfft2(whole + x.mean().astype(jnp.complex64))
+
+
 def each_slice(x):
     spectrum = jnp.fft.rfft2(x[0])
     return jax.lax.map(lambda one: jnp.fft.irfft2(spectrum * jnp.fft.rfft2(one), one.shape).sum(-1) - one[:, 0], x)
@@ -49,6 +56,7 @@ def chosen(x):
 FUNCTIONS = {
     "fourier": (wiener, (2, 11, 24)),
     "fourier of other axes": (lambda x: jnp.fft.irfft2(jnp.fft.rfft2(x, axes=(1, 2)), axes=(1, 2)), (2, 9, 8, 3)),
+    "complex beside real": (beside_real_ones, (2, 6, 8)),
     "map": (each_slice, (3, 6, 8)),
     "constant places": (lambda x: x[:, ROWS, COLUMNS], (3, 4, 5)),
     "chosen places": (chosen, (3, 3, 4, 5)),

@@ -37,12 +37,12 @@ def parts(value: Any) -> Complex:
     return Complex(np.real(value), np.imag(value))
 
 
-def on_each_part(rule: Callable, arguments: list[Any]) -> Complex:
+def on_each_part(rule: Callable, arguments: list[Any], shapes: list[tuple[int, ...]]) -> Complex:
     """Of a rule that moves numbers and does not change them: of all real parts, and of all imaginary ones."""
     values = [parts(argument) for argument in arguments]
     if all(value.imag is None for value in values):
         return Complex(rule([value.real for value in values]), None)
-    filled = [np.zeros(np.shape(v.real), np.float32) if v.imag is None else v.imag for v in values]
+    filled = [np.zeros(n, np.float32) if v.imag is None else v.imag for v, n in zip(values, shapes, strict=True)]
     return Complex(rule([value.real for value in values]), rule(filled))
 
 
@@ -141,7 +141,16 @@ def waves(n: int, count: int) -> tuple[np.ndarray, np.ndarray]:
     return np.cos(angle).astype(np.float32), np.sin(angle).astype(np.float32)
 
 
-MOVES = {"broadcast_in_dim", "concatenate", "copy", "expand_dims", "pad", "reshape", "rev", "slice", "squeeze"} | {
+MOVES = {
+    "broadcast_in_dim",
+    "concatenate",
+    "copy",
+    "expand_dims",
+    "pad",
+    "reshape",
+    "rev",
+    "slice",
+    "squeeze",
     "stack",
     "transpose",
 }

@@ -63,18 +63,15 @@ def translated(graph: Graph, equation: Any, arguments: list[Any]) -> list[Any]:
         return [np.asarray(x) for x in (results if primitive.multiple_results else [results])]
     if primitive.name == "scan":
         return _scan(graph, equation, arguments)
-    rules = onnx_rules.RULES
-    if any(map(onnx_complex.is_complex, [*equation.invars, *equation.outvars])):
-        if primitive.name in onnx_complex.MOVES:
-
-            def moved(parts: list[Any]) -> Any:
-                return rules[primitive.name](graph, equation, *parts)
-
-            return [onnx_complex.on_each_part(moved, arguments)]
-        rules = onnx_complex.RULES
-    if primitive.name not in rules:
+    is_complex = any(map(onnx_complex.is_complex, [*equation.invars, *equation.outvars]))
+    moves = is_complex and primitive.name in onnx_complex.MOVES
+    rule = (onnx_complex.RULES if is_complex and not moves else onnx_rules.RULES).get(primitive.name)
+    if rule is None:
         raise refusal(primitive.name)
-    results = rules[primitive.name](graph, equation, *arguments)
+    if moves:
+        shapes = [variable.aval.shape for variable in equation.invars]
+        return [onnx_complex.on_each_part(lambda parts: rule(graph, equation, *parts), arguments, shapes)]
+    results = rule(graph, equation, *arguments)
     return results if primitive.multiple_results else [results]
 
 

@@ -56,7 +56,7 @@ def test_what_was_freed_is_taken_again_without_page_faults():
 
 
 HEAPS = """
-import ctypes, importlib, pathlib, sys
+import ctypes, importlib, sys
 for name in sys.argv[2:]: importlib.import_module(f"b2b_jax.{name}")
 libc = ctypes.CDLL(None)
 libc.fopen.restype, libc.fclose.argtypes = ctypes.c_void_p, [ctypes.c_void_p]
@@ -69,7 +69,7 @@ libc.fclose(file)
 
 @pytest.mark.skipif(not has_glibc(), reason="not Linux with glibc")
 @pytest.mark.parametrize("command", ["main", "deblur"])
-def test_no_import_leaves_a_second_heap_that_the_threads_of_xla_would_share(tmp_path, command):
+def test_no_import_leaves_a_second_heap_for_xla_to_share(tmp_path, command):
     file = tmp_path / "heaps.xml"
     environment = {k: v for k, v in os.environ.items() if k != "GLIBC_TUNABLES"} | {"PYTHONPATH": str(ROOT)}
     subprocess.run([sys.executable, "-c", HEAPS, str(file), command], env=environment, check=True, timeout=60)

@@ -1,23 +1,23 @@
-"""Complex numbers and Fourier transforms in ONNX, which has neither in every runtime: pairs of reals, and matrices.
+"""Complex numbers and Fourier transforms in ONNX, for `models.consistent` and what stands before it.
 
     X = W_h x W_w,   W_n = exp(-2πi jk / n)
 
-Sides are fixed and short, so a product with a matrix of cosines and sines is cheap, and it is what browsers, phones and
-GPUs do fast; the operator DFT is in few of them.
+ONNX has no complex numbers, so they are pairs of real values; not every runtime has its operator DFT, so a transform is
+two products with matrices of cosines and sines. Rules are as in onnx_rules.
 """
 
 import math
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
 from jax import lax
 
+from b2b_jax.formats import onnx_rules
 from b2b_jax.formats.onnx_graph import Graph, refusal
 
 
 class Complex(NamedTuple):
-    """A complex value: its parts are values of a graph; None stands for an imaginary part of zeros."""
+    """A complex value of two values of a graph; None stands for an imaginary part of zeros."""
 
     real: Any
     imag: Any
@@ -29,7 +29,7 @@ def is_complex(variable: Any) -> bool:
 
 
 def parts(value: Any) -> Complex:
-    """A value as a complex one."""
+    """A value as a complex one; constants of the program are NumPy's complex arrays."""
     if isinstance(value, Complex):
         return value
     if isinstance(value, str) or not np.iscomplexobj(value):
@@ -37,13 +37,10 @@ def parts(value: Any) -> Complex:
     return Complex(np.real(value), np.imag(value))
 
 
-def on_each_part(rule: Callable, arguments: list[Any], shapes: list[tuple[int, ...]]) -> Complex:
-    """Of a rule that moves numbers and does not change them: of all real parts, and of all imaginary ones."""
-    values = [parts(argument) for argument in arguments]
-    if all(value.imag is None for value in values):
-        return Complex(rule([value.real for value in values]), None)
-    filled = [np.zeros(n, np.float32) if v.imag is None else v.imag for v, n in zip(values, shapes, strict=True)]
-    return Complex(rule([value.real for value in values]), rule(filled))
+def _moved(graph: Graph, equation: Any, x: Any, *padding: Any) -> Complex:
+    """Of a primitive that moves numbers and does not change them; what it pads with is 0."""
+    rule, zero = onnx_rules.RULES[equation.primitive.name], [np.float32(0) for _ in padding]
+    return Complex(*(None if part is None else rule(graph, equation, part, *zero) for part in parts(x)))
 
 
 def _plus(graph: Graph, x: Any, y: Any) -> Any:
@@ -51,21 +48,11 @@ def _plus(graph: Graph, x: Any, y: Any) -> Any:
 
 
 def _minus(graph: Graph, x: Any, y: Any) -> Any:
-    return x if y is None else graph.add("Neg", y) if x is None else graph.add("Sub", x, y)
+    return x if y is None else graph.add("Sub", x, y)
 
 
 def _times(graph: Graph, x: Any, y: Any) -> Any:
     return None if x is None or y is None else graph.add("Mul", x, y)
-
-
-def _add(graph: Graph, equation: Any, x: Any, y: Any) -> Complex:
-    x, y = parts(x), parts(y)
-    return Complex(_plus(graph, x.real, y.real), _plus(graph, x.imag, y.imag))
-
-
-def _subtract(graph: Graph, equation: Any, x: Any, y: Any) -> Complex:
-    x, y = parts(x), parts(y)
-    return Complex(_minus(graph, x.real, y.real), _minus(graph, x.imag, y.imag))
 
 
 def _multiply(graph: Graph, equation: Any, x: Any, y: Any) -> Complex:
@@ -75,10 +62,9 @@ def _multiply(graph: Graph, equation: Any, x: Any, y: Any) -> Complex:
 
 
 def _divide(graph: Graph, equation: Any, x: Any, y: Any) -> Complex:
-    x, y = parts(x), parts(y)
-    if y.imag is not None:  # x / y = x conj(y) / |y|²
-        x, y = _multiply(graph, equation, x, _conjugate(graph, equation, y)), Complex(_power(graph, y), None)
-    return Complex(graph.add("Div", x.real, y.real), None if x.imag is None else graph.add("Div", x.imag, y.real))
+    if parts(y).imag is not None:
+        raise refusal("a division by complex numbers")
+    return Complex(*(None if part is None else graph.add("Div", part, parts(y).real) for part in parts(x)))
 
 
 def _conjugate(graph: Graph, equation: Any, x: Any) -> Complex:
@@ -86,26 +72,13 @@ def _conjugate(graph: Graph, equation: Any, x: Any) -> Complex:
     return Complex(x.real, None if x.imag is None else graph.add("Neg", x.imag))
 
 
-def _negate(graph: Graph, equation: Any, x: Complex) -> Complex:
-    return Complex(*(None if part is None else graph.add("Neg", part) for part in x))
-
-
-def _power(graph: Graph, x: Complex) -> Any:
-    return _plus(graph, _times(graph, x.real, x.real), _times(graph, x.imag, x.imag))
-
-
 def _absolute(graph: Graph, equation: Any, x: Complex) -> str:
-    return graph.add("Sqrt", _power(graph, x))
+    square = _plus(graph, _times(graph, x.real, x.real), _times(graph, x.imag, x.imag))
+    return graph.add("Sqrt", square)
 
 
 def _imaginary(graph: Graph, equation: Any, x: Complex) -> Any:
     return np.zeros(equation.outvars[0].aval.shape, np.float32) if x.imag is None else x.imag
-
-
-def _convert(graph: Graph, equation: Any, x: Any) -> Any:
-    if is_complex(equation.outvars[0]):
-        return Complex(graph.cast(x, np.float32), None) if isinstance(x, str) else parts(x)
-    return parts(x).real
 
 
 def _transform(graph: Graph, equation: Any, x: Any) -> Any:
@@ -141,31 +114,16 @@ def waves(n: int, count: int) -> tuple[np.ndarray, np.ndarray]:
     return np.cos(angle).astype(np.float32), np.sin(angle).astype(np.float32)
 
 
-MOVES = {
-    "broadcast_in_dim",
-    "concatenate",
-    "copy",
-    "expand_dims",
-    "pad",
-    "reshape",
-    "rev",
-    "slice",
-    "squeeze",
-    "stack",
-    "transpose",
-}
-"""Primitives that do to the parts of complex numbers what they do to real ones."""
-
 RULES = {
     "abs": _absolute,
-    "add": _add,
+    "broadcast_in_dim": _moved,
     "conj": _conjugate,
-    "convert_element_type": _convert,
+    "convert_element_type": lambda graph, equation, x: parts(x),  # from real numbers: JAX refuses the way back
     "div": _divide,
     "fft": _transform,
     "imag": _imaginary,
     "mul": _multiply,
-    "neg": _negate,
-    "real": lambda graph, equation, x: parts(x).real,
-    "sub": _subtract,
+    "pad": _moved,
+    "real": lambda graph, equation, x: x.real,
+    "transpose": _moved,
 }

@@ -34,9 +34,11 @@ def model(function: Callable, shape: tuple[int, ...], names: tuple[str, str]) ->
     graph = Graph(onnx)
     (result,) = run(graph, program, [names[0]])
     graph.nodes.append(onnx.helper.make_node("Identity", [graph.name(result)], [names[1]]))
-    (given,), (made,) = program.in_avals, program.out_avals
-    made = graph.whole([graph.described(names[0], given)], [graph.described(names[1], made)])
+    ends = [
+        graph.described(name, aval) for name, aval in zip(names, (*program.in_avals, *program.out_avals), strict=True)
+    ]
     operators = [onnx.helper.make_opsetid("", OPSET)]
+    made = graph.whole(ends[:1], ends[1:])
     whole = onnx.helper.make_model(made, opset_imports=operators, ir_version=8, producer_name="b2b_jax")
     onnx.checker.check_model(whole, full_check=True)
     return whole.SerializeToString()
@@ -64,14 +66,10 @@ def translated(graph: Graph, equation: Any, arguments: list[Any]) -> list[Any]:
     if primitive.name == "scan":
         return _scan(graph, equation, arguments)
     is_complex = any(map(onnx_complex.is_complex, [*equation.invars, *equation.outvars]))
-    moves = is_complex and primitive.name in onnx_complex.MOVES
-    rule = (onnx_complex.RULES if is_complex and not moves else onnx_rules.RULES).get(primitive.name)
-    if rule is None:
-        raise refusal(primitive.name)
-    if moves:
-        shapes = [variable.aval.shape for variable in equation.invars]
-        return [onnx_complex.on_each_part(lambda parts: rule(graph, equation, *parts), arguments, shapes)]
-    results = rule(graph, equation, *arguments)
+    rules = onnx_complex.RULES if is_complex else onnx_rules.RULES
+    if primitive.name not in rules:
+        raise refusal(f"{primitive.name} of complex numbers" if is_complex else primitive.name)
+    results = rules[primitive.name](graph, equation, *arguments)
     return results if primitive.multiple_results else [results]
 
 

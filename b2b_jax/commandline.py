@@ -26,10 +26,10 @@ PROCESS_ID = flags.DEFINE_integer("process_id", None, "Which of them this is, fr
 HEARTBEAT = flags.DEFINE_integer("heartbeat", 100, "Seconds of silence after which a process counts as dead.")
 
 
-def outcome(command: Callable[[], None]) -> int:
+def outcome(command: Callable[[], None], keep: Callable[[], None] = memory.keep) -> int:
     """Runs a command; returns its exit code: 0, 2 for a user's mistake (said in one line), 130 for Ctrl-C."""
     terminal.protect()
-    memory.keep()
+    keep()
     try:
         command()
     except (UserError, ImageError) as error:

@@ -71,7 +71,7 @@ def main() -> int:
     0 done, 1 a fault of ours, of the disk or of the run, 2 a user's mistake, 128 + n stopped by signal n.
     """
     terminal.protect()
-    memory.keep()
+    memory.keep_for_training()
     if {"-h", "--help"} & set(sys.argv):
         print(f"{__doc__}\n{commandline.USAGE}\n")
         print(f"Stages: {', '.join(NAMES)}. Every KEY, its unit and reason: configs/default.py.")

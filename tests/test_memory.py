@@ -11,12 +11,14 @@ import pytest
 from b2b_jax import memory
 
 ROOT = Path(__file__).parents[1]
-# Page faults of taking and freeing 64 MiB a second time, in a thread as XLA's are.
+MIB = 1 << 20
+# Page faults of taking and freeing some memory a second time, in the main thread and in one as XLA's are.
 SCRIPT = """
 import ctypes, resource, sys, threading
 from b2b_jax import memory
-if sys.argv[1:] == ["keep"]: memory.keep()
-libc, size = ctypes.CDLL(None), 64 << 20
+size, *ways = sys.argv[2:]
+for way in ways: getattr(memory, way)()
+libc, size = ctypes.CDLL(None), int(size)
 libc.malloc.restype, libc.malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
 libc.memset.argtypes, libc.free.argtypes = [ctypes.c_void_p, ctypes.c_int, ctypes.c_size_t], [ctypes.c_void_p]
 def use():
@@ -28,9 +30,12 @@ def work():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     use()
     print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
-thread = threading.Thread(target=work)
-thread.start()
-thread.join()
+if sys.argv[1] == "main":
+    work()
+else:
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
 """
 
 
@@ -41,23 +46,56 @@ def has_glibc() -> bool:
         return False
 
 
-def faults(*arguments: str) -> int:
-    environment = {k: v for k, v in os.environ.items() if k != "GLIBC_TUNABLES"} | {"PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-c", SCRIPT, *arguments]
+def counted(script: str, *arguments: object) -> int:
+    """What a script prints in a process of its own."""
+    environment = {k: v for k, v in os.environ.items() if k != "GLIBC_TUNABLES"}
+    environment |= {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"}
+    command = [sys.executable, "-c", script, *map(str, arguments)]
     ran = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
     assert ran.returncode == 0, ran.stderr
     return int(ran.stdout)
 
 
 @pytest.mark.skipif(not has_glibc(), reason="not Linux with glibc")
-def test_what_was_freed_is_taken_again_without_page_faults():
-    assert faults() >= (64 << 20) // os.sysconf("SC_PAGE_SIZE")
-    assert faults("keep") < 100
+@pytest.mark.parametrize(
+    ("way", "thread", "size"),
+    [
+        ("keep", "another", 256 * MIB),
+        ("keep_for_training", "another", memory.HEAP // 2),  # the small arrays of XLA's threads
+        ("keep_for_training", "main", 256 * MIB),
+    ],
+)
+def test_what_was_freed_is_taken_again_without_page_faults(way, thread, size):
+    assert counted(SCRIPT, thread, size) >= size // os.sysconf("SC_PAGE_SIZE")
+    assert counted(SCRIPT, thread, size, way) < 100
+
+
+# Page faults of running a program a third time whose only temporary array has 128 MiB.
+PROGRAM = """
+import resource, sys
+import jax, jax.numpy as jnp
+from b2b_jax import memory
+for way in sys.argv[1:]: getattr(memory, way)()
+def run(): program(jnp.ones((8192, 1))).block_until_ready()
+program = jax.jit(lambda x: jnp.cos(x + jnp.arange(4096.0)) @ jnp.ones(4096))
+run()
+run()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+run()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+@pytest.mark.skipif(not has_glibc(), reason="not Linux with glibc")
+def test_a_step_in_training_takes_its_large_temporaries_again():
+    pages = 128 * MIB // os.sysconf("SC_PAGE_SIZE")
+    assert counted(PROGRAM) >= pages
+    assert counted(PROGRAM, "keep_for_training") < pages / 10
 
 
 HEAPS = """
-import ctypes, importlib, sys
-for name in sys.argv[2:]: importlib.import_module(f"b2b_jax.{name}")
+import ctypes, sys
+import b2b_jax.deblur
 libc = ctypes.CDLL(None)
 libc.fopen.restype, libc.fclose.argtypes = ctypes.c_void_p, [ctypes.c_void_p]
 libc.malloc_info.argtypes = [ctypes.c_int, ctypes.c_void_p]
@@ -68,11 +106,10 @@ libc.fclose(file)
 
 
 @pytest.mark.skipif(not has_glibc(), reason="not Linux with glibc")
-@pytest.mark.parametrize("command", ["main", "deblur"])
-def test_no_import_leaves_a_second_heap_for_xla_to_share(tmp_path, command):
+def test_no_import_leaves_a_second_heap_for_xla_to_share(tmp_path):
     file = tmp_path / "heaps.xml"
     environment = {k: v for k, v in os.environ.items() if k != "GLIBC_TUNABLES"} | {"PYTHONPATH": str(ROOT)}
-    subprocess.run([sys.executable, "-c", HEAPS, str(file), command], env=environment, check=True, timeout=60)
+    subprocess.run([sys.executable, "-c", HEAPS, str(file)], env=environment, check=True, timeout=60)
     assert file.read_text().count("<heap nr=") == 1
 
 
@@ -85,3 +122,4 @@ def test_another_c_library_is_left_as_it_is(monkeypatch, libc):
 
     monkeypatch.setattr(ctypes, "CDLL", load)
     memory.keep()
+    memory.keep_for_training()

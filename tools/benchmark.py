@@ -27,7 +27,7 @@ from absl import flags
 
 sys.path.append(str(Path(__file__).parents[1]))
 
-from b2b_jax import commandline, images, levels, networks, settings
+from b2b_jax import commandline, images, levels, memory, networks, settings
 from b2b_jax.data import scenes
 from b2b_jax.data.sources import ArraySource
 from b2b_jax.errors import UserError
@@ -67,7 +67,8 @@ def command() -> int:
         work, run = parse()
         report(work, list(WORKS[work](run)))
 
-    return commandline.outcome(measure_and_report)
+    deblurs = sys.argv[1:2] == ["deblur"]
+    return commandline.outcome(measure_and_report, keep=memory.keep if deblurs else memory.keep_for_training)
 
 
 def parse() -> tuple[str, Run]:

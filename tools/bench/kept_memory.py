@@ -1,9 +1,9 @@
-"""What `b2b_jax.memory.keep` brings on a CPU: the demo's steps and a photo without and with it.
+"""What `b2b_jax.memory` brings on a CPU: the demo's steps and a photo without and with it.
 
-    python -m tools.bench.kept_memory --repeats 5
+    python -m tools.bench.kept_memory --repeats 3
 
-Each measurement is a process of its own; the two ways take turns. A cell is the median of the processes' medians, in
-brackets the fastest call of all. Programs are compiled once and kept in --cache.
+Each measurement is a process of its own, which compiles what it runs: what that leaves in memory counts. The ways take
+turns. A cell is the median of the processes' medians, in brackets the fastest call of all, then page faults a call.
 """
 
 import argparse
@@ -14,7 +14,6 @@ import subprocess
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from tempfile import gettempdir
 
 import jax
 import numpy as np
@@ -24,7 +23,7 @@ from b2b_jax.stages.run import Run
 from configs import demo
 from tools.bench import measure, steps
 
-WAYS = {"freed": lambda: None, "kept": memory.keep}
+WAYS = {"freed": lambda: None, "kept": memory.keep, "kept for training": memory.keep_for_training}
 WORKS = (*steps.TASKS, "photo")
 CALLS = {"photo": 10}  # of which the median is taken
 STEPS = 30  # … of all other works
@@ -37,32 +36,28 @@ def main() -> int:
         WAYS[options.way]()
         print(json.dumps({work: measured(work) for work in WORKS}))
         return 0
-    warm = child("freed", options.cache)  # fills the cache, and is not counted
     found = {way: [] for way in WAYS}
     for _ in range(options.repeats):
         for way in WAYS:
-            found[way].append(child(way, options.cache))
-    print("| | freed | kept | page faults a call |\n|---|---|---|---|")
-    for work in warm:
-        cells = {way: cell([one[work] for one in results]) for way, results in found.items()}
-        faults = [np.median([one[work]["faults"] for one in results]) for results in found.values()]
-        print(f"| {work} | {cells['freed']} | {cells['kept']} | {faults[0]:,.0f}, {faults[1]:,.0f} |")
+            found[way].append(child(way))
+    print(f"| | {' | '.join(WAYS)} |\n|---{'|---' * len(WAYS)}|")
+    for work in WORKS:
+        print(f"| {work} | {' | '.join(cell([one[work] for one in found[way]]) for way in WAYS)} |")
     return 0
 
 
-def child(way: str, cache: Path) -> Mapping[str, Mapping[str, float]]:
+def child(way: str) -> Mapping[str, Mapping[str, float]]:
     """What a process of its own measures."""
-    environment = os.environ | {"JAX_COMPILATION_CACHE_DIR": str(cache), "JAX_PLATFORMS": "cpu"}
-    environment |= {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
+    environment = os.environ | {"JAX_PLATFORMS": "cpu", "JAX_ENABLE_COMPILATION_CACHE": "false"}
     command = [sys.executable, "-m", "tools.bench.kept_memory", "--way", way]
     ran = subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE, text=True)
     return json.loads(ran.stdout)
 
 
 def cell(results: list[Mapping[str, float]]) -> str:
-    """Milliseconds: the median, and the fastest."""
-    median, fastest = np.median([one["median"] for one in results]), min(one["fastest"] for one in results)
-    return f"{1e3 * median:.0f} ({1e3 * fastest:.0f})"
+    """Milliseconds, the median and the fastest; page faults."""
+    median, faults = (np.median([one[value] for one in results]) for value in ("median", "faults"))
+    return f"{1e3 * median:.0f} ({1e3 * min(one['fastest'] for one in results):.0f}), {faults:,.0f}"
 
 
 def measured(work: str) -> dict[str, float]:
@@ -96,8 +91,7 @@ def call(work: str) -> Callable[[], object]:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--repeats", type=int, default=5, help="processes of each way (default: 5)")
-    parser.add_argument("--cache", type=Path, default=Path(gettempdir()) / "b2b_jax_kept_memory", metavar="DIR")
+    parser.add_argument("--repeats", type=int, default=3, help="processes of each way (default: 3)")
     parser.add_argument("--way", choices=WAYS, help=argparse.SUPPRESS)
     return parser
 

@@ -1,0 +1,48 @@
+"""Where compiled programs are kept: in the user's cache, unless the environment names another folder."""
+
+from pathlib import Path
+
+import jax
+import pytest
+
+from b2b_jax.compilation import enable_compilation_cache
+
+VARIABLES = ("JAX_COMPILATION_CACHE_DIR", "XDG_CACHE_HOME", "HOME")
+
+
+@pytest.fixture
+def chosen(monkeypatch):
+    """Returns a function from environment variables to the values that JAX was then given."""
+
+    def choose(**environment: str) -> list[str]:
+        given = []
+        monkeypatch.setattr(jax.config, "update", lambda name, value: given.append(value))
+        for name in VARIABLES:
+            monkeypatch.delenv(name, raising=False)
+        for name, value in environment.items():
+            monkeypatch.setenv(name, value)
+        enable_compilation_cache()
+        return given
+
+    return choose
+
+
+@pytest.mark.parametrize("xdg", ["", "relative"])
+def test_programs_are_kept_in_the_home_folder(chosen, xdg):
+    assert chosen(HOME="/home/ada", XDG_CACHE_HOME=xdg) == ["/home/ada/.cache/b2b_jax/xla"]
+
+
+def test_the_desktop_s_variable_moves_them(chosen):
+    assert chosen(HOME="/home/ada", XDG_CACHE_HOME="/scratch/ada") == ["/scratch/ada/b2b_jax/xla"]
+
+
+def test_jax_s_own_variable_is_left_alone(chosen):
+    assert chosen(HOME="/home/ada", JAX_COMPILATION_CACHE_DIR="/elsewhere") == []
+
+
+def test_a_user_without_a_home_compiles_anew(chosen, monkeypatch):
+    def nowhere() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "home", nowhere)
+    assert chosen() == []

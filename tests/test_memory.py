@@ -70,7 +70,8 @@ def test_what_was_freed_is_taken_again_without_page_faults(way, thread, size):
     assert counted(SCRIPT, thread, size, way) < 100
 
 
-# Page faults of running a program a third time whose only temporary array has 128 MiB.
+# Page faults of running a program ten times more whose only temporary array has 128 MiB. It may be freed a little after
+# the result is there; then the next call takes new memory, which is kept as well.
 PROGRAM = """
 import resource, sys
 import jax, jax.numpy as jnp
@@ -79,9 +80,8 @@ for way in sys.argv[1:]: getattr(memory, way)()
 def run(): program(jnp.ones((8192, 1))).block_until_ready()
 program = jax.jit(lambda x: jnp.cos(x + jnp.arange(4096.0)) @ jnp.ones(4096))
 run()
-run()
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-run()
+for _ in range(10): run()
 print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
 
@@ -89,8 +89,8 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 @pytest.mark.skipif(not has_glibc(), reason="not Linux with glibc")
 def test_a_step_in_training_takes_its_large_temporaries_again():
     pages = 128 * MIB // os.sysconf("SC_PAGE_SIZE")
-    assert counted(PROGRAM) >= pages
-    assert counted(PROGRAM, "keep_for_training") < pages / 10
+    assert counted(PROGRAM) >= 10 * pages
+    assert counted(PROGRAM, "keep_for_training") < 5 * pages
 
 
 HEAPS = """

@@ -32,11 +32,11 @@ def test_programs_are_kept_in_the_home_folder(chosen, xdg):
     assert chosen(HOME="/home/ada", XDG_CACHE_HOME=xdg) == ["/home/ada/.cache/b2b_jax/xla"]
 
 
-def test_the_desktop_s_variable_moves_them(chosen):
+def test_xdg_cache_home_moves_them(chosen):
     assert chosen(HOME="/home/ada", XDG_CACHE_HOME="/scratch/ada") == ["/scratch/ada/b2b_jax/xla"]
 
 
-def test_jax_s_own_variable_is_left_alone(chosen):
+def test_jax_compilation_cache_dir_is_left_alone(chosen):
     assert chosen(HOME="/home/ada", JAX_COMPILATION_CACHE_DIR="/elsewhere") == []
 
 

@@ -94,8 +94,8 @@ def test_a_step_in_training_takes_its_large_temporaries_again():
 
 
 HEAPS = """
-import ctypes, sys
-import b2b_jax.deblur
+import ctypes, importlib, sys
+importlib.import_module(f"b2b_jax.{sys.argv[2]}")
 libc = ctypes.CDLL(None)
 libc.fopen.restype, libc.fclose.argtypes = ctypes.c_void_p, [ctypes.c_void_p]
 libc.malloc_info.argtypes = [ctypes.c_int, ctypes.c_void_p]
@@ -106,10 +106,11 @@ libc.fclose(file)
 
 
 @pytest.mark.skipif(not has_glibc(), reason="not Linux with glibc")
-def test_no_import_leaves_a_second_heap_for_xla_to_share(tmp_path):
+@pytest.mark.parametrize("command", ["main", "deblur"])
+def test_no_import_leaves_a_second_heap_for_xla_to_share(tmp_path, command):
     file = tmp_path / "heaps.xml"
     environment = {k: v for k, v in os.environ.items() if k != "GLIBC_TUNABLES"} | {"PYTHONPATH": str(ROOT)}
-    subprocess.run([sys.executable, "-c", HEAPS, str(file)], env=environment, check=True, timeout=60)
+    subprocess.run([sys.executable, "-c", HEAPS, str(file), command], env=environment, check=True, timeout=60)
     assert file.read_text().count("<heap nr=") == 1
 
 

@@ -1,5 +1,6 @@
 """The training loop and the folder's lock: stopping, going on, bad steps, a full disk. One number is trained."""
 
+import dataclasses
 import functools
 import json
 import os
@@ -18,7 +19,7 @@ import numpy as np
 import optax
 import pytest
 
-from b2b_jax import files
+from b2b_jax import files, sharding
 from b2b_jax.data import pipeline
 from b2b_jax.data.sources import ArraySource
 from b2b_jax.errors import UserError
@@ -82,6 +83,16 @@ def assert_same(folder, other):
     last = [folder / "checkpoints" / str(STEPS) / "hashes" / "metadata" for folder in (folder, other)]
     assert json.loads(last[0].read_text()) == json.loads(last[1].read_text())
     assert rows(folder, "images.jsonl") == rows(other, "images.jsonl")
+
+
+def test_a_run_starts_from_given_weights_and_their_average():
+    given = {"net": {"w": np.array([1.0, 2.0, 3.0], np.float32)}}
+    mesh = sharding.make_mesh()
+    state, _, _ = loop.fresh(dataclasses.replace(task(), start=given), mesh, seed=0)
+    drawn, _, _ = loop.fresh(task(), mesh, seed=0)
+    for weights in (state.params, state.ema):
+        np.testing.assert_array_equal(weights["net"]["w"], given["net"]["w"])
+    assert not np.array_equal(drawn.params["net"]["w"], given["net"]["w"])
 
 
 @pytest.fixture(scope="module")

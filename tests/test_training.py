@@ -224,6 +224,9 @@ def test_what_is_exported_is_the_average_where_there_is_one():
 # ---- optimisers ----
 
 
+CLIPS = (optimizers.clipped, optax.clip_by_global_norm)
+
+
 def test_restarts_are_cosines_one_after_another():
     schedule, one = schedules.cosine_restarts(1e-3, 1e-5, 90, 3), schedules.cosine(1e-3, 1e-5, 30)
     for step in (0, 7, 29):
@@ -247,6 +250,21 @@ def test_every_optimiser_descends_and_leaves_statistics_alone(name, schedule):
         variables = optax.apply_updates(variables, updates)
     assert np.all(variables["params"] < 0.9)
     np.testing.assert_array_equal(variables["batch_stats"], 1)
+
+
+@pytest.mark.parametrize("limit", [0.5, 50.0])
+def test_gradients_are_clipped_as_optax_does(limit):
+    gradients = {"params": {"a": jnp.linspace(-2.0, 3.0, 7), "b": jnp.ones((2, 3))}, "batch_stats": jnp.zeros(2)}
+    got, want = (clip(limit).update(gradients, optax.EmptyState())[0] for clip in CLIPS)
+    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-6), got, want)
+    assert np.isclose(optax.tree.norm(got), min(limit, float(optax.tree.norm(gradients))))
+
+
+def test_vectors_hold_every_float_of_a_tree_by_type():
+    tree = {"a": jnp.ones((2, 3)), "b": [jnp.int32(7), jnp.float16(2), jnp.zeros(2)], "c": jnp.zeros((0, 3))}
+    full, half = sorted(optimizers.vectors(tree), key=lambda x: -x.size)
+    assert (full.tolist(), full.dtype, half.tolist(), half.dtype) == ([1] * 6 + [0] * 2, "float32", [2], "float16")
+    assert optimizers.vectors({"count": jnp.int32(1)}) == []
 
 
 def test_gradients_of_two_steps_move_the_weights_once_as_their_mean_would():

@@ -109,7 +109,7 @@ def train(
 def fresh(task: Task, mesh: Mesh, seed: int) -> tuple[State, Mapping, Array]:
     """A state at step 0, the frozen weights and the key, copies on all devices."""
     key = jax.jit(lambda: jax.random.key(seed), out_shardings=sharding.replicated(mesh))()
-    state = started(drawn(task, mesh, seed), sharding.copies(task.start, mesh))
+    state = drawn(task, mesh, seed)
     sizes = [f"{name} {count_parameters(params):,} parameters" for name, params in state.params.items()]
     if sharding.is_first():
         print(f"{task.name}: {', '.join(sizes)}, on {jax.device_count()} {jax.devices()[0].device_kind} device(s)")
@@ -117,13 +117,18 @@ def fresh(task: Task, mesh: Mesh, seed: int) -> tuple[State, Mapping, Array]:
 
 
 def drawn(task: Task, mesh: Mesh, seed: int) -> State:
-    """The state that `task.init` draws, on the host's CPU, and copies of it on all devices.
+    """The state that a task starts from, drawn on the host's CPU, and copies of it on all devices.
 
-    Its hundreds of random kernels take a GPU minutes to compile, a CPU one, or seconds without optimisation.
+    Its hundreds of random kernels take a GPU minutes to compile, a CPU one, or seconds without optimisation. Weights
+    in place of drawn ones are part of the program, so that those are not drawn.
     """
+
+    def start(key: Array, weights: Mapping[str, Any]) -> State:
+        return started(task.init(key), weights)
+
     with sharding.host() as quick:
         options = QUICK_COMPILATION if quick else None
-        state = jax.jit(task.init, compiler_options=options)(jax.random.key(seed))
+        state = jax.jit(start, compiler_options=options)(jax.random.key(seed), jax.device_get(task.start))
     return sharding.copies(state, mesh)
 
 

@@ -81,10 +81,9 @@ def _averaged(state: State, decay: float) -> State:
 
 def _keep_finite(new: State, old: State) -> State:
     """`new` if every number in it is finite; else `old`, one step later, counted: networks and optimisers together."""
-    flags = [jnp.all(jnp.isfinite(x)) for x in jax.tree.leaves((new.params, new.opt_state, new.memory))]
-    # The barrier and the branch keep XLA from fusing hundreds of reductions and selections with the updates that they
-    # read: that program takes minutes to compile on a CPU.
-    finite = jnp.all(jnp.stack(jax.lax.optimization_barrier(flags)))
+    joined = [x for tree in (new.params, new.opt_state, new.memory) for x in optimizers.vectors(tree)]
+    finite = jnp.all(jnp.stack([jnp.all(jnp.isfinite(x)) for x in joined]))
+    # A branch: hundreds of selections would be fused with the updates that they read, and take a CPU long to compile.
     kept = jax.lax.cond(finite, lambda new, old: new, lambda new, old: old, new, old)
     bad = jnp.where(finite, 0, 1)
     return kept.replace(step=new.step, skipped=old.skipped + bad, bad_in_row=(old.bad_in_row + 1) * bad)

@@ -49,6 +49,11 @@ def copies(tree: Any, mesh: Mesh) -> Any:
     return jax.tree.map(lambda x: jax.make_array_from_process_local_data(replicated(mesh), np.asarray(x)), tree)
 
 
+def key(seed: int, mesh: Mesh) -> jax.Array:
+    """A key of random numbers, on every device."""
+    return jax.jit(lambda: jax.random.key(seed), out_shardings=replicated(mesh))()
+
+
 @contextlib.contextmanager
 def host() -> Iterator[bool]:
     """What is computed within runs on this process's CPU; yields False where JAX_PLATFORMS left JAX none."""

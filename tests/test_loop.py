@@ -88,8 +88,9 @@ def assert_same(folder, other):
 def test_a_run_starts_from_given_weights_and_their_average():
     given = {"net": {"w": np.array([1.0, 2.0, 3.0], np.float32)}}
     mesh = sharding.make_mesh()
-    state, _, _ = loop.fresh(dataclasses.replace(task(), start=given), mesh, seed=0)
-    drawn, _, _ = loop.fresh(task(), mesh, seed=0)
+    state, drawn = (
+        loop.FreshState(dataclasses.replace(task(), start=start), mesh, seed=0).draw() for start in (given, {})
+    )
     for weights in (state.params, state.ema):
         np.testing.assert_array_equal(weights["net"]["w"], given["net"]["w"])
     assert not np.array_equal(drawn.params["net"]["w"], given["net"]["w"])

@@ -4,6 +4,7 @@ import contextlib
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -74,20 +75,27 @@ def train(
     CheckpointError when a checkpoint cannot be written, or none of those there be read.
     """
     start, stop = time.monotonic(), signals.Stop()
-    with signals.watch(stop), Checkpoints(folder / "checkpoints", config.loop) as checkpoints:
+    with (
+        signals.watch(stop),
+        Checkpoints(folder / "checkpoints", config.loop) as checkpoints,
+        ThreadPoolExecutor(1) as beside,
+    ):
         mesh = sharding.make_mesh()
-        state, frozen, key = fresh(task, mesh, config.seed)
-        state = checkpoints.restore(state) or state
-        done = int(state.step)
+        fresh = FreshState(task, mesh, config.seed)
+        state = checkpoints.restore(fresh.like)
+        drawn = None if state else beside.submit(fresh.draw)  # while the step is compiled
+        frozen, key = sharding.copies(task.frozen, mesh), sharding.key(config.seed, mesh)
+        done = int(state.step) if state else 0
         process = jax.process_index()
         log = NoLog(folder, done, process) if process else Log(folder, done, config.loop.wandb)
-        with contextlib.closing(Reporter(task, folder, config.loop, log, state, start, validated)) as report:
+        with contextlib.closing(Reporter(task, folder, config.loop, log, done, start, validated)) as report:
             step, behind, stopped = None, deque(), 0
             for batch in pipeline.iterate(dataset, done, task.steps, config.data.threads, config.data.prefetch):
                 names = batch.pop("name").ravel().tolist()
-                inputs = (state, frozen, sharding.to_devices(batch, mesh), key, flag(stop, mesh))
-                step = step or compiled(task, mesh, inputs)
-                state, metrics, notice = step(*inputs)
+                inputs = (frozen, sharding.to_devices(batch, mesh), key, flag(stop, mesh))
+                step = step or compiled(task, mesh, (fresh.like, *inputs))
+                state = state or sharding.copies(drawn.result(), mesh)
+                state, metrics, notice = step(state, *inputs)
                 done += 1
                 last = done == task.steps
                 behind.append(Outcome(done, names, metrics, notice))
@@ -106,30 +114,35 @@ def train(
     return sharding.local(state)
 
 
-def fresh(task: Task, mesh: Mesh, seed: int) -> tuple[State, Mapping, Array]:
-    """A state at step 0, the frozen weights and the key, copies on all devices."""
-    key = jax.jit(lambda: jax.random.key(seed), out_shardings=sharding.replicated(mesh))()
-    state = drawn(task, mesh, seed)
-    sizes = [f"{name} {count_parameters(params):,} parameters" for name, params in state.params.items()]
-    if sharding.is_first():
-        print(f"{task.name}: {', '.join(sizes)}, on {jax.device_count()} {jax.devices()[0].device_kind} device(s)")
-    return state, sharding.copies(task.frozen, mesh), key
+class FreshState:
+    """The state that a task starts from: its shapes at once, its numbers when they are wanted."""
 
+    def __init__(self, task: Task, mesh: Mesh, seed: int):
+        """Draws nothing yet, but tells how many parameters there are."""
+        self._seed, self._weights = seed, jax.device_get(task.start)
 
-def drawn(task: Task, mesh: Mesh, seed: int) -> State:
-    """The state that a task starts from, drawn on the host's CPU, and copies of it on all devices.
+        def start(key: Array, weights: Mapping[str, Any]) -> State:
+            return started(task.init(key), weights)
 
-    Its hundreds of random kernels take a GPU minutes to compile, a CPU one, or seconds without optimisation. Weights
-    in place of drawn ones are part of the program, so that those are not drawn.
-    """
+        with sharding.host() as quick:
+            program = jax.jit(start, compiler_options=QUICK_COMPILATION if quick else None)
+            self._traced = program.trace(jax.random.key(seed), self._weights)
+        everywhere = sharding.replicated(mesh)
+        self.like = jax.tree.map(  # shapes and types, and where its arrays will be
+            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=everywhere), self._traced.out_info
+        )
+        sizes = [f"{name} {count_parameters(params):,} parameters" for name, params in self.like.params.items()]
+        if sharding.is_first():
+            print(f"{task.name}: {', '.join(sizes)}, on {jax.device_count()} {jax.devices()[0].device_kind} device(s)")
 
-    def start(key: Array, weights: Mapping[str, Any]) -> State:
-        return started(task.init(key), weights)
+    def draw(self) -> State:
+        """The state, on the host's CPU.
 
-    with sharding.host() as quick:
-        options = QUICK_COMPILATION if quick else None
-        state = jax.jit(start, compiler_options=options)(jax.random.key(seed), jax.device_get(task.start))
-    return sharding.copies(state, mesh)
+        Its hundreds of random kernels take a GPU minutes to compile, a CPU one, or seconds without optimisation.
+        Weights in place of drawn ones are part of the program, so that those are not drawn.
+        """
+        with sharding.host():
+            return self._traced.lower().compile()(jax.random.key(self._seed), self._weights)
 
 
 def compiled(task: Task, mesh: Mesh, inputs: tuple) -> Callable:
@@ -194,12 +207,12 @@ class Reporter:
         folder: Path,
         config: ConfigDict,
         log: Log | NoLog,
-        state: State,
+        done: int,
         start: float,
         validated: Callable[[], None],
     ):
         self._task, self._folder, self._config, self._log, self._validated = task, folder, config, log, validated
-        done, shown = int(state.step), sharding.is_first()
+        shown = sharding.is_first()
         bar = {"desc": task.name, "unit": "step", "dynamic_ncols": True, "disable": not shown}
         self._bar = tqdm(total=task.steps, initial=done, **bar)
         self._start = start

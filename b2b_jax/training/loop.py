@@ -94,7 +94,8 @@ def train(
                 names = batch.pop("name").ravel().tolist()
                 inputs = (frozen, sharding.to_devices(batch, mesh), key, flag(stop, mesh))
                 step = step or compiled(task, mesh, (fresh.like, *inputs))
-                state = state or sharding.copies(drawn.result(), mesh)
+                if drawn:
+                    state, drawn = sharding.copies(drawn.result(), mesh), None  # no longer held on the host
                 state, metrics, notice = step(state, *inputs)
                 done += 1
                 last = done == task.steps

@@ -89,7 +89,7 @@ def test_a_run_starts_from_given_weights_and_their_average():
     given = {"net": {"w": np.array([1.0, 2.0, 3.0], np.float32)}}
     mesh = sharding.make_mesh()
     state, drawn = (
-        loop.FreshState(dataclasses.replace(task(), start=start), mesh, seed=0).draw() for start in (given, {})
+        loop.FreshState(dataclasses.replace(task(), start=start), mesh, seed=0).take() for start in (given, {})
     )
     for weights in (state.params, state.ema):
         np.testing.assert_array_equal(weights["net"]["w"], given["net"]["w"])
@@ -191,7 +191,7 @@ def test_a_signal_saves_the_running_step_and_the_rest_is_the_same(whole, tmp_pat
     newest = checkpoint.steps(tmp_path / "checkpoints")[0]
     assert 3 < newest < STEPS and newest == rows(tmp_path, "images.jsonl")[-1]["step"]
     seconds = rows(tmp_path, "metrics.jsonl")[-1]["seconds"]
-    monkeypatch.delattr(loop.FreshState, "draw")  # a stage that resumes draws no weights
+    monkeypatch.delattr(loop.FreshState, "begin")  # a stage that resumes draws no weights
     train(tmp_path)
     assert rows(tmp_path, "metrics.jsonl")[-1]["seconds"] > seconds
     assert_same(tmp_path, whole)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 from tqdm import tqdm
 
@@ -99,6 +100,12 @@ class NoLog:
 
     def close(self) -> None:
         """Nothing is open."""
+
+
+def open_log(folder: Path, step: int, wandb_project: str = "") -> Log | NoLog:
+    """The log of this process, to resume after `step`."""
+    process = jax.process_index()
+    return NoLog(folder, step, process) if process else Log(folder, step, wandb_project)
 
 
 def read(folder: Path) -> list[dict[str, float]]:

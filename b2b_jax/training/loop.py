@@ -4,7 +4,7 @@ import contextlib
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,7 +22,7 @@ from b2b_jax.data import pipeline
 from b2b_jax.files import write_json
 from b2b_jax.training import signals
 from b2b_jax.training.checkpoint import Checkpoints
-from b2b_jax.training.log import Log, NoLog
+from b2b_jax.training.log import Log, NoLog, open_log
 from b2b_jax.training.state import State, started
 
 Array = jax.Array
@@ -69,34 +69,26 @@ def train(
 ) -> State:
     """Trains `task` on `dataset` (one batch per step) to its last step and returns the final state.
 
-    Goes on from the newest checkpoint in `folder`, and writes there: checkpoints/, metrics.jsonl, TensorBoard events,
+    Resumes from the newest checkpoint in `folder`, and writes there: checkpoints/, metrics.jsonl, TensorBoard events,
     samples/, and at the end summary.json. Calls `validated`, in the first process, after every validation.
     Raises Stopped after SIGTERM or Ctrl-C, with the running step saved; Diverged after too many bad steps;
     CheckpointError when a checkpoint cannot be written, or none of those there be read.
     """
     start, stop = time.monotonic(), signals.Stop()
-    with (
-        signals.watch(stop),
-        Checkpoints(folder / "checkpoints", config.loop) as checkpoints,
-        ThreadPoolExecutor(1) as beside,
-    ):
+    with signals.watch(stop), Checkpoints(folder / "checkpoints", config.loop) as checkpoints:
         mesh = sharding.make_mesh()
         fresh = FreshState(task, mesh, config.seed)
-        state = checkpoints.restore(fresh.like)
-        drawn = None if state else beside.submit(fresh.draw)  # while the step is compiled
+        state = restored_or_begun(fresh, checkpoints)
         frozen, key = sharding.copies(task.frozen, mesh), sharding.key(config.seed, mesh)
         done = int(state.step) if state else 0
-        process = jax.process_index()
-        log = NoLog(folder, done, process) if process else Log(folder, done, config.loop.wandb)
+        log = open_log(folder, done, config.loop.wandb)
         with contextlib.closing(Reporter(task, folder, config.loop, log, done, start, validated)) as report:
             step, behind, stopped = None, deque(), 0
             for batch in pipeline.iterate(dataset, done, task.steps, config.data.threads, config.data.prefetch):
                 names = batch.pop("name").ravel().tolist()
                 inputs = (frozen, sharding.to_devices(batch, mesh), key, flag(stop, mesh))
                 step = step or compiled(task, mesh, (fresh.like, *inputs))
-                if drawn:
-                    state, drawn = sharding.copies(drawn.result(), mesh), None  # no longer held on the host
-                state, metrics, notice = step(state, *inputs)
+                state, metrics, notice = step(state or fresh.take(), *inputs)
                 done += 1
                 last = done == task.steps
                 behind.append(Outcome(done, names, metrics, notice))
@@ -120,7 +112,8 @@ class FreshState:
 
     def __init__(self, task: Task, mesh: Mesh, seed: int):
         """Draws nothing yet, but tells how many parameters there are."""
-        self._seed, self._weights = seed, jax.device_get(task.start)
+        self._mesh, self._seed, self._weights = mesh, seed, jax.device_get(task.start)
+        self._drawn: Future[State] | None = None
 
         def start(key: Array, weights: Mapping[str, Any]) -> State:
             return started(task.init(key), weights)
@@ -136,7 +129,18 @@ class FreshState:
         if sharding.is_first():
             print(f"{task.name}: {', '.join(sizes)}, on {jax.device_count()} {jax.devices()[0].device_kind} device(s)")
 
-    def draw(self) -> State:
+    def begin(self) -> None:
+        """Starts to draw the state in a thread, for `take`: meanwhile the step is compiled."""
+        beside = ThreadPoolExecutor(1)
+        self._drawn = beside.submit(self._draw)
+        beside.shutdown(wait=False)
+
+    def take(self) -> State:
+        """The state, copies of it on all devices; nothing of it stays here."""
+        drawn, self._drawn = self._drawn.result() if self._drawn else self._draw(), None
+        return sharding.copies(drawn, self._mesh)
+
+    def _draw(self) -> State:
         """The state, on the host's CPU.
 
         Its hundreds of random kernels take a GPU minutes to compile, a CPU one, or seconds without optimisation.
@@ -144,6 +148,14 @@ class FreshState:
         """
         with sharding.host():
             return self._traced.lower().compile()(jax.random.key(self._seed), self._weights)
+
+
+def restored_or_begun(fresh: FreshState, checkpoints: Checkpoints) -> State | None:
+    """The newest checkpoint's state; without one None, and the fresh state is begun."""
+    state = checkpoints.restore(fresh.like)
+    if state is None:
+        fresh.begin()
+    return state
 
 
 def compiled(task: Task, mesh: Mesh, inputs: tuple) -> Callable:

@@ -104,7 +104,7 @@ def step_and_arguments(run: Run, stage: str) -> tuple[Callable, tuple]:
     copies, parts = sharding.replicated(mesh), sharding.split(mesh)
     shardings = {"in_shardings": (copies, copies, parts, copies), "out_shardings": (copies, copies)}
     key = jax.device_put(jax.random.key(run.config.seed), copies)
-    state = sharding.copies(loop.FreshState(chosen, mesh, run.config.seed).draw(), mesh)
+    state = loop.FreshState(chosen, mesh, run.config.seed).take()
     batch = sharding.to_devices(random_batch(run, stage), mesh)
     arguments = (state, jax.device_put(chosen.frozen, copies), batch, key)
     return jax.jit(chosen.step, donate_argnums=0, **shardings), arguments

@@ -224,9 +224,6 @@ def test_what_is_exported_is_the_average_where_there_is_one():
 # ---- optimisers ----
 
 
-CLIPS = (optimizers.clipped, optax.clip_by_global_norm)
-
-
 def test_restarts_are_cosines_one_after_another():
     schedule, one = schedules.cosine_restarts(1e-3, 1e-5, 90, 3), schedules.cosine(1e-3, 1e-5, 30)
     for step in (0, 7, 29):
@@ -255,7 +252,8 @@ def test_every_optimiser_descends_and_leaves_statistics_alone(name, schedule):
 @pytest.mark.parametrize("limit", [0.5, 50.0])
 def test_gradients_are_clipped_as_optax_does(limit):
     gradients = {"params": {"a": jnp.linspace(-2.0, 3.0, 7), "b": jnp.ones((2, 3))}, "batch_stats": jnp.zeros(2)}
-    got, want = (clip(limit).update(gradients, optax.EmptyState())[0] for clip in CLIPS)
+    clips = optimizers.clipped(limit), optax.clip_by_global_norm(limit)
+    got, want = (clip.update(gradients, optax.EmptyState())[0] for clip in clips)
     jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-6), got, want)
     assert np.isclose(optax.tree.norm(got), min(limit, float(optax.tree.norm(gradients))))
 

@@ -77,8 +77,7 @@ def train(
     start, stop = time.monotonic(), signals.Stop()
     with signals.watch(stop), Checkpoints(folder / "checkpoints", config.loop) as checkpoints:
         mesh = sharding.make_mesh()
-        fresh = FreshState(task, mesh, config.seed)
-        state = restored_or_begun(fresh, checkpoints)
+        fresh, state = opened(task, mesh, config.seed, checkpoints)
         frozen, key = sharding.copies(task.frozen, mesh), sharding.key(config.seed, mesh)
         done = int(state.step) if state else 0
         log = open_log(folder, done, config.loop.wandb)
@@ -111,7 +110,7 @@ class FreshState:
     """The state that a task starts from: its shapes at once, its numbers when they are wanted."""
 
     def __init__(self, task: Task, mesh: Mesh, seed: int):
-        """Draws nothing yet, but tells how many parameters there are."""
+        """Draws nothing yet."""
         self._mesh, self._seed, self._weights = mesh, seed, jax.device_get(task.start)
         self._drawn: Future[State] | None = None
 
@@ -125,18 +124,15 @@ class FreshState:
         self.like = jax.tree.map(  # shapes and types, and where its arrays will be
             lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=everywhere), self._traced.out_info
         )
-        sizes = [f"{name} {count_parameters(params):,} parameters" for name, params in self.like.params.items()]
-        if sharding.is_first():
-            print(f"{task.name}: {', '.join(sizes)}, on {jax.device_count()} {jax.devices()[0].device_kind} device(s)")
 
     def begin(self) -> None:
-        """Starts to draw the state in a thread, for `take`: meanwhile the step is compiled."""
+        """Starts to draw the state in a thread, so that the step can be compiled meanwhile; `take` waits for it."""
         beside = ThreadPoolExecutor(1)
         self._drawn = beside.submit(self._draw)
         beside.shutdown(wait=False)
 
     def take(self) -> State:
-        """The state, copies of it on all devices; nothing of it stays here."""
+        """The state on all devices; the host's copy is let go."""
         drawn, self._drawn = self._drawn.result() if self._drawn else self._draw(), None
         return sharding.copies(drawn, self._mesh)
 
@@ -144,18 +140,22 @@ class FreshState:
         """The state, on the host's CPU.
 
         Its hundreds of random kernels take a GPU minutes to compile, a CPU one, or seconds without optimisation.
-        Weights in place of drawn ones are part of the program, so that those are not drawn.
+        Given weights replace drawn ones within the program, so that XLA drops those draws.
         """
         with sharding.host():
             return self._traced.lower().compile()(jax.random.key(self._seed), self._weights)
 
 
-def restored_or_begun(fresh: FreshState, checkpoints: Checkpoints) -> State | None:
-    """The newest checkpoint's state; without one None, and the fresh state is begun."""
+def opened(task: Task, mesh: Mesh, seed: int, checkpoints: Checkpoints) -> tuple[FreshState, State | None]:
+    """The fresh state and the newest checkpoint's; without a checkpoint None, and the fresh state is being drawn."""
+    fresh = FreshState(task, mesh, seed)
+    sizes = [f"{name} {count_parameters(params):,} parameters" for name, params in fresh.like.params.items()]
+    if sharding.is_first():
+        print(f"{task.name}: {', '.join(sizes)}, on {jax.device_count()} {jax.devices()[0].device_kind} device(s)")
     state = checkpoints.restore(fresh.like)
     if state is None:
         fresh.begin()
-    return state
+    return fresh, state
 
 
 def compiled(task: Task, mesh: Mesh, inputs: tuple) -> Callable:

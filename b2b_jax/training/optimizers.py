@@ -33,7 +33,7 @@ def create(config: ConfigDict, steps: int) -> optax.GradientTransformation:
 
 
 def clipped(limit: float) -> optax.GradientTransformation:
-    """`optax.clip_by_global_norm`, but the norm is one sum instead of a hundred, which take a CPU long to compile."""
+    """`optax.clip_by_global_norm` with one sum over all arrays; a sum for each is slow to compile on a CPU."""
 
     def update(gradients: Any, state: optax.EmptyState, params: Any = None) -> tuple[Any, optax.EmptyState]:
         norm = jnp.sqrt(sum(jnp.sum(jnp.square(x)) for x in vectors(gradients)))
@@ -43,9 +43,9 @@ def clipped(limit: float) -> optax.GradientTransformation:
 
 
 def vectors(tree: Any) -> list[jax.Array]:
-    """All numbers of a tree's floating-point arrays, a vector for each type: what is quickly reduced.
+    """The numbers of a tree's floating-point arrays, one vector for each type, for reductions over all of them.
 
-    The barrier keeps XLA from computing the parts again where the vectors are read.
+    The barrier keeps XLA from computing the arrays again where the vectors are read.
     """
     leaves = jax.tree.leaves(tree)
     types = dict.fromkeys(x.dtype for x in leaves if jnp.issubdtype(x.dtype, jnp.floating))

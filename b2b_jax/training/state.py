@@ -83,7 +83,7 @@ def _keep_finite(new: State, old: State) -> State:
     """`new` if every number in it is finite; else `old`, one step later, counted: networks and optimisers together."""
     joined = [x for tree in (new.params, new.opt_state, new.memory) for x in optimizers.vectors(tree)]
     finite = jnp.all(jnp.stack([jnp.all(jnp.isfinite(x)) for x in joined]))
-    # A branch: hundreds of selections would be fused with the updates that they read, and take a CPU long to compile.
+    # A branch: XLA would fuse hundreds of selections with the updates they read, which is slow to compile on a CPU.
     kept = jax.lax.cond(finite, lambda new, old: new, lambda new, old: old, new, old)
     bad = jnp.where(finite, 0, 1)
     return kept.replace(step=new.step, skipped=old.skipped + bad, bad_in_row=(old.bad_in_row + 1) * bad)

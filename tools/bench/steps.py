@@ -103,7 +103,7 @@ def step_and_arguments(run: Run, stage: str) -> tuple[Callable, tuple]:
     chosen, mesh = task(run, stage), sharding.make_mesh()
     copies, parts = sharding.replicated(mesh), sharding.split(mesh)
     shardings = {"in_shardings": (copies, copies, parts, copies), "out_shardings": (copies, copies)}
-    key = jax.device_put(jax.random.key(run.config.seed), copies)
+    key = sharding.key(run.config.seed, mesh)
     state = loop.FreshState(chosen, mesh, run.config.seed).take()
     batch = sharding.to_devices(random_batch(run, stage), mesh)
     arguments = (state, jax.device_put(chosen.frozen, copies), batch, key)

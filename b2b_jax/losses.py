@@ -20,8 +20,9 @@ def per_image(x: Array) -> Array:
 
 
 def difference(x: Array, y: Array) -> Array:
-    """x - y in float32: bfloat16 images would lose it."""
-    return x.astype(jnp.float32) - y.astype(jnp.float32)
+    """x - y, in float32 at least: bfloat16 images would lose it."""
+    x, y = (z.astype(jnp.promote_types(z.dtype, jnp.float32)) for z in (x, y))
+    return x - y
 
 
 def weighted_mean(values: Array, weights: Array | None = None) -> Array:

@@ -201,9 +201,12 @@ def test_an_example_is_of_the_photo_that_was_scored(tmp_path):
     source = noisy_source(5)
     methods = {row: lambda p: p["blurry"] for row in ("input", "deblurrer", "blur2blur")}
     scores = scored(tmp_path, source, methods)
-    examples.write(tmp_path / "examples", "set", source, methods, lambda x: 1 - x, scores, {3: "largest gain"})
+    chosen = {3: "largest gain", 0: "", 2: "", 4: ""}  # more than a batch
+    examples.write(tmp_path / "examples", "set", source, methods, lambda x: 1 - x, scores, chosen)
+    for position in chosen:
+        shown = images.read(tmp_path / "examples" / f"set-{position}" / "input.png")
+        np.testing.assert_array_equal(shown, source[position]["blurry"])
     folder = tmp_path / "examples" / "set-3"
-    np.testing.assert_array_equal(images.read(folder / "input.png"), source[3]["blurry"])
     np.testing.assert_array_equal(images.read(folder / "translated.png"), 255 - source[3]["blurry"])
     record = json.loads((folder / "example.json").read_text())
     assert record["kind"] == "largest gain" and record["captions"]["input"] == f"{20 * np.log10(255 / 16):.2f} dB"

@@ -54,14 +54,30 @@ def write(
 
     They go through the networks in batches of the size that they were scored in: those programs are compiled.
     """
-    batches = [Batch([scores.places[position][0]], scores.places[position][1]) for position in chosen]
-    for (position, kind), (_, photos) in zip(chosen.items(), read_ahead(source, batches, threads=1), strict=True):
+    groups = _groups(source, scores, chosen)
+    batches = [Batch([scores.places[position][0] for position in group], fill) for group, fill in groups]
+    for (group, _), (_, photos) in zip(groups, read_ahead(source, batches, threads=1), strict=True):
         photos = to_devices(photos)
         versions = {row: method(photos) for row, method in methods.items()}
         versions |= {"translated": translate(photos["blurry"])} if translate else {}
-        versions["sharp"] = photos["sharp"]
-        captions = {row: f"{values['psnr'][position]:.2f} dB" for row, values in scores.values.items()}
-        save(folder, f"{dataset} {position}", versions, captions, kind)
+        versions = jax.device_get(versions | {"sharp": photos["sharp"]})
+        for i, position in enumerate(group):
+            captions = {row: f"{values['psnr'][position]:.2f} dB" for row, values in scores.values.items()}
+            one = {row: version[i : i + 1] for row, version in versions.items()}
+            save(folder, f"{dataset} {position}", one, captions, chosen[position])
+
+
+def _groups(source: Source, scores: Scores, chosen: Mapping[int, str]) -> list[tuple[list[int], int]]:
+    """The chosen positions, those of one size together, and the size of the batch that each group goes into."""
+    alike: dict[tuple[int, ...], list[int]] = {}
+    for position in chosen:
+        index, fill = scores.places[position]
+        alike.setdefault((fill, *source.size(index)[1:]), []).append(position)
+    return [
+        (positions[start : start + fill], fill)
+        for (fill, *_), positions in alike.items()
+        for start in range(0, len(positions), fill)
+    ]
 
 
 def show(folder: Path, restore: Mapping[str, Callable], title: str, photo: np.ndarray) -> None:

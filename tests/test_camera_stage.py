@@ -1,5 +1,6 @@
 """The stages camera and adaptation: what is held out, how a camera is described and doubted, its pairs."""
 
+import functools
 import json
 from types import SimpleNamespace
 
@@ -174,7 +175,7 @@ def test_what_needs_a_refused_camera_is_not_waited_for(tmp_path, verdict):
 
 def test_pairs_are_the_cameras_or_known_ones():
     module = models.create("camera", size=5, sharpening=False, noise=False)
-    variables = module.init(KEY, jnp.zeros((1, 8)))
+    variables = jit(module.init)(KEY, jnp.zeros((1, 8)))
     photo = np.random.default_rng(0).integers(0, 256, (64, 12, 12, 3)).astype(np.uint8)
     zeros = np.zeros((64, 8, 8, 3), np.uint8)
     batch = {"unknown_sharp": photo, "known_blurry": zeros, "known_sharp": zeros}
@@ -188,7 +189,7 @@ def test_pairs_are_the_cameras_or_known_ones():
 
 def test_a_turned_photo_is_not_turned_back_by_its_blur():
     module = models.create("camera", size=5, sharpening=False, noise=False)
-    variables = module.init(KEY, jnp.zeros((1, 8)))
+    variables = jit(module.init)(KEY, jnp.zeros((1, 8)))
     bias = variables["params"]["kernel_part"]["logits"]["bias"]
     variables["params"]["kernel_part"]["logits"]["bias"] = jnp.where(jnp.arange(25) // 5 == 2, 9.0, 0 * bias)
     variables["params"]["kernel_part"]["logits"]["kernel"] *= 0
@@ -292,7 +293,7 @@ def test_the_lesson_is_learnt_through_the_frozen_deblurrer():
 
 def test_both_adds_the_lessons_gradient():
     method, photos = a_method()
-    state = blur2blur.init(method, KEY)
+    state = jit(functools.partial(blur2blur.init, method))(KEY)
     photo = jnp.full((2, 16, 16, 3), 0.5)
     taught = lesson(photo, photo)
 
@@ -301,7 +302,7 @@ def test_both_adds_the_lessons_gradient():
 
     plain, _ = jit(lambda s: blur2blur.update(method, s, {}, photos))(state)
     both, metrics = jit(lambda s: blur2blur.update(method, s, {}, photos._replace(taught=loss)))(state)
-    gradient = jax.grad(lambda params: loss(params)[0])(state.params["generator"])
+    gradient = jit(jax.grad(lambda params: loss(params)[0]))(state.params["generator"])
     for a, b, g in zip(
         *(jax.tree.leaves(x) for x in (plain.params["generator"], both.params["generator"], gradient)), strict=True
     ):
@@ -348,7 +349,7 @@ def test_the_dataset_has_whole_aligned_pairs_in_gopros_layout(tmp_path):
 
 def test_a_photo_of_the_dataset_is_its_slow_convolution():
     module = models.create("camera", size=5, sharpening=False, noise=False)
-    variables, photo = module.init(KEY, jnp.zeros((1, 8))), np.random.default_rng(0).random((20, 24, 3))
+    variables, photo = jit(module.init)(KEY, jnp.zeros((1, 8))), np.random.default_rng(0).random((20, 24, 3))
     blurry, shot = camera_dataset.shooter(module, 0.0)(variables, photo, KEY)
     kernel = np.asarray(shot.kernel)[:, :, None]
     np.testing.assert_allclose(blurry, ndimage.convolve(photo, kernel, mode="mirror"), atol=1e-5)

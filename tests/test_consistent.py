@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers import applied, jit
 from skimage import data
 
 from b2b_jax import metrics, networks
@@ -80,7 +81,7 @@ class Soft(nn.Module):
 def test_it_is_one_network_for_photos_of_any_size(shape):
     mixture = KernelMixture(count=6, size=13, reach=13, lags=5, width=8, dim=4, window=48)
     photos = jnp.asarray(RNG.random(shape), jnp.float32)
-    variables = mixture.init(jax.random.key(0), photos)
+    variables = jit(mixture.init)(jax.random.key(0), photos)
     variables["params"] |= {"kernel": KERNELS, "filling": KERNELS[::-1]}
     parts = Network(mixture, variables), Network(Soft(), {"params": {"one": jnp.float32(1)}})
     module, variables = networks.consistent(*parts)
@@ -88,12 +89,12 @@ def test_it_is_one_network_for_photos_of_any_size(shape):
     restored = networks.runner(Network(module, variables))(photos)
     assert restored.shape == shape and 0 <= float(restored.min()) <= float(restored.max()) <= 1
 
-    shares = mixture.apply(parts[0].variables, photos, method="shares")
-    candidates = mixture.apply(parts[0].variables, photos, shares, method="candidates")
+    shares = applied(mixture, parts[0].variables, photos, method="shares")
+    candidates = applied(mixture, parts[0].variables, photos, shares, method="candidates")
     np.testing.assert_allclose(candidates[:, 0], photos, atol=1e-5)  # this camera neither sharpens nor adds noise
-    np.testing.assert_allclose(candidates[:, 1], mixture.apply(parts[0].variables, photos), atol=1e-5)
+    np.testing.assert_allclose(candidates[:, 1], applied(mixture, parts[0].variables, photos), atol=1e-5)
     softened = [networks.runner(parts[1])(candidates[:, i]) for i in range(3)]
-    likely = with_mirrored(mixture.apply(parts[0].variables, shares, 40, method="likeliest"))
+    likely = with_mirrored(applied(mixture, parts[0].variables, shares, most=40, method="likeliest"))
     assert likely.shape == (shape[0], 12, 13, 13)
     softened = jnp.stack(softened, axis=1)
     by_hand = {
@@ -102,7 +103,7 @@ def test_it_is_one_network_for_photos_of_any_size(shape):
         "filled": agreeing(photos, explained(photos, softened, likely)),
     }
     np.testing.assert_allclose(restored, by_hand["filled"], atol=1e-4)
-    each = dict(zip(WAYS, module.apply(variables, photos, shares, method="each"), strict=True))
+    each = dict(zip(WAYS, applied(module, variables, photos, shares, method="each"), strict=True))
     best = {"held": softened[:, 0], "filled": explained(photos, softened, likely).sharp}
     wanted = {(rule, step): start + step * (by_hand[rule] - start) for rule, start in best.items() for step in STEPS}
     wanted["alone", 0.0] = by_hand["alone"]
@@ -111,7 +112,7 @@ def test_it_is_one_network_for_photos_of_any_size(shape):
         np.testing.assert_allclose(result, wanted[way], atol=1e-4)
     for rule, step in (("alone", 0.0), ("held", 0.5), ("held", 1.0)):
         ruled = networks.consistent(Network(mixture.clone(rule=rule, step=step), parts[0].variables), parts[1]).module
-        np.testing.assert_allclose(ruled.apply(variables, photos), wanted[rule, step], atol=1e-4)
+        np.testing.assert_allclose(applied(ruled, variables, photos), wanted[rule, step], atol=1e-4)
 
 
 @pytest.mark.parametrize("step", [0.25, 1.0])
@@ -119,7 +120,7 @@ def test_an_adapted_deblurrer_sees_the_photo_itself_and_goes_part_of_the_way(ste
     """The denoiser makes the photo brighter; only what the result is held to has been denoised."""
     mixture = KernelMixture(count=6, size=13, reach=13, lags=5, width=8, dim=4, window=48, denoiser=Brighter())
     dark = jnp.asarray(RNG.random((2, 40, 44, 3)), jnp.float32) / 2
-    variables = mixture.init(jax.random.key(0), dark)
+    variables = jit(mixture.init)(jax.random.key(0), dark)
     variables["params"] |= {"kernel": KERNELS, "filling": KERNELS}
     adapted = Network(Soft(), {"params": {"one": jnp.float32(1)}})
     held = networks.held(Network(mixture, variables), adapted, step)
@@ -140,7 +141,7 @@ def test_the_denoised_photo_is_what_the_result_is_held_to():
     """The denoiser makes the photo brighter; what no deblurrer changes then agrees as it is."""
     mixture = KernelMixture(count=1, size=5, reach=5, lags=5, width=8, dim=4, window=48, denoiser=Brighter())
     dark = jnp.asarray(RNG.random((1, 40, 44, 3)), jnp.float32) / 2
-    variables, point = mixture.init(jax.random.key(0), dark), jnp.zeros((1, 5, 5)).at[:, 2, 2].set(1)
+    variables, point = jit(mixture.init)(jax.random.key(0), dark), jnp.zeros((1, 5, 5)).at[:, 2, 2].set(1)
     variables["params"] |= {"kernel": point, "filling": point}
     module, variables = networks.consistent(Network(mixture, variables), Network(Nothing(), {}))
     np.testing.assert_allclose(networks.runner(Network(module, variables))(dark), 2 * dark, atol=1e-5)

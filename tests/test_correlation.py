@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers import applied, jit
 
 from b2b_jax import models
 from b2b_jax.data import blur
@@ -19,8 +20,8 @@ def photo(seed: int = 0) -> np.ndarray:
 
 
 def logit(x: np.ndarray) -> float:
-    variables = NETWORK.init(KEY, jnp.zeros((1, 8, 8, 3)))
-    return NETWORK.apply(variables, jnp.asarray(x[None])).item()
+    variables = jit(NETWORK.init)(KEY, jnp.zeros((1, 8, 8, 3)))
+    return applied(NETWORK, variables, jnp.asarray(x[None])).item()
 
 
 @pytest.mark.parametrize("change", [lambda x: 1 - x, lambda x: x + 0.2])
@@ -44,15 +45,15 @@ def test_strengths_are_numpys():
 
 
 def test_a_flat_photo_has_finite_logit_and_gradient():
-    variables = NETWORK.init(KEY, jnp.zeros((1, 8, 8, 3)))
-    value, slope = jax.value_and_grad(lambda x: NETWORK.apply(variables, x).sum())(jnp.full((1, 16, 16, 3), 0.5))
+    variables = jit(NETWORK.init)(KEY, jnp.zeros((1, 8, 8, 3)))
+    value, slope = jit(jax.value_and_grad(lambda x: NETWORK.apply(variables, x).sum()))(jnp.full((1, 16, 16, 3), 0.5))
     assert np.isfinite(value) and np.isfinite(slope).all()
 
 
 def test_it_has_one_logit_a_photo_whatever_its_size():
-    variables = NETWORK.init(KEY, jnp.zeros((1, 8, 8, 3)))
+    variables = jit(NETWORK.init)(KEY, jnp.zeros((1, 8, 8, 3)))
     for shape in ((3, 16, 20, 3), (3, 33, 9, 3)):
-        assert NETWORK.apply(variables, jnp.ones(shape)).shape == (3, 1, 1, 1)
+        assert applied(NETWORK, variables, jnp.ones(shape)).shape == (3, 1, 1, 1)
 
 
 def test_parts_of_a_photo_are_seen_apart():
@@ -61,7 +62,7 @@ def test_parts_of_a_photo_are_seen_apart():
     one = np.concatenate([np.concatenate(row, axis=1) for row in ((sharp, soft), (soft, soft))])
     other = one[:, ::-1]
     network = models.create("correlation", lags=3, width=8, windows=2)
-    variables = network.init(KEY, jnp.zeros((1, 32, 32, 3)))
-    logits = network.apply(variables, jnp.stack([one, other, sharp.repeat(2, 0).repeat(2, 1)])).ravel()
+    variables = jit(network.init)(KEY, jnp.zeros((1, 32, 32, 3)))
+    logits = applied(network, variables, jnp.stack([one, other, sharp.repeat(2, 0).repeat(2, 1)])).ravel()
     assert abs(logits[0] - logits[1]) > 1e-3
-    assert network.apply(variables, jnp.ones((2, 33, 40, 3))).shape == (2, 1, 1, 1)
+    assert applied(network, variables, jnp.ones((2, 33, 40, 3))).shape == (2, 1, 1, 1)

@@ -3,6 +3,7 @@
 Run as a program, this file trains on four devices and on one, and prints how far they are apart. NHWC images in [0, 1].
 """
 
+import functools
 import json
 import os
 import subprocess
@@ -45,6 +46,10 @@ def small(kind="cyclegan"):
     parts = dict.fromkeys(GENERATORS, config.generator) | dict.fromkeys(DISCRIMINATORS, config.discriminator)
     networks = {name: create(**hyper.to_dict()) for name, hyper in parts.items()}
     return Cycle(networks, optimizers.create(config.optimizer, 10), config)
+
+
+def begun(method):
+    return jit(functools.partial(cycle.init, method))(KEY)
 
 
 def bytes_of(method, seed=0):
@@ -93,7 +98,7 @@ def test_the_pool_is_a_list_of_earlier_fakes():
 @pytest.mark.parametrize("kind", ["cyclegan", "dualgan"])
 def test_a_step_trains_all_four_and_counts(kind):
     method = small(kind)
-    state = cycle.init(method, KEY)
+    state = begun(method)
     new, metrics = jit(cycle.make_step(method))(state, {}, bytes_of(method), KEY)
     for name, params in new.params.items():
         moved = [bool(np.any(a != b)) for a, b in zip(*map(jax.tree.leaves, (params, state.params[name])), strict=True)]
@@ -113,7 +118,7 @@ def test_a_step_trains_all_four_and_counts(kind):
 def test_generators_face_discriminators_of_before_or_after_their_update(kind, same):
     """With other discriminator photos alone, CycleGAN's generators move alike, DualGAN's otherwise."""
     method = small(kind)
-    state, rng = cycle.init(method, KEY), np.random.default_rng(0)
+    state, rng = begun(method), np.random.default_rng(0)
     photos = Photos(*rng.random((2, 2, CROP, CROP, 3), np.float32))
     update = jit(lambda state, first, last: cycle.update(method, state, [first, last], KEY)[0].params["to_sharp"])
     (a, b) = (update(state, Photos(*(x * scale for x in photos)), photos) for scale in (1.0, 0.5))
@@ -137,7 +142,7 @@ def on_devices(devices, kind):
     copies, parts = sharding.replicated(mesh), sharding.split(mesh)
     body = cycle.make_step(method)
     step = jax.jit(body, in_shardings=(copies, copies, parts, copies), out_shardings=(copies, copies))
-    state, found = jax.device_put(cycle.init(method, KEY), copies), []
+    state, found = jax.device_put(begun(method), copies), []
     for seed in range(3):
         state, metrics = step(state, {}, sharding.to_devices(bytes_of(method, seed), mesh), jax.device_put(KEY, copies))
         found.append({name: float(value) for name, value in metrics.items()})
@@ -154,6 +159,7 @@ def main():
     print(json.dumps({"devices": jax.device_count(), "largest": max(distances), "count": len(distances)}))
 
 
+@pytest.mark.slow
 def test_four_devices_train_as_one():
     devices = "--xla_force_host_platform_device_count=4"
     paths = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
@@ -192,6 +198,7 @@ def train(folder, method, dies_at=0):
     return loop.train(task, pipeline.batches(streams, batch, 0, 1), folder, settings)
 
 
+@pytest.mark.slow
 def test_a_killed_run_ends_with_the_same_bits_pool_included(tmp_path):
     method = small()
     train(tmp_path / "whole", method)

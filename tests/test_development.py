@@ -152,7 +152,7 @@ def test_the_nearest_kind_of_sharpening_is_named():
 def test_a_window_that_shows_nothing_reads_as_one_with_a_different_level():
     reader = SharpeningReader(width=4)
     flat = jnp.full((2, 16, 16, 3), 0.5).at[1].set(0.25)
-    params = reader.init(jax.random.key(0), flat)
+    params = jit(reader.init)(jax.random.key(0), flat)
     logits = reader.apply(params, flat)
     assert logits.shape == (2, len(KINDS))
     np.testing.assert_allclose(logits[0], logits[1], atol=1e-5)

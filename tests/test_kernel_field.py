@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers import applied, jit
 from scipy import signal
 
 from b2b_jax import models, weights
@@ -28,7 +29,7 @@ SMALL = {"name": "kernel_field", "size": 9, "lags": 5, "width": 8, "window": 32}
 def constant(kernel: np.ndarray, **hyper) -> Network:
     """A network that predicts `kernel` whatever it sees."""
     module = models.create(**{**SMALL, "size": len(kernel)} | hyper)
-    variables = jax.tree.map(jnp.zeros_like, module.init(KEY, jnp.zeros((1, 16, 16, 3))))
+    variables = jax.tree.map(jnp.zeros_like, jit(module.init)(KEY, jnp.zeros((1, 16, 16, 3))))
     variables["params"]["logits"]["bias"] = jnp.log(jnp.maximum(kernel.ravel(), 1e-30))
     return Network(module, variables)
 
@@ -37,7 +38,7 @@ def mixture(filling: np.ndarray, weight: list[float]) -> Network:
     """A mixture whose reader sees no difference between its shots."""
     hyper = {"count": len(filling), "size": filling.shape[-1], "lags": 5, "width": 8, "dim": 4, "window": 32}
     module = models.create("kernel_mixture", **hyper, threshold=0.0, symmetric=False)
-    variables = module.init(KEY, jnp.zeros((1, 16, 16, 3)))
+    variables = jit(module.init)(KEY, jnp.zeros((1, 16, 16, 3)))
     params = {**variables["params"], "filling": jnp.asarray(filling), "weight": jnp.asarray(weight)}
     return Network(module, {**variables, "params": params})
 
@@ -84,10 +85,10 @@ def test_a_mixture_undoes_the_cameras_processing_before_it_fills():
     x = photo(1, 40, 33)
     clean = undone(jnp.asarray(x), **processing)
     assert float(jnp.abs(clean - x).max()) > 0.05
-    candidates = module.apply(variables, x, module.apply(variables, x, method="shares"), method="candidates")
+    candidates = applied(module, variables, x, applied(module, variables, x, method="shares"), method="candidates")
     np.testing.assert_allclose(candidates[:, 0], clean, atol=1e-6)
     wanted = signal.convolve2d(np.pad(clean[0, ..., 0], 1, "reflect"), filling[0, 3:6, 3:6], mode="valid")
-    np.testing.assert_allclose(module.apply(variables, x)[0, ..., 0], wanted, atol=1e-5)
+    np.testing.assert_allclose(applied(module, variables, x)[0, ..., 0], wanted, atol=1e-5)
 
 
 class Darker(nn.Module):
@@ -101,7 +102,7 @@ def test_a_denoiser_comes_before_the_filling():
     module = module.clone(denoiser=Darker())
     variables = {**variables, "params": variables["params"] | {"denoiser": {"less": jnp.float32(0.25)}}}
     x = photo(1, 20, 23)
-    np.testing.assert_allclose(module.apply(variables, x), np.maximum(x - 0.25, 0), atol=1e-6)
+    np.testing.assert_allclose(applied(module, variables, x), np.maximum(x - 0.25, 0), atol=1e-6)
 
 
 NAFNET = {"name": "nafnet", "width": 4, "encoders": [1], "middle": 1, "decoders": [1]}
@@ -132,9 +133,9 @@ def test_a_mixture_convolves_with_the_mean_of_its_filling_kernels():
     filling /= filling.sum((1, 2), keepdims=True)
     module, variables = mixture(filling, [0.25, 0.75])
     x = photo(2, 50, 41)
-    np.testing.assert_allclose(module.apply(variables, x, method="shares"), [[0.25, 0.75]] * 2, rtol=1e-5)
+    np.testing.assert_allclose(applied(module, variables, x, method="shares"), [[0.25, 0.75]] * 2, rtol=1e-5)
     mean = 0.25 * filling[0] + 0.75 * filling[1]
-    np.testing.assert_allclose(module.apply(variables, x), blur.apply(x, mean), atol=1e-5)
+    np.testing.assert_allclose(applied(module, variables, x), blur.apply(x, mean), atol=1e-5)
 
 
 @pytest.mark.parametrize("field", [False, True])
@@ -143,9 +144,9 @@ def test_any_filter_is_a_constant_prediction(field):
     kernel /= kernel.sum()
     module, variables = constant(kernel, field=field, threshold=0.0, symmetric=False)
     x = photo(2, 50, 41)
-    np.testing.assert_allclose(module.apply(variables, x), blur.apply(x, kernel), atol=1e-5)
+    np.testing.assert_allclose(applied(module, variables, x), blur.apply(x, kernel), atol=1e-5)
     inside = signal.convolve2d(x[0, :, :, 0], kernel, "valid")
-    np.testing.assert_allclose(module.apply(variables, x)[0, 4:-4, 4:-4, 0], inside, atol=1e-5)
+    np.testing.assert_allclose(applied(module, variables, x)[0, 4:-4, 4:-4, 0], inside, atol=1e-5)
 
 
 @pytest.mark.parametrize("size", [(1, 1), (7, 3), (33, 90)])
@@ -155,7 +156,7 @@ def test_the_identity_at_any_size(size, field):
     one[4, 4] = 1
     module, variables = constant(one, field=field)
     x = photo(1, *size)
-    np.testing.assert_allclose(module.apply(variables, x), x, atol=1e-5)
+    np.testing.assert_allclose(applied(module, variables, x), x, atol=1e-5)
 
 
 def test_weak_weights_are_cut_and_halves_made_equal_in_use_only():
@@ -164,7 +165,7 @@ def test_weak_weights_are_cut_and_halves_made_equal_in_use_only():
     module, variables = constant(kernel)
     point = np.zeros((1, 21, 21, 3), np.float32)
     point[:, 10, 10] = 1
-    trained, used = (module.apply(variables, point, train=train)[0, :, :, 0] for train in (True, False))
+    trained, used = (applied(module, variables, point, train=train)[0, :, :, 0] for train in (True, False))
     np.testing.assert_allclose(trained[6:15, 6:15], kernel, atol=1e-6)
     wanted = {(10, 10): 0.6 / 0.92, (10, 12): 0.16 / 0.92, (10, 8): 0.16 / 0.92}
     for place, weight in wanted.items():
@@ -175,22 +176,22 @@ def test_weak_weights_are_cut_and_halves_made_equal_in_use_only():
 def test_a_photo_is_read_in_all_its_windows():
     module = models.create(**SMALL)
     left, right = photo(1, 32, 32), photo(1, 32, 32)
-    both = module.apply({}, np.concatenate([left, right], axis=2), method="features")
-    parts = [module.apply({}, x, method="features") for x in (left, right)]
+    both = applied(module, {}, np.concatenate([left, right], axis=2), method="features")
+    parts = [applied(module, {}, x, method="features") for x in (left, right)]
     assert both.shape == (1, 2 * 11**2)
-    middle = module.apply({}, np.concatenate([left[:, :, 16:], right[:, :, :16]], axis=2), method="features")
+    middle = applied(module, {}, np.concatenate([left[:, :, 16:], right[:, :, :16]], axis=2), method="features")
     np.testing.assert_allclose(both, (parts[0] + middle + parts[1]) / 3, atol=1e-5)
 
 
 def test_a_field_has_each_places_own_kernel():
     module = models.create(**SMALL, field=True, threshold=0.0, symmetric=False)
-    variables = module.init(KEY, jnp.zeros((1, 32, 32, 3)))
+    variables = jit(module.init)(KEY, jnp.zeros((1, 32, 32, 3)))
     variables["params"]["logits"]["kernel"] *= 20  # so that places differ
     x = photo(1, 32, 96)
     single = module.clone(field=False)
-    ends = [single.apply(variables, x[:, :, part], method="kernels")[0] for part in (slice(32), slice(64, 96))]
+    ends = [applied(single, variables, x[:, :, part], method="kernels")[0] for part in (slice(32), slice(64, 96))]
     assert np.abs(ends[0] - ends[1]).max() > 0.01
-    got = module.apply(variables, x)
+    got = applied(module, variables, x)
     for column, kernel in ((0, ends[0]), (95, ends[1])):
         wanted = blur.apply(x[0], np.asarray(kernel))[:, column]
         weight = 0.5 - 0.5 * np.cos(np.pi / 32)  # of the only window there
@@ -210,15 +211,15 @@ def test_tiles_are_as_good_as_the_whole_photo():
 def test_gradients_are_finite_for_a_flat_photo():
     module = models.create(**SMALL)
     x = jnp.full((1, 32, 32, 3), 0.5)
-    variables = module.init(KEY, x)
-    gradients = jax.grad(lambda v: jnp.square(module.apply(v, x + 0.1, train=True)).sum())(variables)
+    variables = jit(module.init)(KEY, x)
+    gradients = jit(jax.grad(lambda v: jnp.square(module.apply(v, x + 0.1, train=True)).sum()))(variables)
     assert all(np.all(np.isfinite(g)) for g in jax.tree.leaves(gradients))
 
 
 def test_the_adversarial_step_takes_it_as_its_generator(tmp_path):
     module = models.create(**SMALL)
     translator.check_generator(module, 32)
-    variables = module.init(KEY, jnp.zeros((1, 32, 32, 3)))
+    variables = jit(module.init)(KEY, jnp.zeros((1, 32, 32, 3)))
     method = Blur2Blur({"generator": module}, {}, None, None)
     scales = blur2blur.translate(method, variables, jnp.asarray(photo(2, 32, 32)))
     assert [x.shape[1] for x in scales] == [8, 16, 32]

@@ -116,7 +116,7 @@ def test_a_shot_is_described_by_the_autocorrelation_of_all_that_it_convolves_wit
 def test_dropout_and_noise_are_in_training_alone():
     reader = Reader(lags=LAGS, width=8, dim=4, window=16)
     photos, shot = jax.random.uniform(KEY, (3, 16, 16, 3)), shots(2)
-    params = reader.init(KEY, photos, shot)
+    params = jit(reader.init)(KEY, photos, shot)
     twice = [jit(reader.apply)(params, photos, shot) for _ in range(2)]
     np.testing.assert_array_equal(*twice)
     assert twice[0].shape == (3, 2)
@@ -308,7 +308,7 @@ def test_the_sharpening_that_all_photos_together_make_likeliest_is_every_shots(t
     bank, wanted = camera_likelihood.draw(run, 4000, camera_noise.Noise(0.0, 0)), KINDS.index((2.25, 1.25))
     share = np.bincount(sharpening.kind(bank.amount, bank.sigma), minlength=len(KINDS)) / 4000
     method = camera_likelihood.create(run)
-    params = jax.tree.map(jnp.zeros_like, method.sharpening.init(KEY, jnp.zeros((1, 32, 32, 3))))
+    params = jax.tree.map(jnp.zeros_like, jit(method.sharpening.init)(KEY, jnp.zeros((1, 32, 32, 3))))
     params["params"]["out"]["bias"] = jnp.log(share * np.where(np.arange(len(KINDS)) == wanted, 2, 1))
     settled, read = camera_likelihood.settled(run, method, bank, params)
     assert set(np.asarray(settled.amount)) == {2.25} and set(np.asarray(settled.sigma)) == {1.25}
@@ -318,6 +318,7 @@ def test_the_sharpening_that_all_photos_together_make_likeliest_is_every_shots(t
     assert settled.kernel is bank.kernel
 
 
+@pytest.mark.slow
 def test_what_is_learnt_serves_the_stages_after_it(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(camera_photos, "CROPS", 8)
     monkeypatch.setattr(camera_noise, "found", lambda pile: camera_noise.Noise(0.05, 75))  # the photos are too few

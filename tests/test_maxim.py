@@ -1,5 +1,6 @@
 """MAXIM: golden numbers of the authors' network, published sizes, padding, and its own forms of resizing."""
 
+import functools
 import json
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ def fixture(name: str, outputs: str) -> tuple[models.MAXIM, dict, Any]:
     return module, {"params": unflatten_dict(flat)}, np.load(reference(f"maxim/{name}_io.npz"))
 
 
+@functools.cache
 def shapes(module: models.MAXIM, side: int = 64) -> dict[str, tuple[int, ...]]:
     variables = jax.eval_shape(module.init, KEY, jnp.zeros((1, side, side, 3)))
     return {"/".join(path): x.shape for path, x in flatten_dict(variables["params"]).items()}

@@ -18,6 +18,13 @@ OPTIONS = {"xla_backend_optimization_level": "0"}
 if jax.__version_info__ < (0, 11):
     OPTIONS["xla_cpu_use_fusion_emitters"] = False
 jit = functools.partial(jax.jit, compiler_options=OPTIONS)
+
+
+def applied(module, variables, *arrays, **options):
+    """`module.apply`, compiled as one program: operation by operation each would be compiled for itself."""
+    return jit(functools.partial(module.apply, **options))(variables, *arrays)
+
+
 FLAGS = " ".join(f"--{name}={str(value).lower()}" for name, value in OPTIONS.items())  # the same as XLA_FLAGS
 
 # flax leaf -> PyTorch leaf and the order of its axes there

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jax import lax
 
 DIMENSIONS = ("NHWC", "HWIO", "NHWC")
-STRIPS = 8  # parts of the images whose products a depthwise kernel's gradient adds up first
+STRIPS = 8  # equal parts of a batch, whose products a depthwise kernel's gradient adds up before it sums over pixels
 FEW = 12  # channels out, up to which `image_over_gradient` pays: a photo has 3, one behind a pixel-unshuffle 12
 
 Shape = tuple[int, ...]
@@ -135,17 +135,17 @@ def depthwise(x: jax.Array, kernel: jax.Array) -> jax.Array:
     A sum of shifted products in float32: XLA's grouped convolution is 25 times slower on a CPU.
     """
     taps, (h, w) = kernel[:, :, 0].astype(jnp.float32), x.shape[1:3]
-    padded, places = _padded(x, kernel.shape), _places(kernel.shape)
-    return sum(padded[:, i : i + h, j : j + w] * taps[i, j] for i, j in places).astype(x.dtype)
+    padded, offsets = _padded(x, kernel.shape), _offsets(kernel.shape)
+    return sum(padded[:, i : i + h, j : j + w] * taps[i, j] for i, j in offsets).astype(x.dtype)
 
 
-def _places(kernel: Shape) -> list[tuple[int, int]]:
-    """Row and column of each tap in the kernel, which are also its shift of the padded image."""
+def _offsets(kernel: Shape) -> list[tuple[int, int]]:
+    """Row and column of each tap, by which it sees the padded image shifted."""
     return list(itertools.product(range(kernel[0]), range(kernel[1])))
 
 
 def _padded(x: jax.Array, kernel: Shape, below: int = 0) -> jax.Array:
-    """x with zeros around it as far as the kernel reaches, and `below` it as many more rows."""
+    """x with zeros around it as far as the kernel reaches, and `below` more rows of them at the bottom."""
     kh, kw = kernel[:2]
     return jnp.pad(x, ((0, 0), (kh // 2, kh // 2 + below), (kw // 2, kw // 2), (0, 0)))
 
@@ -177,7 +177,7 @@ def _depthwise_over_kernel(x: jax.Array, g: jax.Array, kernel: Shape) -> jax.Arr
         return z[strip[0] : strip[0] + n // groups, strip[1] + i : strip[1] + i + rows, j : j + w]
 
     strips = list(itertools.product(range(0, n, n // groups), range(0, h, rows)))
-    products = [sum(part(x, strip, i, j) * part(g, strip) for strip in strips) for i, j in _places(kernel)]
+    products = [sum(part(x, strip, i, j) * part(g, strip) for strip in strips) for i, j in _offsets(kernel)]
     return jnp.stack(products).sum((1, 2, 3))
 
 

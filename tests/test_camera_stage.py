@@ -175,7 +175,7 @@ def test_what_needs_a_refused_camera_is_not_waited_for(tmp_path, verdict):
 
 def test_pairs_are_the_cameras_or_known_ones():
     module = models.create("camera", size=5, sharpening=False, noise=False)
-    variables = jit(module.init)(KEY, jnp.zeros((1, 8)))
+    variables = module.init(KEY, jnp.zeros((1, 8)))
     photo = np.random.default_rng(0).integers(0, 256, (64, 12, 12, 3)).astype(np.uint8)
     zeros = np.zeros((64, 8, 8, 3), np.uint8)
     batch = {"unknown_sharp": photo, "known_blurry": zeros, "known_sharp": zeros}
@@ -189,7 +189,7 @@ def test_pairs_are_the_cameras_or_known_ones():
 
 def test_a_turned_photo_is_not_turned_back_by_its_blur():
     module = models.create("camera", size=5, sharpening=False, noise=False)
-    variables = jit(module.init)(KEY, jnp.zeros((1, 8)))
+    variables = module.init(KEY, jnp.zeros((1, 8)))
     bias = variables["params"]["kernel_part"]["logits"]["bias"]
     variables["params"]["kernel_part"]["logits"]["bias"] = jnp.where(jnp.arange(25) // 5 == 2, 9.0, 0 * bias)
     variables["params"]["kernel_part"]["logits"]["kernel"] *= 0
@@ -349,7 +349,7 @@ def test_the_dataset_has_whole_aligned_pairs_in_gopros_layout(tmp_path):
 
 def test_a_photo_of_the_dataset_is_its_slow_convolution():
     module = models.create("camera", size=5, sharpening=False, noise=False)
-    variables, photo = jit(module.init)(KEY, jnp.zeros((1, 8))), np.random.default_rng(0).random((20, 24, 3))
+    variables, photo = module.init(KEY, jnp.zeros((1, 8))), np.random.default_rng(0).random((20, 24, 3))
     blurry, shot = camera_dataset.shooter(module, 0.0)(variables, photo, KEY)
     kernel = np.asarray(shot.kernel)[:, :, None]
     np.testing.assert_allclose(blurry, ndimage.convolve(photo, kernel, mode="mirror"), atol=1e-5)

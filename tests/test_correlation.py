@@ -1,5 +1,7 @@
 """The discriminator of blur: what it sees, and what it cannot."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -19,9 +21,13 @@ def photo(seed: int = 0) -> np.ndarray:
     return blur.apply(sharp, blur.gaussian_kernel(0.7, 9))
 
 
+@functools.cache
+def weights() -> dict:
+    return jit(NETWORK.init)(KEY, jnp.zeros((1, 8, 8, 3)))
+
+
 def logit(x: np.ndarray) -> float:
-    variables = jit(NETWORK.init)(KEY, jnp.zeros((1, 8, 8, 3)))
-    return applied(NETWORK, variables, jnp.asarray(x[None])).item()
+    return applied(NETWORK, weights(), jnp.asarray(x[None])).item()
 
 
 @pytest.mark.parametrize("change", [lambda x: 1 - x, lambda x: x + 0.2])
@@ -45,15 +51,13 @@ def test_strengths_are_numpys():
 
 
 def test_a_flat_photo_has_finite_logit_and_gradient():
-    variables = jit(NETWORK.init)(KEY, jnp.zeros((1, 8, 8, 3)))
-    value, slope = jit(jax.value_and_grad(lambda x: NETWORK.apply(variables, x).sum()))(jnp.full((1, 16, 16, 3), 0.5))
+    value, slope = jit(jax.value_and_grad(lambda x: NETWORK.apply(weights(), x).sum()))(jnp.full((1, 16, 16, 3), 0.5))
     assert np.isfinite(value) and np.isfinite(slope).all()
 
 
 def test_it_has_one_logit_a_photo_whatever_its_size():
-    variables = jit(NETWORK.init)(KEY, jnp.zeros((1, 8, 8, 3)))
     for shape in ((3, 16, 20, 3), (3, 33, 9, 3)):
-        assert applied(NETWORK, variables, jnp.ones(shape)).shape == (3, 1, 1, 1)
+        assert applied(NETWORK, weights(), jnp.ones(shape)).shape == (3, 1, 1, 1)
 
 
 def test_parts_of_a_photo_are_seen_apart():

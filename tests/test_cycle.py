@@ -48,7 +48,7 @@ def small(kind="cyclegan"):
     return Cycle(networks, optimizers.create(config.optimizer, 10), config)
 
 
-def begun(method):
+def fresh_state(method):
     return jit(functools.partial(cycle.init, method))(KEY)
 
 
@@ -98,7 +98,7 @@ def test_the_pool_is_a_list_of_earlier_fakes():
 @pytest.mark.parametrize("kind", ["cyclegan", "dualgan"])
 def test_a_step_trains_all_four_and_counts(kind):
     method = small(kind)
-    state = begun(method)
+    state = fresh_state(method)
     new, metrics = jit(cycle.make_step(method))(state, {}, bytes_of(method), KEY)
     for name, params in new.params.items():
         moved = [bool(np.any(a != b)) for a, b in zip(*map(jax.tree.leaves, (params, state.params[name])), strict=True)]
@@ -118,7 +118,7 @@ def test_a_step_trains_all_four_and_counts(kind):
 def test_generators_face_discriminators_of_before_or_after_their_update(kind, same):
     """With other discriminator photos alone, CycleGAN's generators move alike, DualGAN's otherwise."""
     method = small(kind)
-    state, rng = begun(method), np.random.default_rng(0)
+    state, rng = fresh_state(method), np.random.default_rng(0)
     photos = Photos(*rng.random((2, 2, CROP, CROP, 3), np.float32))
     update = jit(lambda state, first, last: cycle.update(method, state, [first, last], KEY)[0].params["to_sharp"])
     (a, b) = (update(state, Photos(*(x * scale for x in photos)), photos) for scale in (1.0, 0.5))
@@ -142,7 +142,7 @@ def on_devices(devices, kind):
     copies, parts = sharding.replicated(mesh), sharding.split(mesh)
     body = cycle.make_step(method)
     step = jax.jit(body, in_shardings=(copies, copies, parts, copies), out_shardings=(copies, copies))
-    state, found = jax.device_put(begun(method), copies), []
+    state, found = jax.device_put(fresh_state(method), copies), []
     for seed in range(3):
         state, metrics = step(state, {}, sharding.to_devices(bytes_of(method, seed), mesh), jax.device_put(KEY, copies))
         found.append({name: float(value) for name, value in metrics.items()})

@@ -5,7 +5,7 @@ Images are NHWC in [0, 1].
 """
 
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import jax
@@ -16,7 +16,7 @@ from b2b_jax.data.sources import Source
 from b2b_jax.evaluation.pictures import fitting
 from b2b_jax.evaluation.scores import Scores
 from b2b_jax.evaluation.scoring import Method
-from b2b_jax.evaluation.streams import Batch, read_ahead, to_devices
+from b2b_jax.evaluation.streams import Batch, divided, read_ahead, to_devices
 from b2b_jax.files import write_json
 
 
@@ -54,30 +54,25 @@ def write(
 
     They go through the networks in batches of the size that they were scored in: those programs are compiled.
     """
-    groups = _groups(source, scores, chosen)
-    batches = [Batch([scores.places[position][0] for position in group], fill) for group, fill in groups]
-    for (group, _), (_, photos) in zip(groups, read_ahead(source, batches, threads=1), strict=True):
+    positions = {scores.places[position][0]: position for position in chosen}
+    batches = _batches(source, [scores.places[position] for position in chosen])
+    for batch, (_, photos) in zip(batches, read_ahead(source, batches, threads=1), strict=True):
         photos = to_devices(photos)
         versions = {row: method(photos) for row, method in methods.items()}
         versions |= {"translated": translate(photos["blurry"])} if translate else {}
         versions = jax.device_get(versions | {"sharp": photos["sharp"]})
-        for i, position in enumerate(group):
+        for i, position in enumerate(positions[index] for index in batch.indices):
             captions = {row: f"{values['psnr'][position]:.2f} dB" for row, values in scores.values.items()}
             one = {row: version[i : i + 1] for row, version in versions.items()}
             save(folder, f"{dataset} {position}", one, captions, chosen[position])
 
 
-def _groups(source: Source, scores: Scores, chosen: Mapping[int, str]) -> list[tuple[list[int], int]]:
-    """The chosen positions, those of one size together, and the size of the batch that each group goes into."""
+def _batches(source: Source, places: Sequence[tuple[int, int]]) -> list[Batch]:
+    """Photos of one size together; a place is a photo's index and the size of the batch that it goes into."""
     alike: dict[tuple[int, ...], list[int]] = {}
-    for position in chosen:
-        index, fill = scores.places[position]
-        alike.setdefault((fill, *source.size(index)[1:]), []).append(position)
-    return [
-        (positions[start : start + fill], fill)
-        for (fill, *_), positions in alike.items()
-        for start in range(0, len(positions), fill)
-    ]
+    for index, fill in places:
+        alike.setdefault((fill, *source.size(index)[1:]), []).append(index)
+    return [batch for (fill, *_), indices in alike.items() for batch in divided(indices, fill)]
 
 
 def show(folder: Path, restore: Mapping[str, Callable], title: str, photo: np.ndarray) -> None:

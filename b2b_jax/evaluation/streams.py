@@ -54,9 +54,13 @@ def plan(sizes: Sequence[tuple[int, int]], batch: int, megapixels: float, device
     batches = []
     for (h, w), indices in groups.items():
         count = max(1, min(batch, len(indices), int(megapixels * 1e6 / (h * w))))
-        fill = -(-count // devices) * devices
-        batches += [Batch(indices[start : start + fill], fill) for start in range(0, len(indices), fill)]
+        batches += divided(indices, -(-count // devices) * devices)
     return batches
+
+
+def divided(indices: Sequence[int], fill: int) -> list[Batch]:
+    """Records of one size in batches of `fill`."""
+    return [Batch(list(indices[start : start + fill]), fill) for start in range(0, len(indices), fill)]
 
 
 def read_ahead(source: Source, batches: Sequence[Batch], threads: int) -> Iterator[tuple[list[str], Photos]]:

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jax import lax
 
 DIMENSIONS = ("NHWC", "HWIO", "NHWC")
-STRIPS = 8  # equal parts of a batch, whose products a depthwise kernel's gradient adds up before it sums over pixels
+STRIPS = 8  # parts of a batch, in the gradient of a depthwise kernel
 FEW = 12  # channels out, up to which `image_over_gradient` pays: a photo has 3, one behind a pixel-unshuffle 12
 
 Shape = tuple[int, ...]
@@ -140,7 +140,7 @@ def depthwise(x: jax.Array, kernel: jax.Array) -> jax.Array:
 
 
 def _offsets(kernel: Shape) -> list[tuple[int, int]]:
-    """Row and column of each tap, by which it sees the padded image shifted."""
+    """Row and column of each tap in the kernel, by which its view of the padded image is shifted."""
     return list(itertools.product(range(kernel[0]), range(kernel[1])))
 
 
@@ -164,8 +164,8 @@ def _depthwise_backward(saved: tuple[jax.Array, jax.Array], g: jax.Array) -> tup
 def _depthwise_over_kernel(x: jax.Array, g: jax.Array, kernel: Shape) -> jax.Array:
     """A depthwise kernel's gradient, dk[i, j, c] = Σ x[n, p + i, q + j, c] g[n, p, q, c], as (kh · kw, c) in float32.
 
-    The products of `STRIPS` equal parts of the images are added up pixel by pixel, and only then over the pixels. For
-    a sum alone XLA would write each shifted image to memory first; all of this is one loop, twice as fast.
+    Products are added up over `STRIPS` equal parts of the batch, pixel by pixel, and then over the pixels: in one loop.
+    For a plain sum XLA writes every shifted image to memory, which takes twice as long.
     """
     n, h, w, _ = g.shape
     groups = max(count for count in range(1, STRIPS + 1) if n % count == 0)  # of images

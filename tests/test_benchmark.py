@@ -164,8 +164,17 @@ MISTAKES = {
 }
 
 
-def test_a_mistake_gives_one_line():
-    ran = forked.run_each([[str(ROOT / "tools" / "benchmark.py"), *arguments] for arguments in MISTAKES.values()])
-    for said, one in zip(MISTAKES, ran, strict=True):
+WITHOUT_TORCH = f"""
+import runpy, sys
+sys.modules["torch"] = None
+runpy.run_path({str(ROOT / "tools" / "benchmark.py")!r}, run_name="__main__")
+"""
+
+
+def test_a_mistake_gives_one_line(tmp_path):
+    (tmp_path / "benchmark.py").write_text(WITHOUT_TORCH)
+    commands = [[str(ROOT / "tools" / "benchmark.py"), *arguments] for arguments in MISTAKES.values()]
+    commands += [[str(tmp_path / "benchmark.py"), "train", "--config=configs/demo.py", "--against=torch"]]
+    for said, one in zip([*MISTAKES, "pip install 'b2b_jax[torch]'"], forked.run_each(commands), strict=True):
         assert one.code == 2
         assert said in one.err and one.err.count("\n") == 1

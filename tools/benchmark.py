@@ -27,7 +27,7 @@ from absl import flags
 
 sys.path.append(str(Path(__file__).parents[1]))
 
-from b2b_jax import commandline, images, levels, memory, networks, settings
+from b2b_jax import commandline, extras, images, levels, memory, networks, settings
 from b2b_jax.data import scenes
 from b2b_jax.data.sources import ArraySource
 from b2b_jax.errors import UserError
@@ -83,8 +83,10 @@ def parse() -> tuple[str, Run]:
     except UserError as error:
         raise UserError(str(error).replace(commandline.USAGE, USAGE)) from error
     settings.check_values(run.config)
-    if OPTIONS["against"].value and words[0] not in ("train", "deblur"):
-        raise UserError(f"--against goes with train and deblur, not with {words[0]}")
+    if OPTIONS["against"].value:
+        if words[0] not in ("train", "deblur"):
+            raise UserError(f"--against goes with train and deblur, not with {words[0]}")
+        extras.need("torch", "--against=torch times PyTorch, which is not installed: pip install 'b2b_jax[torch]'")
     if OPTIONS["trace"].value and words[0] != "profile":
         raise UserError(f"--trace goes with profile, not with {words[0]}")
     return words[0], run

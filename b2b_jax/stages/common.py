@@ -106,10 +106,13 @@ def check_accumulate(stage: str, config: ConfigDict) -> None:
         raise UserError(f"{stage}.optimizer.accumulate is {config.accumulate}; the weights move every 1 or more steps")
 
 
-def check_traces(stage: str, network: nn.Module, crop: int) -> None:
-    """UserError when the network refuses square images of `crop` pixels, or has to pad them to its stride."""
+def check_traces(stage: str, network: nn.Module, crop: int) -> Params:
+    """The shapes of the network's variables.
+
+    UserError when it refuses square images of `crop` pixels, or has to pad them to its stride.
+    """
     try:
-        jax.eval_shape(network.init, jax.random.key(0), jnp.zeros((1, crop, crop, 3)))
+        shapes = jax.eval_shape(network.init, jax.random.key(0), jnp.zeros((1, crop, crop, 3)))
     except ValueError as error:
         raise UserError(f"{stage}.crop does not fit: {error}") from error
     except ZeroDivisionError as error:
@@ -117,6 +120,7 @@ def check_traces(stage: str, network: nn.Module, crop: int) -> None:
     stride = getattr(network, "stride", 1)
     if crop % stride:
         raise UserError(f"{stage}.crop is {crop}; the network wants a multiple of {stride}")
+    return shapes
 
 
 def restores(network: nn.Module) -> bool:

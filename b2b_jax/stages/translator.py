@@ -114,7 +114,6 @@ def check(run: Run) -> None:
     check_choice("translator.discriminator.norm", config.discriminator.norm, ("instance", "none"))
     load_vgg(run)
     generator = common.create(config.generator, run.dtype)
-    common.check_traces("translator", generator, config.crop)
     check_generator(generator, config.crop)
     # The discriminator's smallest image is a quarter of the crop.
     common.check_traces("translator", common.create(config.discriminator, run.dtype), config.crop // 4)
@@ -137,14 +136,16 @@ def check_curriculum(config: ConfigDict) -> None:
 
 
 def check_generator(generator: nn.Module, crop: int) -> None:
-    """UserError when the generator has parts that the translator's step does not train: batch norm or dropout."""
-    image = jnp.zeros((1, crop, crop, 3))
-    variables = jax.eval_shape(generator.init, jax.random.key(0), image)
+    """UserError when the generator refuses crops of `crop` pixels or has parts that are not trained here.
+
+    Those are batch norm and dropout.
+    """
+    variables = common.check_traces("translator", generator, crop)
     if "batch_stats" in variables:
         instead = "choose norm='instance' or 'none', or of a kernel field reads='autocorrelation'"
         raise UserError(f"translator.generator has batch norm, which mixes photos; {instead}")
     try:
-        jax.eval_shape(lambda v, x: generator.apply(v, x, train=True), variables, image)
+        jax.eval_shape(lambda v, x: generator.apply(v, x, train=True), variables, jnp.zeros((1, crop, crop, 3)))
     except InvalidRngError as error:
         raise UserError(
             "translator.generator has dropout, which the translator is trained without; set it to 0"

@@ -41,6 +41,7 @@ def noise(count, seed, blur):
     return np.rint(255 * photos).astype(np.uint8)
 
 
+@pytest.mark.slow
 def test_the_classifier_learns_to_tell_two_blurs_apart():
     config = default.translator()
     config.update(augment=False, color_jitter=0.0)

@@ -197,6 +197,7 @@ def test_windows_are_cut_anywhere_in_their_photos():
     assert len({int(window[0, 0, 0]) % 35 for window in cut}) > 1
 
 
+@pytest.mark.slow
 def test_a_step_teaches_to_read_sharpening():
     """After some steps on softened white noise a strong mask is told from none, on photos that it never saw."""
     smooth = jnp.asarray(blur.gaussian_kernel(1.0, 9), jnp.float32)[None].repeat(2, 0)

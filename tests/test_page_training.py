@@ -118,6 +118,7 @@ def test_a_look_reports_and_warns(piles, tmp_path):
     assert "unknown_blur: 10 photos" in said and "warning: unknown_sharp has only 10 photos" in said
 
 
+@pytest.mark.slow
 def test_a_look_heeds_the_settings(piles, tmp_path):
     videos.make(piles[0] / "a.mkv", sound=None)  # of 10 frames
     root = f"data.root={tmp_path / 'data'}\ndata.videos.thin=0"

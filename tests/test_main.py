@@ -22,7 +22,7 @@ VARIANTS = {
         *("cyclegan", "dualgan,rsblur", "cyclegan,demo", "dualgan,quick", "bsrgan,demo,restormer", "adapted,scenes"),
         *("adapted,burst", "cyclegan,burst", "imgaug,burst,restormer"),
     ],
-    "camera": ["", "small"],
+    "camera": ["", "small", "medium"],
     "default": [""],
     "deblurrers": [
         *("nafnet32_gopro", "nafnet64_gopro", "nafnet64_reds", "restormer_gopro"),

@@ -317,7 +317,13 @@ def test_what_a_generator_may_not_have_is_told_before(name, hyper, message):
 # ---- full size ----
 
 
-@pytest.mark.parametrize("config", [demo.get_config("gpu"), reds.get_config()], ids=["demo:gpu", "reds"])
+@pytest.mark.parametrize(
+    "config",
+    [
+        pytest.param(demo.get_config("gpu"), id="demo:gpu", marks=pytest.mark.slow),
+        pytest.param(reds.get_config(), id="reds"),
+    ],
+)
 def test_full_size_steps_keep_the_state_s_shapes_and_types_in_bfloat16(config):
     """Traced, not run: the paper's networks, its VGG19 and its batch."""
     config, photo = config.translator, jax.ShapeDtypeStruct((16, 256, 256, 3), jnp.uint8)

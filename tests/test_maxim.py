@@ -47,6 +47,7 @@ def random_variables(module: models.MAXIM, side: int) -> dict:
 # ---- golden numbers ----
 
 
+@pytest.mark.slow
 def test_tiny_equals_the_authors_at_every_stage_and_scale():
     module, variables, io = fixture("tiny", "all")
     assert {key: x.shape for key, x in flatten_dict(variables["params"], sep="/").items()} == shapes(module)

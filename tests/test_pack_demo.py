@@ -34,6 +34,7 @@ def test_a_demo_that_was_changed_is_not_used(run):
         system.load(run)
 
 
+@pytest.mark.slow
 def test_a_run_is_packed_in_half_precision(run, tmp_path, capsys):
     wide = run / "deblurrer/weights.safetensors"
     network, arrays = weights.read(wide)

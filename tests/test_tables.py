@@ -12,6 +12,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import pytest
+from helpers import forked
 
 from b2b_jax import models, sweep
 from b2b_jax import tables as commands
@@ -131,15 +132,12 @@ def test_the_formats_hold_the_same_numbers(folders):
 
 
 def test_the_command_line_prints_or_explains(folders, tmp_path):
-    command = [sys.executable, "-m", "b2b_jax.tables"]
-    env = {"PYTHONPATH": str(ROOT), "PATH": ""}
-    done = subprocess.run([*command, *folders, "--format", "csv"], capture_output=True, text=True, env=env)
-    assert done.returncode == 0 and "Table 6: Acc1 / Acc2,converted,REDS,90.0000,85.0000,,,1,," in done.stdout
-    unfinished = subprocess.run([*command, tmp_path, folders[0]], capture_output=True, text=True, env=env)
-    assert unfinished.returncode == 0 and "Table 6" in unfinished.stdout
-    assert unfinished.stderr == f"Left out, without a finished run: {tmp_path}\n"
-    wrong = subprocess.run([*command, tmp_path], capture_output=True, text=True, env=env)
-    assert wrong.returncode == 2 and wrong.stderr.count("\n") == 1 and "no finished run" in wrong.stderr
+    orders = [[*folders, "--format", "csv"], [tmp_path, folders[0]], [tmp_path]]
+    done, unfinished, wrong = forked.run_each([["b2b_jax/tables.py", *map(str, order)] for order in orders])
+    assert done.code == 0 and "Table 6: Acc1 / Acc2,converted,REDS,90.0000,85.0000,,,1,," in done.out
+    assert unfinished.code == 0 and "Table 6" in unfinished.out
+    assert unfinished.err == f"Left out, without a finished run: {tmp_path}\n"
+    assert wrong.code == 2 and wrong.err.count("\n") == 1 and "no finished run" in wrong.err
     with pytest.raises(UserError, match="no finished run"):
         tables.read([tmp_path])
 

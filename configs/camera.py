@@ -25,8 +25,8 @@ sizes above have not been run to the end; those of `camera.py:small`, the demo's
 
 `camera.py:small` needs nothing but the two folders, and minutes on a CPU instead of days on a GPU: small networks,
 and a deblurrer that is trained on generated scenes under the paths of a hand-held camera. `camera.py:medium` is the
-same with a deblurrer of four times as many parameters, an hour or more on a CPU: on a burst merge's photographs it
-gained two decibels more (docs/photographs.md).
+same with a deblurrer of four times as many parameters, an hour or more on a CPU: on a burst merge's photographs its
+results were two decibels better (docs/photographs.md).
 """
 
 from ml_collections import ConfigDict

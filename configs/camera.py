@@ -25,8 +25,8 @@ sizes above have not been run to the end; those of `camera.py:small`, the demo's
 
 `camera.py:small` needs nothing but the two folders, and minutes on a CPU instead of days on a GPU: small networks,
 and a deblurrer that is trained on generated scenes under the paths of a hand-held camera. `camera.py:medium` is the
-same with a deblurrer of four times as many parameters, an hour or more on a CPU: on a burst merge's photographs its
-results were two decibels better (docs/photographs.md).
+same with a deblurrer of four times as many parameters: an hour or more on a CPU, for two decibels more on photographs
+of a burst merge (docs/photographs.md).
 """
 
 from ml_collections import ConfigDict
@@ -38,7 +38,7 @@ def get_config(variant: str = "") -> ConfigDict:
     """Returns the paper's settings, shortened, for two folders of photos, or those of a CPU ("small", "medium")."""
     variants = {"": full, "small": small, "medium": medium}
     if variant not in variants:
-        raise ValueError(f"configs/camera.py has no variant {variant!r}; it has small, medium")
+        raise ValueError(f"configs/camera.py has no variant {variant!r}; it has {', '.join(filter(None, variants))}")
     config = default.get_config()
     config.data.unknown = ""
     config.adaptation.enabled = True
@@ -78,7 +78,7 @@ def small(config: ConfigDict) -> None:
 def medium(config: ConfigDict) -> None:
     """The same with a deblurrer of 1.1 million parameters, which is trained and adapted for longer, on larger crops."""
     small(config)
-    config.deblurrer.network.update(width=32, encoders=(1, 1, 1), middle=1, decoders=(1, 1, 1))
+    config.deblurrer.network.update(demo.MEDIUM_NAFNET)
     config.deblurrer.update(steps=6_000, crop=64)
     config.adaptation.update(steps=6_000, crop=64)
     config.loop.update(evaluate_every=500, checkpoint_every=500)

@@ -18,6 +18,9 @@ from ml_collections import ConfigDict
 
 from configs import default
 
+MEDIUM_NAFNET = {"width": 32, "encoders": (1, 1, 1), "middle": 1, "decoders": (1, 1, 1), "unshuffle": 2}
+"""Of 1.1 million parameters."""
+
 
 def get_config(variant: str = "") -> ConfigDict:
     """Returns the demo, or one of its variants: full, hard, extractor, quick, gpu."""
@@ -71,7 +74,7 @@ def small_camera(config: ConfigDict) -> None:
 
 def small_denoiser(config: ConfigDict) -> None:
     """A NAFNet of 1.1 million parameters behind a pixel-unshuffle: at full resolution it would take twice as long."""
-    config.network.update(width=32, encoders=(1, 1, 1), middle=1, decoders=(1, 1, 1), unshuffle=2)
+    config.network.update(MEDIUM_NAFNET)
     config.update(enabled=True, steps=3_000, batch=8, crop=64)
     config.optimizer.update(learning_rate=2e-3, weight_decay=1e-4)
 

@@ -74,14 +74,15 @@ def test_table_has_rates_and_leaves_out_columns_without_values():
     assert dict(zip(lines[0], lines[3], strict=True))["of peak"] == ""
 
 
-def test_train_writes_what_it_prints(tmp_path):
+@pytest.mark.parametrize("stage", ["deblurrer", pytest.param("translator", marks=pytest.mark.slow)])
+def test_train_writes_what_it_prints(stage, tmp_path):
     path = tmp_path / "out.json"
-    options = ("--stage=deblurrer", "--config.deblurrer.batch=2", "--repeats=2", "--peak_tflops=1", f"--output={path}")
-    run = benchmark("train", "--config=configs/demo.py:quick", *options)
+    options = (f"--stage={stage}", "--repeats=2", "--peak_tflops=1", f"--output={path}")
+    run = benchmark("train", "--config=configs/demo.py:quick", *TINY, "--config.deblurrer.batch=2", *options)
     assert run.returncode == 0, run.stderr
     record = json.loads(path.read_text())
     (row,) = record["rows"]
-    assert (row["work"], row["images"]) == ("train deblurrer", 2)
+    assert (row["work"], row["images"]) == (f"train {stage}", 2)
     assert row["fastest"] <= row["seconds"] <= row["slowest"] and row["pipelined"] > 0
     assert row["tflops"] == pytest.approx(row["flop"] / row["seconds"] / 1e12)
     assert row["warm"] < row["cold"]

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict, unflatten_dict
-from helpers import applied, assert_close, jit, reference
+from helpers import assert_close, jit, reference
 
 from b2b_jax import models, weights
 from b2b_jax.models import maxim, maxim_blocks, maxim_mlps
@@ -92,7 +92,7 @@ def test_outputs_choose_among_the_same_parameters():
     options = [models.create("maxim", **SMALL | {"outputs": name}) for name in maxim.OUTPUTS]
     assert shapes(options[0], 4) == shapes(options[1], 4) == shapes(options[2], 4)
     variables, x = random_variables(options[0], 4), np.random.default_rng(1).random((1, 4, 4, 3), np.float32)
-    last, scales, everything = (applied(module, variables, x) for module in options)
+    last, scales, everything = (module.apply(variables, x) for module in options)
     assert last.shape == x.shape and len(everything) == 2
     np.testing.assert_array_equal(last, scales[-1])
     np.testing.assert_array_equal(last, everything[-1][-1])
@@ -134,13 +134,13 @@ def test_an_image_of_whole_strides_is_not_padded():
     assert padded.shape == x.shape and corner == (0, 0)
 
 
-@pytest.mark.parametrize("size", [(1, 1), (5, 7)])
+@pytest.mark.parametrize("size", [(1, 1), (5, 7), (6, 4)])
 def test_the_network_sees_the_padded_image(size):
-    module = models.create("maxim", **SMALL | {"num_stages": 1})
+    module = models.create("maxim", **SMALL)
     variables, x = random_variables(module, 4), np.random.default_rng(1).random((1, *size, 3), np.float32)
     padded, (top, left) = maxim.pad(x, 4)
-    want = applied(module, variables, padded)[:, top : top + size[0], left : left + size[1]]
-    np.testing.assert_allclose(applied(module, variables, x), want, atol=1e-6)
+    want = module.apply(variables, padded)[:, top : top + size[0], left : left + size[1]]
+    np.testing.assert_allclose(module.apply(variables, x), want, atol=1e-6)
 
 
 # ---- its parts ----

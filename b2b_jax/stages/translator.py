@@ -136,10 +136,7 @@ def check_curriculum(config: ConfigDict) -> None:
 
 
 def check_generator(generator: nn.Module, crop: int) -> None:
-    """UserError when the generator refuses crops of `crop` pixels or has parts that are not trained here.
-
-    Those are batch norm and dropout.
-    """
+    """UserError when the generator refuses crops of `crop` pixels, or has batch norm or dropout."""
     variables = common.check_traces("translator", generator, crop)
     if "batch_stats" in variables:
         instead = "choose norm='instance' or 'none', or of a kernel field reads='autocorrelation'"

@@ -26,7 +26,8 @@ from b2b_jax.stages import camera, camera_photos, common
 from b2b_jax.stages.run import Run
 from b2b_jax.training.state import Params
 
-PHOTOS = 16  # to try them on
+PHOTOS = 16  # to try ways on, which may run a network as large as MAXIM three times
+ADAPTED_PHOTOS = 64  # to try steps on; a few photos lose several dB, so that 16 often choose too short a step
 SURE = 2.0  # standard errors by which using more of the camera has to be better
 
 Choice = TypeVar("Choice", bound=Hashable)
@@ -38,7 +39,7 @@ def choose_way(run: Run, hyper: Mapping, variables: Params) -> tuple[str, float]
     hyper, variables: the kernel mixture's.
     """
     mixture = Network(common.create(ConfigDict(hyper), jnp.float32), variables)
-    scores = tried(run, networks.consistent(mixture, run.network("deblurrer")), WAYS)
+    scores = tried(run, networks.consistent(mixture, run.network("deblurrer")), WAYS, PHOTOS)
     rule, step = best = surest(scores)
     if sharding.is_first():
         means = {_named(*way): float(np.mean(score)) for way, score in scores.items()}
@@ -49,7 +50,8 @@ def choose_way(run: Run, hyper: Mapping, variables: Params) -> tuple[str, float]
 
 def choose_step(run: Run, adapted: Network) -> float:
     """The best step, 0 or of STEPS, from the adapted deblurrer's result towards agreement; see `surest`."""
-    scores = tried(run, networks.held(run.network("kernel_field"), adapted, 1.0), (0.0, *STEPS))
+    held = networks.held(run.network("kernel_field"), adapted, 1.0)
+    scores = tried(run, held, (0.0, *STEPS), ADAPTED_PHOTOS)
     best = surest(scores)
     if sharding.is_first():
         means = {str(step): float(np.mean(score)) for step, score in scores.items()}
@@ -66,8 +68,8 @@ def _told(means: Mapping[str, float]) -> str:
     return ", ".join(f"{name} {mean:.2f} dB" for name, mean in means.items())
 
 
-def tried(run: Run, network: Network, ways: Sequence[Choice]) -> dict[Choice, np.ndarray]:
-    """PSNR (n,) of each of the `ways` that the network's method `each` tries, on photos of the learnt camera."""
+def tried(run: Run, network: Network, ways: Sequence[Choice], count: int) -> dict[Choice, np.ndarray]:
+    """PSNR (count,) of each of the `ways` that the network's method `each` tries, on photos of the learnt camera."""
     module, weights = network
 
     @jax.jit
@@ -75,7 +77,7 @@ def tried(run: Run, network: Network, ways: Sequence[Choice]) -> dict[Choice, np
         shares = without(module.apply(weights, photo, method=lambda self, x: self.mixture.shares(x)), number)
         return module.apply(weights, photo, shares, method="each")[:, 0]
 
-    blurry, sharp, numbers = photos(run)
+    blurry, sharp, numbers = photos(run, count)
     restored = np.stack([results(weights, blurry[i : i + 1], numbers[i]) for i in range(len(blurry))], axis=1)
     return {way: metrics.psnr(metrics.round8(x), sharp) for way, x in zip(ways, restored, strict=True)}
 
@@ -102,12 +104,15 @@ def without(shares: jax.Array, number: jax.Array) -> jax.Array:
     return others / others.sum(-1, keepdims=True)
 
 
-def photos(run: Run) -> tuple[jax.Array, np.ndarray, jax.Array]:
-    """Photos of the learnt camera (n, h, w, 3) of held-out sharp ones, these, and the numbers of their shots."""
+def photos(run: Run, count: int) -> tuple[jax.Array, np.ndarray, jax.Array]:
+    """Photos of the learnt camera (count, h, w, 3) of held-out sharp ones, these, and the numbers of their shots.
+
+    count: at most camera_photos.CROPS.
+    """
     module, variables = camera.load(run)
     weight = variables["params"]["weight"]
     key_shot, key_noise = jax.random.split(jax.random.key(run.config.seed))
-    numbers = jax.random.choice(key_shot, len(weight), (PHOTOS,), p=weight / weight.sum())
+    numbers = jax.random.choice(key_shot, len(weight), (count,), p=weight / weight.sum())
     shot = camera_model.aligned(taken(shots_of(variables), numbers), run.config.camera.threshold)
-    sharp = camera_photos.unseen(run, module.reach).sharp[:PHOTOS]
+    sharp = camera_photos.unseen(run, module.reach).sharp[:count]
     return *camera_model.paired(sharp, shot, module.reach, key_noise), numbers

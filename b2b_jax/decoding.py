@@ -5,12 +5,14 @@ libjpeg-turbo by imagecodecs: the same pixels in half the time (PNG) or a third 
 which it then copies twice more.
 """
 
+import contextlib
 import warnings
 from collections.abc import Callable, Iterator
 from typing import BinaryIO
 
 import imagecodecs
 import numpy as np
+import tifffile
 from PIL import ExifTags, Image, TiffImagePlugin
 
 from b2b_jax import kinds
@@ -74,8 +76,20 @@ def open_image(file: BinaryIO, kind: Kind) -> Image.Image:
         how = f"pip install 'b2b_jax[{OPTIONAL[kind.decoder][0]}]' to read it, or save it as TIFF or PNG"
         raise RefusedError(f"a {kind.name} photo; {how}") from None
     except (Image.UnidentifiedImageError, SyntaxError):
-        raise RefusedError(f"not an image that can be read: {kind.name}, but broken or of a rare variety") from None
+        raise RefusedError(_unread(file, kind)) from None
     raise RefusedError(f"a {kind.name} photo, which this Pillow cannot read; get a newer Pillow, or save it as PNG")
+
+
+def _unread(file: BinaryIO, kind: Kind) -> str:
+    """Why Pillow does not know a file of a kind that it reads: of a TIFF, what its numbers are."""
+    file.seek(0)
+    with contextlib.suppress(Exception), tifffile.TiffFile(file) as tiff:
+        page = tiff.pages[0]
+        if page.dtype.itemsize > 2 or page.dtype.kind != "u":
+            return (
+                f"a TIFF with {page.samplesperpixel} channels of {page.dtype.name}; save it with 8 or 16 bits a channel"
+            )
+    return f"not an image that can be read: {kind.name}, but broken or of a rare variety"
 
 
 DECODERS = {"PNG": imagecodecs.spng_decode, "JPEG": imagecodecs.jpeg8_decode}  # spng: libpng prints warnings

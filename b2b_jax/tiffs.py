@@ -9,7 +9,7 @@ from b2b_jax.levels import to_levels
 
 NEW_SUBFILE_TYPE, REDUCED, MASK = 254, 1, 4  # a TIFF's tag and bits of it: a copy or the mask of another picture
 IMAGE_DEPTH = 32997  # a TIFF's tag: slices of a volume
-SIGNED, UNSPECIFIED = 2, 0  # what the tags SampleFormat and ExtraSamples call a channel
+UNSIGNED, SIGNED, UNSPECIFIED = 1, 2, 0  # what the tags SampleFormat and ExtraSamples call a channel
 COLOURS = {2: 3, 5: 4, 6: 3, 8: 3}  # channels of RGB, CMYK, YCbCr and Lab, by the photometric interpretation; else one
 PIXELS_AT_ONCE = 1 << 20  # pixels of float that are turned into levels at once
 
@@ -20,6 +20,8 @@ def deep_grey(image: Image.Image) -> np.ndarray:
     RefusedError: other numbers. A TIFF's 12 bits are spread over 16, and its white of 0 turned round.
     """
     values, peak = np.asarray(image), 1 if image.mode == "F" else 65535
+    if image.mode == "I" and image.format == "TIFF" and tag(image, TiffTags.SAMPLEFORMAT, UNSIGNED) == UNSIGNED:
+        values = values.view(np.uint32)  # Pillow takes them for signed ones
     low, high = values.min(), values.max()
     if not (low >= 0 and high <= peak):
         raise RefusedError(f"grey values from {low:g} to {high:g}, wanted 0 to {peak}; save it with 8 or 16 bits")

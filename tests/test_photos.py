@@ -133,11 +133,20 @@ def test_deep_grey_of_integers_and_floats(tmp_path):
     values = RGB16[..., 0]
     Image.fromarray(values.astype(np.int32)).save(tmp_path / "i.tif")
     Image.fromarray((values / np.float32(65535)).astype(np.float32)).save(tmp_path / "f.tif")
-    for name in ("i.tif", "f.tif"):
+    tifffile.imwrite(tmp_path / "u.tif", values.astype(np.uint32))
+    for name in ("i.tif", "f.tif", "u.tif"):
         assert_parts(there_and_back(tmp_path / name), values)
+        assert "its 32 bits became 16" in photos.read(tmp_path / name).note
     Image.fromarray(np.float32([[0, 255]])).save(tmp_path / "x.tif")
     with pytest.raises(ImageError, match="grey values from 0 to 255, wanted 0 to 1"):
         photos.read(tmp_path / "x.tif")
+    tifffile.imwrite(tmp_path / "large.tif", np.uint32([[0, 2**32 - 1]]))
+    with pytest.raises(ImageError, match=r"grey values from 0 to 4.29497e\+09, wanted 0 to 65535"):
+        photos.read(tmp_path / "large.tif")
+    for dtype in (np.float32, np.uint32):
+        tifffile.imwrite(tmp_path / "colours.tif", RGB16.astype(dtype), photometric="rgb")
+        with pytest.raises(ImageError, match=rf"3 channels of {dtype.__name__}; save it with 8 or 16 bits"):
+            photos.read(tmp_path / "colours.tif")
 
 
 def test_16_bits_are_rounded_where_a_format_has_8(tmp_path):
@@ -350,8 +359,8 @@ def test_a_png_with_a_broken_byte_is_refused(tmp_path, bits, place):
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
 def test_big_tiff_keeps_its_tags(tmp_path, dtype):
-    tifffile.imwrite(
-        tmp_path / "a.tif", np.ones((4, 6, 3), dtype), photometric="rgb", bigtiff=True, description="A day"
-    )
+    # Without tifffile's own metadata, a second description that some releases of Pillow take for the first.
+    tags = {"description": "A day", "metadata": None}
+    tifffile.imwrite(tmp_path / "a.tif", np.ones((4, 6, 3), dtype), photometric="rgb", bigtiff=True, **tags)
     photo = there_and_back(tmp_path / "a.tif")
     assert photo.note == "" and Image.open(tmp_path / "copy.tif").tag_v2[270] == "A day"

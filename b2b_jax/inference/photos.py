@@ -81,6 +81,8 @@ def _notes(path: Path, image: Image.Image) -> list[str]:
     bits = sixteen_bits.depth(path, image)
     if bits > 8 and image.mode in ("RGB", "RGBA", "CMYK", "L", "LA") and not sixteen_bits.holds(path, image):
         notes.append(f"its {bits} bits became 8")
+    if bits > 16 and image.mode[0] in "IF":
+        notes.append(f"its {bits} bits became 16")
     if further := tiffs.unspecified(image):
         notes.append(f"{further} unnamed extra channel{'s' * (further > 1)} left out")
     return notes

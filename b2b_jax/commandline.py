@@ -55,7 +55,7 @@ def described(*holders: flags.FlagHolder) -> str:
 def parse() -> Run:
     """Command line to Run; every mistake in it is a UserError of one line."""
     importable()
-    with mistakes(USAGE):
+    with mistakes(USAGE, sys.argv):
         rest = flags.FLAGS(list(map(shipped, sys.argv)))
         config = CONFIG.value
     if len(rest) > 1:
@@ -67,25 +67,49 @@ def parse() -> Run:
     return Run(config, Path(WORKDIR.value or default_workdir()))
 
 
+WANTED = {  # what the flags' parsers say of a value, and what they wanted
+    "invalid literal for int": "wanted a whole number",
+    "could not convert string to float": "wanted a number",
+    "Non-boolean argument": "wanted True or False",
+    "is not a dict": "is a section; set one of its keys instead",
+}
+
+
 @contextlib.contextmanager
-def mistakes(advice: str) -> Iterator[None]:
-    """Makes a UserError of one line of what flags and configurations say of a mistake; most end with `advice`."""
+def mistakes(advice: str, words: Sequence[str]) -> Iterator[None]:
+    """Makes a UserError of one line of what flags and configurations say of a mistake in `words`.
+
+    Most lines end with `advice`.
+    """
     try:
         yield
     except (AttributeError, KeyError) as error:  # of a key, and of a section that should hold it
-        words = re.findall(r"[\w.]+", str(error.args[0]).replace("\\n", " "))
-        words = words[-1:] if "lookup" in words else words  # below a number: the whole key comes last
-        hint = f"; did you mean {words[words.index('mean') + 1]!r}?" if "mean" in words else ""
-        raise UserError(f"Unknown configuration key {words[0]!r}{hint}") from error
+        raise UserError(_unknown_key(str(error.args[0]), words)) from error
     except IndexError as error:  # KEY[0]: configurations hold tuples, of which nothing can be changed alone
         hint = "one of those given has an index; give the whole value, such as --config.stages=deblurrer,report"
         raise UserError(f"Unknown configuration key: {hint}") from error
     except (flags.Error, ValueError, TypeError, OSError) as error:
-        # An error inside a configuration file comes with its whole traceback: the last line says it.
-        message = str(error).strip().splitlines()[-1].strip().removeprefix("ValueError: ")
-        if "indices must be integers" in message:  # below a text or a tuple
-            message = "Unknown configuration key: one of those given goes on below a plain value"
-        raise UserError(f"{message}. {advice}") from error
+        raise UserError(_wrong_value(str(error), advice)) from error
+
+
+def _unknown_key(message: str, words: Sequence[str]) -> str:
+    """One line of what ml_collections says of a key that a configuration lacks: the word that has it, a near key."""
+    names = re.findall(r"[\w.]+", message.replace("\\n", " "))
+    names = names[-1:] if "lookup" in names else names  # below a number: the whole key comes last
+    given = (word.partition("=")[0].lstrip("-") for word in words)
+    place = next((key for key in given if names[0] in key.split(".") and key != f"config.{names[0]}"), "")
+    hint = f"; did you mean {names[names.index('mean') + 1]!r}?" if "mean" in names else "; configs/default.py has all"
+    return f"Unknown configuration key {names[0]!r}{f' in {place}' if place else ''}{hint}"
+
+
+def _wrong_value(message: str, advice: str) -> str:
+    """One line of what the flags say of a mistake; one inside a configuration file comes as a whole traceback."""
+    line = message.strip().splitlines()[-1].strip().removeprefix("ValueError: ")
+    if "indices must be integers" in line:  # below a text or a tuple
+        line = "Unknown configuration key: one of those given goes on below a plain value"
+    elif line.startswith("flag --") and (wanted := next((w for said, w in WANTED.items() if said in line), "")):
+        return f"{line.partition(': ')[0].removeprefix('flag ')}: {wanted}"
+    return f"{line.rstrip('.')}. {advice}"
 
 
 def importable() -> None:
@@ -111,7 +135,7 @@ def configuration(name: str, variant: str, settings: Sequence[str] = ()) -> Conf
     words = ["b2b_jax", f"--config={CONFIGS / name}.py:{variant}", *(f"--config.{setting}" for setting in settings)]
     values = flags.FlagValues()
     found = config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=words)
-    with mistakes("Wanted KEY=VALUE, one a line"):
+    with mistakes("Wanted KEY=VALUE, one a line", words):
         values(words)
     return found.value
 

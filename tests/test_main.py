@@ -95,7 +95,8 @@ QUICK = "configs/demo.py:quick"
 @pytest.mark.parametrize(
     ("config", "arguments", "wanted"),
     [
-        (QUICK, ["--config.translator.stepz=3"], ["stepz", "did you mean 'steps'"]),
+        (QUICK, ["--config.translator.stepz=3"], ["'stepz' in config.translator.stepz;", "did you mean 'steps'"]),
+        (QUICK, ["--config.translator.lr=3"], ["'lr' in config.translator.lr;", "configs/default.py has all"]),
         (QUICK, ["--config.data.video.limit=3"], ["'video'", "did you mean 'videos'"]),
         (QUICK, ["--config.translator.steps.x=3"], ["'translator.steps.x'"]),
         (QUICK, ["--config.data.root.x=3"], ["Unknown configuration key", "below a plain value"]),
@@ -105,7 +106,10 @@ QUICK = "configs/demo.py:quick"
         (QUICK, ["--config.seed[0]=3"], ["Unknown configuration key", "whole value"]),
         (QUICK, ["--config.stages=3"], ["config.stages names '3'"]),
         (QUICK, ["--config.stages=()"], ["config.stages is empty"]),
-        (QUICK, ["--config.translator.steps=many"], ["config.translator.steps", "many"]),
+        (QUICK, ["--config.translator.steps=many"], ["--config.translator.steps=many: wanted a whole number"]),
+        (QUICK, ["--config.camera.ema=x"], ["--config.camera.ema=x: wanted a number"]),
+        (QUICK, ["--config.evaluation.photographs=maybe"], ["photographs=maybe: wanted True or False"]),
+        (QUICK, ["--config.data.scenes=3"], ["--config.data.scenes=3: is a section; set one of its keys"]),
         (QUICK, ["--bogus=1"], ["bogus"]),
         (QUICK, ["surplus"], ["surplus", "Usage:"]),
         (QUICK, ["--config.stages=deblurer"], ["deblurer", "did you mean 'deblurrer'"]),

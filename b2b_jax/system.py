@@ -83,7 +83,7 @@ class Deblurrer:
         self.restorer = Restorer(Chain(chain, keep), tile, overlap)
 
     def __call__(self, photos: np.ndarray) -> np.ndarray:
-        """Sharp photos of the same shape and dtype.
+        """Sharp photos of the same shape and dtype, in the machine's byte order.
 
         Args:
             photos: one photo (h, w, 3) or several of one size (n, h, w, 3): uint8, uint16, or floats in [0, 1].
@@ -93,6 +93,7 @@ class Deblurrer:
             TypeError: the dtype is another.
         """
         photos = np.asarray(photos)
+        photos = photos.astype(photos.dtype.newbyteorder("="), copy=False)
         _check(photos)
         if not photos.size:
             return photos.copy()

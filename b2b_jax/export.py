@@ -1,7 +1,7 @@
 """Exports a deblurrer for programs without JAX: ONNX for browsers, phones and desktops, StableHLO for XLA and IREE.
 
     b2b-jax export runs/mine mine.onnx --size 720x1280
-    b2b-jax export runs/mine mine.mlir --to stablehlo --size 256x256 --method deblurrer
+    b2b-jax export runs/mine mine.mlir --size 256x256 --method deblurrer
 
 The whole chain is one file. It takes a photo `photo`, float32 (1, 3, height, width) in [0, 1], RGB, and returns `sharp`
 in the same form. Height and width are fixed: they are part of the program. Larger photos are cut into tiles of that
@@ -42,7 +42,7 @@ def _export(options: argparse.Namespace) -> None:
     model = named.located(options.model)
     choice = system.from_run(model, options.method) if model.is_dir() else system.Choice(None, model, None)
     function = channels_first(system.open_networks(choice, "float32"))
-    content, notes = FORMATS[options.to](function, (1, 3, h, w))
+    content, notes = FORMATS[options.to or SUFFIXES.get(options.output.suffix.lower(), "onnx")](function, (1, 3, h, w))
     with files.draft(options.output) as part:
         part.write_bytes(content)
     print(f"{options.output}: {len(content) / 1e6:.1f} MB, (1, 3, {h}, {w}) float32 in [0, 1], fixed size; {notes}")
@@ -92,6 +92,7 @@ def to_stablehlo(function: Callable, shape: tuple[int, ...]) -> tuple[bytes, str
 
 
 FORMATS = {"onnx": to_onnx, "stablehlo": to_stablehlo}
+SUFFIXES = {".mlir": "stablehlo", ".stablehlo": "stablehlo"}
 
 
 def size(text: str) -> tuple[int, int]:
@@ -104,10 +105,10 @@ def size(text: str) -> tuple[int, int]:
 
 
 def _parser() -> terminal.Parser:
-    parser = terminal.Parser(__doc__)
+    parser = terminal.Parser("export", __doc__)
     parser.add_argument("model", type=files.given, metavar="RUN", help="a run's folder, a .safetensors, or a name")
     parser.add_argument("output", type=files.given, metavar="FILE", help="the file to write")
-    parser.add_argument("--to", choices=FORMATS, default="onnx", help="format of the file (default: onnx)")
+    parser.add_argument("--to", choices=FORMATS, help="format of the file (default: stablehlo for .mlir, else onnx)")
     parser.add_argument("--size", type=size, required=True, metavar="HEIGHTxWIDTH", help="of the photos, in pixels")
     parser.add_argument(
         "--method", choices=system.METHODS, default="", help="which system of a run (default: the best)"

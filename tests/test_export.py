@@ -87,7 +87,7 @@ def test_a_file_that_disagrees_is_not_written(run, tmp_path, monkeypatch, capsys
 
 def test_stablehlo_is_a_program_of_plain_operations(run, tmp_path):
     file = tmp_path / "chain.mlir"
-    arguments = [str(run), str(file), "--to", "stablehlo", "--size", "16x24", "--method", "deblurrer"]
+    arguments = [str(run), str(file), "--size", "16x24", "--method", "deblurrer"]
     assert export.main(arguments) == 0
     content = file.read_bytes()
     assert content.startswith(b"ML\xefR") and b"StableHLO" in content[:40]  # bytecode of MLIR

@@ -19,7 +19,7 @@ sweep        runs a list of commands, resumed when it is started again
 import os
 import sys
 
-from b2b_jax.terminal import VERSION
+from b2b_jax import terminal
 
 COMMANDS = {
     "train": "main",
@@ -37,12 +37,13 @@ COMMANDS = {
 
 def main() -> int:
     """Replaces this process by the command's own; returns 0 for --help and --version, 2 for an unknown command."""
+    terminal.protect()
     words = sys.argv[1:]
     if not words or words[0] in ("-h", "--help"):
         print(__doc__)
         return 0 if words else 2
     if words[0] == "--version":
-        print(VERSION)
+        print(terminal.VERSION)
         return 0
     if words[0] not in COMMANDS:
         print(f"b2b-jax: {words[0]!r} is no command; it can be {', '.join(COMMANDS)}", file=sys.stderr)
@@ -50,7 +51,7 @@ def main() -> int:
     # As a module's own program, so that signals and --help are those of `python -m`.
     command = [sys.executable, "-m", f"b2b_jax.{COMMANDS[words[0]]}", *words[1:]]
     if "--version" in words[1:]:
-        print(VERSION)
+        print(terminal.VERSION)
         return 0
     os.execv(sys.executable, command)
 

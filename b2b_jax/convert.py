@@ -143,7 +143,7 @@ INPUTS = (
 
 
 def _parser() -> terminal.Parser:
-    parser = terminal.Parser(__doc__, prog="b2b_jax.convert")
+    parser = terminal.Parser("convert", __doc__)
     parser.add_argument("input", type=files.given, metavar="INPUT", help=INPUTS)
     parser.add_argument("output", type=files.given, metavar="OUTPUT.safetensors", help="the file to write or replace")
     way = parser.add_mutually_exclusive_group()

@@ -32,6 +32,7 @@ Exit codes: 0 done; 2 files could not be read or written, one line each, or the 
 import argparse
 import contextlib
 import sys
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NoReturn
@@ -93,7 +94,7 @@ class Parser(terminal.Parser):
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     """Command line to its values; UserError when it is not understood."""
-    parser = Parser(__doc__, prog="python -m b2b_jax.deblur")
+    parser = Parser("deblur", __doc__)
     add = parser.add_argument
     add(
         "inputs",
@@ -207,9 +208,7 @@ def run(todo: list[Job], restorer: Restorer, on_error: str = "skip") -> list[str
     """
     bad: dict[Path, str] = {}
     with background.ahead(read_photo, todo, 1) as started, background.behind(1) as later:
-        for job, reading in tqdm(
-            started, desc="files", total=len(todo), unit="file", dynamic_ncols=True, disable=len(todo) == 1
-        ):
+        for job, reading in terminal.bar(started, desc="files", total=len(todo), unit="file", disable=len(todo) == 1):
             with named(job, bad):
                 if job.is_video:
                     tell(job, deblur_video(job, restorer, on_error))
@@ -247,7 +246,7 @@ def read_photo(job: Job) -> Photo | None:
 
 def deblur_photo(job: Job, pixels: np.ndarray, restorer: Restorer) -> np.ndarray:
     """The restored colours of a photo (h, w, 3), for all targets side by side."""
-    with tqdm(desc=shown(job.source.name), unit="tile", leave=False, dynamic_ncols=True) as bar:
+    with terminal.bar(desc=shown(job.source.name), unit="tile", leave=False) as bar:
         plan = restorer.plan(*pixels.shape[:2])
         bar.reset(plan.tiles)
         return restorer.photo(pixels, plan, bar.update)
@@ -273,15 +272,18 @@ def deblur_video(job: Job, restorer: Restorer, on_error: str) -> str:
     count = video.count_frames(job.source) or None
     both = SIDE_BY_SIDE in job.targets
     networks = panels.after_input(restorer.frames) if both else restorer.frames
-    with tqdm(total=count, desc=shown(job.source.name), unit="frame", leave=False, dynamic_ncols=True) as bar:
+    start, done = time.monotonic(), 0
+    with terminal.bar(total=count, desc=shown(job.source.name), unit="frame", leave=False) as bar:
 
         def restore(frames: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+            nonlocal done
             for frame in networks(frames):
                 yield frame
+                done += 1
                 bar.update()
 
         note = video.convert(job.source, slices(job, restorer.channels + 3 * both), restore, on_error)
-        rate = f"{bar.n} frames, {bar.n / bar.format_dict['elapsed']:.1f} frames/s"
+    rate = f"{done} frame{'s' * (done != 1)}, {done / (time.monotonic() - start):.1f} frames/s"
     return "; ".join(filter(None, [rate, note]))
 
 

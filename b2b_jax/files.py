@@ -31,6 +31,8 @@ def given(text: str) -> Path:
     """
     if not text.strip():
         raise argparse.ArgumentTypeError("got an empty path; name a file or folder")
+    if re.match(r"\w+://", text):
+        raise argparse.ArgumentTypeError(f"{text} is an address; download it and name the file")
     return Path(text)
 
 

@@ -3,7 +3,7 @@
     b2b-jax models
     b2b-jax models --folder /data/experiments
 
-Each line begins with what --model takes. Exit code 0.
+Each line begins with what --model takes. Exit codes: 0 done; 2 there is no such folder; 1 the disk is full.
 """
 
 import sys
@@ -14,18 +14,21 @@ from b2b_jax import files, named, terminal
 from b2b_jax.errors import shown
 
 STAGES = ("kernel_field", "translator", "deblurrer", "adaptation")
+RUNS = Path("runs")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line; returns its exit code."""
     terminal.protect()
-    parser = terminal.Parser(__doc__, prog="b2b-jax models")
-    parser.add_argument("--folder", type=files.given, default=Path("runs"), help="where runs lie (default: runs)")
+    parser = terminal.Parser("models", __doc__)
+    parser.add_argument("--folder", type=files.given, default=RUNS, help="where runs lie (default: runs)")
     options = parser.parse_args(argv)
+    if options.folder != RUNS and not options.folder.is_dir():
+        parser.error(f"--folder {options.folder} is no folder; name one that holds runs")
     rows = [*_named(), *_converted(Path("weights")), *((str(path), what) for path, what in runs(options.folder))]
     width = max(len(name) for name, _ in rows)
     print("\n".join(f"{shown(name):<{width}}  {shown(what)}" for name, what in rows))
-    return 0
+    return terminal.delivered()
 
 
 def _named() -> Iterator[tuple[str, str]]:

@@ -4,7 +4,7 @@ from os import PathLike
 from pathlib import Path
 from typing import NamedTuple
 
-from b2b_jax.errors import UserError
+from b2b_jax.errors import UserError, suggestion
 
 
 class Named(NamedTuple):
@@ -34,10 +34,14 @@ NAMED = {"demo": DEMO, "maxim-gopro": MAXIM}
 def located(model: str | PathLike) -> Path:
     """The file, or a run's folder, of a network that is called by its name; any other path as it is.
 
-    UserError: the named network is not at hand; the line tells how to get it.
+    UserError: the named network is not at hand, and the line tells how to get it; or the name is nearly one of them.
     """
     model = Path(model)
-    if str(model) not in NAMED or model.exists():
+    if model.exists():
+        return model
+    if str(model) not in NAMED:
+        if not model.suffix and len(model.parts) == 1 and (hint := suggestion(str(model), NAMED)):
+            raise UserError(f"There is no {model}{hint}; b2b-jax models lists what is at hand")
         return model
     named = NAMED[str(model)]
     if not named.file.exists():

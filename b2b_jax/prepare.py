@@ -83,7 +83,7 @@ def _row(dataset: str, part: str, count: int, others: str = "") -> str:
 
 
 def _parser() -> terminal.Parser:
-    parser = terminal.Parser(__doc__, prog="b2b_jax.prepare")
+    parser = terminal.Parser("prepare", __doc__)
     parser.add_argument("dataset", choices=LAYOUTS, help="what the download is")
     parser.add_argument("--source", type=files.given, required=True, metavar="DOWNLOAD", help="folder of the download")
     parser.add_argument("--output", type=files.given, required=True, metavar="DIR", help="folder for prepared datasets")

@@ -80,7 +80,7 @@ MODEL_HELP = "a run's folder, a converted .safetensors, or a name that b2b-jax m
 
 
 def _parser() -> terminal.Parser:
-    parser = terminal.Parser(__doc__)
+    parser = terminal.Parser("serve", __doc__)
     parser.add_argument("--model", type=files.given, default=Path("demo"), help=MODEL_HELP)
     parser.add_argument("--port", type=int, default=7860, help="of the page (default: 7860)")
     return parser

@@ -35,7 +35,7 @@ PR_SET_PDEATHSIG = 1  # of Linux's prctl
 def main(arguments: list[str] | None = None) -> int:
     """Runs the command line; returns the exit code."""
     terminal.protect()
-    parser = terminal.Parser(__doc__)
+    parser = terminal.Parser("sweep", __doc__)
     parser.add_argument("commands", type=files.given, metavar="FILE", help="a command per line")
     file = parser.parse_args(arguments).commands
     try:

@@ -20,7 +20,6 @@ from pathlib import Path
 import jax
 import numpy as np
 from absl import flags
-from tqdm import tqdm
 
 from b2b_jax import arrays, commandline, images, levels, settings, terminal
 from b2b_jax.compilation import enable_compilation_cache
@@ -68,7 +67,7 @@ def make_pairs(run: Run, folder: Path) -> None:
     if not run.trained("camera"):
         raise UserError(f"{run.workdir} has no learnt camera; train it first: --config.stages=camera")
     enable_compilation_cache()
-    pairs = tqdm(camera_dataset.photograph(run, COUNT.value), total=COUNT.value, unit="pair", dynamic_ncols=True)
+    pairs = terminal.bar(camera_dataset.photograph(run, COUNT.value), total=COUNT.value, unit="pair")
     write_pairs(folder, pairs, {"seed": run.config.seed, "camera": str(run.weights_path("camera"))})
 
 
@@ -115,7 +114,7 @@ def with_twins(run: Run, known: KnownBlur) -> list[Supply]:
 
 def write(folder: Path, photos: Iterator[tuple[np.ndarray, np.ndarray | None]], count: int) -> None:
     """Writes blurry/000000.png, … and their twins sharp/000000.png, …"""
-    for index, (blurry, sharp) in enumerate(tqdm(photos, total=count, unit="photo", dynamic_ncols=True)):
+    for index, (blurry, sharp) in enumerate(terminal.bar(photos, total=count, unit="photo")):
         images.write(folder / "blurry" / f"{index:06d}.png", blurry)
         if sharp is not None:
             images.write(folder / "sharp" / f"{index:06d}.png", sharp)

@@ -4,7 +4,8 @@
     python -m b2b_jax.tables runs/reds runs/rsblur --format latex    or csv
 
 What was not run is left empty; folders without a finished run are named on stderr and left out. Exit codes: 0 done; 2
-there is no finished run at all, or two that differ in more than the seed belong in one cell (one line on stderr).
+there is no finished run at all, or two that differ in more than the seed belong in one cell (one line on stderr); 1 the
+disk is full.
 """
 
 import sys
@@ -28,12 +29,12 @@ def main(arguments: list[str] | None = None) -> int:
     if missing:
         print(f"Left out, without a finished run: {shown(', '.join(missing))}", file=sys.stderr)
     print("\n\n".join(tables.FORMATS[options.format](grid) for grid in grids))
-    return 0
+    return terminal.delivered()
 
 
 def parser() -> terminal.Parser:
     """The command line's arguments."""
-    parser = terminal.Parser(__doc__)
+    parser = terminal.Parser("tables", __doc__)
     parser.add_argument("runs", type=files.given, nargs="+", metavar="RUN", help="folder of a finished run")
     parser.add_argument("--format", choices=tables.FORMATS, default="markdown")
     return parser

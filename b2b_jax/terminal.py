@@ -11,36 +11,65 @@ import contextlib
 import io
 import os
 import sys
+from collections.abc import Iterable
 from typing import Any, NoReturn
 
+from tqdm import tqdm
+
 from b2b_jax import __version__
+from b2b_jax.errors import NO_ROOM
 
 VERSION = f"b2b_jax {__version__}"
 STREAMS = {"stdout": 1, "stderr": 2}
 
 
 class Parser(argparse.ArgumentParser):
-    """The arguments of a command that its docstring explains, and --version; mistakes are one line."""
+    """The arguments of a command of `b2b-jax`, which its docstring explains, and --version; mistakes are one line."""
 
-    def __init__(self, description: str | None, **options: Any):
-        super().__init__(description=description, formatter_class=argparse.RawDescriptionHelpFormatter, **options)
+    def __init__(self, command: str, description: str | None):
+        form = argparse.RawDescriptionHelpFormatter
+        super().__init__(prog=f"b2b-jax {command}", description=description, formatter_class=form)
         self.add_argument("--version", action="version", version=VERSION)
 
     def error(self, message: str) -> NoReturn:
         """A mistake in one line, without the usage; exit code 2."""
-        name = self.prog.removesuffix(".py").rpartition(".")[2]  # of `export.py` and `python -m b2b_jax.export`
-        self.exit(2, f"{name}: {message}; --help explains\n")
+        self.exit(2, f"{self.prog.split()[-1]}: {message}; --help explains\n")
 
 
 class _Unfailing(io.FileIO):
     """A file whose writes are lost, instead of raising, when nobody reads them or there is no room for them."""
 
+    lost = ""  # why the disk did not take what was written
+
     def write(self, data: bytes) -> int:
         """All of `data`, or nothing of it."""
         try:
             return super().write(data)
-        except OSError:  # EPIPE of a pipe's closed end, EIO of a closed terminal, ENOSPC of a full disk
+        except OSError as error:  # EPIPE of a pipe's closed end, EIO of a closed terminal, ENOSPC of a full disk
+            if error.errno in NO_ROOM:
+                self.lost = error.strerror
             return len(data)
+
+
+def delivered() -> int:
+    """The exit code of a command that is called for what it prints: 1, and a line on stderr, if the disk was full."""
+    sys.stdout.flush()
+    file = getattr(getattr(sys.stdout, "buffer", None), "raw", None)
+    if not (isinstance(file, _Unfailing) and file.lost):
+        return 0
+    print(f"The output could not be written: {file.lost}. Make room and start again", file=sys.stderr)
+    return 1
+
+
+def bar(*iterable: Iterable, **options: Any) -> tqdm:
+    """A progress bar of tqdm.
+
+    Where stderr is no terminal, such as in a log, a lasting one is renewed every ten seconds and a passing one
+    (leave=False) is not shown.
+    """
+    if not sys.stderr.isatty():
+        options = {"mininterval": 10, "disable": not options.get("leave", True)} | options
+    return tqdm(*iterable, dynamic_ncols=True, **options)
 
 
 def protect() -> None:

@@ -105,7 +105,7 @@ def test_imports_sees_every_form(tmp_path):
 def test_a_data_worker_starts_no_accelerator():
     heavy = {"jax", "flax", "optax", "orbax", "clu"}
     allowed = READERS | {"arrays", "budget", "clips", "data", "ends", "errors", "extras"}
-    allowed |= {"files", "folders", "kinds", "raws"}
+    allowed |= {"files", "folders", "kinds", "raws", "terminal"}
     assert not offenders(PHOTOS, lambda path: packages(path) & heavy | rooms(path) - allowed)
 
 

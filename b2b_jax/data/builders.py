@@ -21,9 +21,8 @@ import numpy as np
 import tensorflow_datasets as tfds
 from absl import logging
 from tensorflow_datasets.core import writer
-from tqdm import tqdm
 
-from b2b_jax import images
+from b2b_jax import images, terminal
 from b2b_jax.budget import BYTES_PER_PIXEL, READERS
 from b2b_jax.data.layouts import LAYOUTS
 from b2b_jax.data.photo import PREPARED_VERSION
@@ -81,7 +80,7 @@ class Photos(tfds.core.ShardBasedBuilder):
         total = sum(len(files) for files in self._splits.values())
         self.kept.mkdir(parents=True, exist_ok=True)
         name = f"preparing {self.builder_config.name}"
-        with _alone(self.kept), quiet(), tqdm(total=total, desc=name, unit="photo") as self._bar:
+        with _alone(self.kept), quiet(), terminal.bar(total=total, desc=name, unit="photo") as self._bar:
             for stale in self.data_path.parent.glob("incomplete.*"):
                 shutil.rmtree(stale)
             for unfinished in self.kept.parent.glob(".photos-*"):  # of other files or datasets, too

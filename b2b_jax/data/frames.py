@@ -9,9 +9,8 @@ from pathlib import Path
 import av
 import numpy as np
 from PIL import Image
-from tqdm import tqdm
 
-from b2b_jax import clips, images
+from b2b_jax import clips, images, terminal
 from b2b_jax.errors import UserError, shown
 from b2b_jax.files import read_object, write_json
 
@@ -68,7 +67,7 @@ def _write_frames(video: Path, target: Path, every: int, limit: int, thin: float
             total = min(filter(None, (limit, -(-stream.frames // every))), default=None)
             chosen = islice(_chosen(_decoded(video, container, stream, lost), every, thin), limit or None)
             what = f"frames of {shown(video.name)}"
-            for number, image in tqdm(chosen, desc=what, unit="frame", total=total, leave=False):
+            for number, image in terminal.bar(chosen, desc=what, unit="frame", total=total, leave=False):
                 path = target / f"{number:06d}.png"
                 if not path.exists():
                     images.write(path, image)

@@ -14,9 +14,8 @@ from typing import NamedTuple
 
 import numpy as np
 from ml_collections import ConfigDict
-from tqdm import tqdm
 
-from b2b_jax import images
+from b2b_jax import images, terminal
 from b2b_jax.data import domains, folder, matching, photo
 from b2b_jax.data.photo import Photo
 from b2b_jax.data.sharpness import laplacian_variance
@@ -91,11 +90,11 @@ def match(clips: Clips, target: Path, data: ConfigDict, settings: ConfigDict) ->
         write_json(target / "index.json", {"digest": clips.digest, "sharpness": index.sharpness, "kept": index.kept})
 
     if not index.sharpness:
-        progress = tqdm(clips.photos, desc="sharpness of frames", unit="frame", leave=False)
+        progress = terminal.bar(clips.photos, desc="sharpness of frames", unit="frame", leave=False)
         index.sharpness.extend(_sharpness(frame, clips.bad, data.bad_photos) for frame in progress)
         save()
     chosen = choose(clips.photos, index.sharpness, settings)
-    for blurry, sharp in tqdm(chosen.items(), desc="matching frames", unit="frame", leave=False):
+    for blurry, sharp in terminal.bar(chosen.items(), desc="matching frames", unit="frame", leave=False):
         if blurry not in index.kept:
             index.kept[blurry] = _match(clips.photos, (blurry, sharp), target, settings.agreement)
             save()

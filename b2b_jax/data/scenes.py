@@ -11,9 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
-from b2b_jax import arrays, files
+from b2b_jax import arrays, files, terminal
 from b2b_jax.data.dead_leaves import VERSION, check, scene
 
 BLOCK = 8  # scenes that a worker process hands over at once
@@ -44,7 +43,7 @@ def generate(
         workers = 1 if count < 64 else os.cpu_count() or 1
     scenes = np.empty((count, size, size, 3), np.uint8)
     blocks = [range(start, min(start + BLOCK, count)) for start in range(0, count, BLOCK)]
-    with tqdm(total=count, desc="scenes", unit="scene", disable=not progress) as bar:
+    with terminal.bar(total=count, desc="scenes", unit="scene", disable=not progress) as bar:
         filled = (
             _filled_here(scenes, blocks, seed, first)
             if workers <= 1 or len(blocks) <= 1

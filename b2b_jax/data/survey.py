@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
-from tqdm import tqdm
 
+from b2b_jax import terminal
 from b2b_jax.budget import BYTES_PER_PIXEL, READERS
 from b2b_jax.data import photo
 from b2b_jax.data.photo import File, Photo
@@ -34,7 +34,9 @@ def _pile(name: str, photos: Sequence[Photo]) -> dict:
     spread = np.unique(np.linspace(0, len(photos) - 1, min(len(photos), MEASURED)).astype(int))
     with ThreadPoolExecutor() as pool:
         jobs = pool.map(_measure, [photos[index].blurry for index in spread])
-        found = list(filter(None, tqdm(jobs, desc=f"looking at {name}", total=len(spread), unit="photo", leave=False)))
+        found = list(
+            filter(None, terminal.bar(jobs, desc=f"looking at {name}", total=len(spread), unit="photo", leave=False))
+        )
     sharpness = [value for _, value in found]
     return {
         "photos": len(photos),

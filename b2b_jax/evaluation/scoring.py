@@ -12,9 +12,8 @@ from pathlib import Path
 
 import jax
 import numpy as np
-from tqdm import tqdm
 
-from b2b_jax import metrics
+from b2b_jax import metrics, terminal
 from b2b_jax.data.sources import Source
 from b2b_jax.evaluation import temporal
 from b2b_jax.evaluation.pictures import common, save
@@ -56,7 +55,7 @@ def score(name: str, source: Source, methods: Mapping[str, Method], measure: Mea
     todo = [(batch, is_new) for batch, is_new, run in zip(batches, new, wanted, strict=True) if run]
     done = count - sum(len(batch.indices) for batch, is_new in todo if is_new)
     stream = read_ahead(source, [batch for batch, _ in todo], setup.threads)
-    with tqdm(total=count, initial=done, desc=f"evaluation: {name}", unit="image", dynamic_ncols=True) as bar:
+    with terminal.bar(total=count, initial=done, desc=f"evaluation: {name}", unit="image") as bar:
         for _, is_new in todo:
             with setup.clock.part("reading"):
                 batch_names, photos = next(stream)

@@ -76,7 +76,7 @@ def _look(path: Path) -> tuple[str, str]:
         return known
     start = head[:24]
     if not (start.isascii() and all(c >= 32 or c in b"\t\r\n" for c in start)):
-        return "other", "of an unknown kind"
+        return "other", "a file of an unknown kind"
     return "json" if head.lstrip().startswith(b"{") else "other", f"text that begins {start.decode()!r}"
 
 

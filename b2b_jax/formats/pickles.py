@@ -58,7 +58,9 @@ def load(file: Window, find: Callable[[str, str], Any], persistent: Callable[[An
     except Problem:
         raise
     except Exception as error:  # damaged bytes can raise anything
-        raise Problem(f"not a PyTorch checkpoint, or a damaged one ({type(error).__name__}: {error})") from error
+        raise Problem(
+            f"not a PyTorch checkpoint, or a damaged one ({type(error).__name__}: {str(error)[:80]})"
+        ) from error
     raise Problem("truncated: the pickle has no end")
 
 

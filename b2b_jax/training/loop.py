@@ -15,9 +15,8 @@ import numpy as np
 from clu.parameter_overview import count_parameters
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
-from tqdm import tqdm
 
-from b2b_jax import sharding
+from b2b_jax import sharding, terminal
 from b2b_jax.data import pipeline
 from b2b_jax.files import write_json
 from b2b_jax.training import signals
@@ -226,8 +225,8 @@ class Reporter:
     ):
         self._task, self._folder, self._config, self._log, self._validated = task, folder, config, log, validated
         shown = sharding.is_first()
-        bar = {"desc": task.name, "unit": "step", "dynamic_ncols": True, "disable": not shown}
-        self._bar = tqdm(total=task.steps, initial=done, **bar)
+        bar = {"desc": task.name, "unit": "step", "disable": not shown}
+        self._bar = terminal.bar(total=task.steps, initial=done, **bar)
         self._start = start
         self._steady = time.monotonic()  # productive since; moved on by all that is not
         self._first = done + 1  # the step that compiles; rates are measured after it

@@ -165,6 +165,21 @@ def test_what_is_lost_is_said(tmp_path):
     assert video.convert(source, {tmp_path / "b.webm": ALL}, same) == "its 10 bits became 8"
 
 
+@pytest.mark.parametrize(
+    ("codec", "pixels", "said"),
+    [
+        ("ffv1", "yuv444p", "its 4:4:4 pictures became 4:2:0"),
+        ("ffv1", "yuv422p10le", "its 4:2:2 pictures became 4:2:0"),
+        ("ffv1", "bgr0", "its RGB pictures became 4:2:0"),
+        ("ffv1", "gray", ""),
+        ("mpeg4", "yuv420p", ""),
+    ],
+)
+def test_fewer_colours_are_said(tmp_path, codec, pixels, said):
+    source = make(tmp_path / "a.mkv", codec=codec, pixels=pixels, sound=None)
+    assert video.convert(source, {tmp_path / "b.mkv": ALL}, same) == said
+
+
 def test_other_containers_become_matroska(tmp_path):
     source = make(tmp_path / "a.avi", codec="mpeg4", sound="libmp3lame", times=range(0, 10010, 1001))
     target = convert(source)

@@ -38,6 +38,10 @@ MATRICES = {1: Colorspace.ITU709, 4: Colorspace.FCC, 5: Colorspace.ITU601, 6: Co
 MATRICES |= {7: Colorspace.SMPTE240M, 9: Colorspace.BT2020}
 
 
+PATCH = 8  # pixels of a side, of which a format keeps so many colours across and down:
+SUBSAMPLINGS = {(8, 8): "4:4:4", (4, 8): "4:2:2", (8, 4): "4:4:0", (2, 8): "4:1:1", (2, 2): "4:1:0", (4, 4): "4:2:0"}
+
+
 class Writer:
     """A video in the making: pictures of the size, times and colours of `picture`, other streams copied from `reader`.
 
@@ -54,7 +58,8 @@ class Writer:
         self._target, self._draft, self._colours = target, draft, _colours(picture)
         self._canvas = panels.canvas(picture.width, picture.height, count, _display_matrix(picture))
         self._format, bits = _pixel_format(encoder, picture, self._canvas)
-        self._notes = [bits, self._canvas.note, *_lost(picture, source, encoder)]
+        chroma = _lost_chroma(picture.format, av.VideoFormat(self._format))
+        self._notes = [bits, chroma, self._canvas.note, *_lost(picture, source, encoder)]
         self._tags = dict(reader.metadata)
         self._file = Noted(draft, target)
         options = streams.muxer_options(self._tags, suffix)
@@ -156,6 +161,16 @@ def _pixel_format(encoder: Encoder, picture: av.VideoFrame, canvas: panels.Canva
     bits = 10 if depth(picture) > 8 and f"{name}10le" in known else 8
     note = f"its {depth(picture)} bits became {bits}" if depth(picture) > bits else ""
     return f"{name}10le" if bits == 10 else name, note
+
+
+def _lost_chroma(source: av.VideoFormat, target: av.VideoFormat) -> str:
+    """What is said when the encoder's format holds fewer colours across or down than the source's; else ""."""
+    given, kept = ((f.chroma_width(PATCH), f.chroma_height(PATCH)) for f in (source, target))
+    coloured = source.is_rgb or source.has_palette or len([c for c in source.components if not c.is_alpha]) > 1
+    if not coloured or (given[0] <= kept[0] and given[1] <= kept[1]):
+        return ""
+    name = "RGB" if source.is_rgb or source.has_palette else SUBSAMPLINGS.get(given, source.name)
+    return f"its {name} pictures became {SUBSAMPLINGS[kept]}"
 
 
 def _colours(picture: av.VideoFrame) -> dict[str, int]:

@@ -225,11 +225,18 @@ def test_inputs_that_cannot_be_used(call, tmp_path):
 def test_outputs_never_collide(call, tmp_path):
     one, two = write(tmp_path / "1" / "a.png", RGB8), write(tmp_path / "2" / "a.png", SMOOTH)
     write(tmp_path / "2" / "a.gif", SMOOTH)
-    code, printed, errors = call(one, tmp_path / "2", one, options=["--overwrite"])
+    again = Path(os.path.relpath(one))  # the same file, given otherwise
+    code, printed, errors = call(one, tmp_path / "2", one, again, options=["--overwrite"])
     assert code == 2 and "2 written" in printed and len(errors) == 2
     assert str(two) in errors[1] and f"as that of {one}" in errors[1]
     assert listing(tmp_path / "out") == ["a.gif.png", "a.png"]
     np.testing.assert_array_equal(images.read(tmp_path / "out" / "a.png"), RGB8)
+
+
+def test_too_long_a_name_is_refused_first(call, tmp_path):
+    write(tmp_path / f"{'n' * 246}.png", RGB8)
+    code, _, errors = call(tmp_path / f"{'n' * 246}.png", options=["--side-by-side"])
+    assert code == 2 and "too long a name; rename it" in errors[-1] and not (tmp_path / "out").exists()
 
 
 def test_an_input_is_never_overwritten(call, tmp_path):

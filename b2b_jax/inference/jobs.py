@@ -13,6 +13,7 @@ from b2b_jax.images import ImageError
 # The containers that hold everything that is kept of a video, by suffix, and FFmpeg's names of them; videos in others
 # become Matroska, which holds any codec's packets.
 CONTAINERS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska", ".webm": "webm"}
+LONGEST_NAME = 255  # bytes, of nearly every file system
 RESTORED, TRANSLATED, SIDE_BY_SIDE = "restored", "translated", "side_by_side"
 
 
@@ -37,19 +38,20 @@ class Jobs(NamedTuple):
 def collect(inputs: Iterable[Path], output: Path, kinds: Sequence[str], overwrite: bool) -> Jobs:
     """Lists the photos and videos of `inputs`, files and folders, and what to write for each under `output`.
 
-    A file becomes output/name, a file in a folder output/its path within the folder; kinds: of RESTORED, TRANSLATED
-    and SIDE_BY_SIDE. No target is an input, or the target of two: of a.png and a.gif the former keeps its name, the
-    latter becomes a.gif.png. Targets that exist are written again only with `overwrite`.
+    A file becomes output/name, a file in a folder output/its path within the folder; kinds: of RESTORED, TRANSLATED and
+    SIDE_BY_SIDE. One that is given twice is done once. No target is an input, or the target of two: of a.png and a.gif
+    the former keeps its name, the latter becomes a.gif.png. Targets that exist are written again only with `overwrite`.
     """
     jobs, found = Jobs([], [], [], [], set()), {}
     for path in inputs:
         with _named(path, jobs.bad):
-            found |= dict.fromkeys(_listed(path, output, jobs))
+            for source, relative in _listed(path, output, jobs):
+                found.setdefault((os.path.abspath(source), relative), source)
     wishes = []
-    for source, relative in found:
+    for (_, relative), source in found.items():
         with _named(source, jobs.bad):
             wishes.append(_wish(source, relative, output, kinds))
-    claims = Claims({os.path.realpath(source) for source, _ in found}, {})
+    claims = Claims(set(map(os.path.realpath, found.values())), {})
     given = {}
     for wish in sorted(wishes, key=lambda wish: not wish.keeps_its_name):
         with _named(wish.source, jobs.bad):
@@ -137,6 +139,8 @@ class Claims(NamedTuple):
         raise ImageError(f"{wish.source}: {problem}")
 
     def _problem(self, target: Path) -> str:
+        if len(os.fsencode(target.name)) > LONGEST_NAME:
+            return f"its output {target} would have too long a name; rename it"
         place = os.path.realpath(target)
         if place in self.sources:
             return f"its output {target} would overwrite an input; choose another --output"

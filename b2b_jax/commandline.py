@@ -42,6 +42,7 @@ def outcome(command: Callable[[], None], keep: Callable[[], None] = memory.keep)
         print(line, file=sys.stderr)
         return code
     except KeyboardInterrupt:
+        print("Stopped.", file=sys.stderr)
         return 130
     return 0
 

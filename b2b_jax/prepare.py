@@ -31,7 +31,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         parts = find(args)
         prepared.prepare(args.dataset, args.source, parts, args.output, args.variant)
     except (UserError, ImageError) as error:
-        print(f"prepare: {shown(error)}", file=sys.stderr)
+        advice = "; mend or remove it, and the same command resumes" if isinstance(error, ImageError) else ""
+        print(f"prepare: {shown(error)}{advice}", file=sys.stderr)
         return 2
     except OSError as error:
         line, code = disk_fault(error)

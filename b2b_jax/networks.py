@@ -1,6 +1,6 @@
 """A network is a module and its variables: read from disk, set to its compute dtype, applied to images.
 
-Images are NHWC float32 in [0, 1]; networks pad what their strides do not divide.
+Images are NHWC float32 in [0, 1]; what a network's stride does not divide is padded with the image's own pixels.
 """
 
 from collections.abc import Callable, Mapping

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from helpers import applied, jit
+from helpers.networks import random_variables
 from scipy import signal
 
 from b2b_jax import models, weights
@@ -106,6 +107,16 @@ def test_a_denoiser_comes_before_the_filling():
 
 
 NAFNET = {"name": "nafnet", "width": 4, "encoders": [1], "middle": 1, "decoders": [1]}
+
+
+def test_a_denoiser_sees_the_photo_go_on_beyond_its_border():
+    module, variables = mixture(np.zeros((1, 9, 9), np.float32), [1.0])
+    denoiser, x = models.create(**NAFNET), photo(1, 21, 32)
+    own = random_variables(denoiser, x)
+    variables = {**variables, "params": variables["params"] | {"denoiser": own["params"]}}
+    wanted = applied(denoiser, own, np.pad(x, [(0, 0), (0, 1), (0, 0), (0, 0)], "edge"))[:, :21].clip(0, 1)
+    denoised = applied(module.clone(denoiser=denoiser), variables, x, method="denoised")
+    np.testing.assert_allclose(denoised, wanted, atol=1e-6)
 
 
 def test_a_part_is_made_from_its_name_and_hyper_parameters():

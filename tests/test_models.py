@@ -9,11 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
-from helpers import REFERENCE, assert_close, jit, torch_shapes
+from helpers import REFERENCE, applied, assert_close, jit, torch_shapes
 from helpers.networks import KEY, images, random_variables, small_wizard
 
 from b2b_jax import models, templates
-from b2b_jax.models import convolution, convolution_gpu, layers, nafnet, patchgan, restormer, vgg
+from b2b_jax.models import convolution, convolution_gpu, layers, nafnet, outputs, patchgan, restormer, vgg
 
 
 @pytest.fixture(autouse=True)
@@ -275,6 +275,16 @@ def test_small_nafnet_of_the_demo_works_on_the_unshuffled_image():
     variables, apply = random_variables(tiny, x), jit(tiny.apply)
     padded = apply(variables, jnp.pad(x, ((0, 0), (0, 3), (0, 2), (0, 0))))
     assert_close(apply(variables, x), padded[:, :9, :14], tol=1e-6)
+
+
+@pytest.mark.parametrize("h, w", [(9, 14), (12, 16), (1, 3)])
+def test_photos_that_a_nafnet_cannot_divide_go_on_as_they_end(h, w):
+    """Zeros beyond the border, as in the original, would darken what is near it."""
+    module, x = models.create("nafnet", width=4, encoders=[1], decoders=[1], unshuffle=2), images(2, h, w, 3)
+    variables = random_variables(module, x)
+    longer = jnp.pad(x, ((0, 0), (0, -h % 4), (0, -w % 4), (0, 0)), "edge")
+    wanted = jnp.clip(applied(module, variables, longer)[:, :h, :w], 0, 1)
+    assert_close(jit(lambda v, x: outputs.apply(module, v, x))(variables, x), wanted, tol=1e-6)
 
 
 def test_fresh_nafnet_blocks_are_the_identity():

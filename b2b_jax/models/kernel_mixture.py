@@ -16,7 +16,7 @@ import jax.numpy as jnp
 
 from b2b_jax.models.development import BINS, undone
 from b2b_jax.models.kernel_field import Windows, convolved, finished
-from b2b_jax.models.outputs import full_resolution
+from b2b_jax.models.outputs import restored
 from b2b_jax.models.reader import Reader, score
 
 Array = jax.Array
@@ -70,7 +70,7 @@ class KernelMixture(nn.Module):
 
     def denoised(self, photo: Array) -> Array:
         """Photos (n, h, w, 3) by the denoiser; as they are, where there is none."""
-        return photo if self.denoiser is None else jnp.clip(full_resolution(self.denoiser(photo)), 0.0, 1.0)
+        return photo if self.denoiser is None else restored(self.denoiser, self.denoiser, photo)
 
     def undone(self, photo: Array) -> Array:
         """Denoised photos (n, h, w, 3) without the camera's sharpening, and without the noise that is left."""

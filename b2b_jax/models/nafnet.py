@@ -100,7 +100,8 @@ class NAFNet(nn.Module):
     width: channels at the top, doubled at each level. encoders, decoders: blocks a level (decoder 0 is the deepest).
     middle: blocks at the bottom. unshuffle: the network works on the r x r pixel-unshuffled image (2 for the small
     network of the demo). local: outside training each global mean becomes the mean of a box 1.5 times the size of
-    the crops it was trained on, `train_size` pixels (TLC). Sides are padded by zeros to multiples of `stride`.
+    the crops it was trained on, `train_size` pixels (TLC). Sides are padded by zeros to multiples of `stride`, as in
+    the original; `outputs.apply`, through which photos go, repeats their last pixels instead.
     ValueError: encoders and decoders differ in number.
     """
 
@@ -112,6 +113,8 @@ class NAFNet(nn.Module):
     local: bool = False
     train_size: int = 256
     dtype: Any = jnp.float32
+
+    pads_zeros = True
 
     @property
     def stride(self) -> int:

@@ -70,9 +70,9 @@ class NAFNet(nn.Module):
             self.decoders.append(_blocks(c, blocks))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Padded by zeros to multiples of the stride, and cut again."""
+        """Padded by the last pixels to multiples of the stride, as `networks.apply` does it, and cut again."""
         h, w = x.shape[2:]
-        x = F.pad(x, (0, -w % self.stride, 0, -h % self.stride))
+        x = F.pad(x, (0, -w % self.stride, 0, -h % self.stride), "replicate")
         y, skips = self.intro(F.pixel_unshuffle(x, self.r)), []
         for blocks, down in zip(self.encoders, self.downs, strict=True):
             skips.append(blocks(y))

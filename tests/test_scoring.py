@@ -1,11 +1,12 @@
 """Scoring as a stream: batches of any sizes, what survives a kill, several devices.
 
-Run as a program, this file is the run that one test starts with four devices; it prints what it scored.
+Run as a program, this file is the run that some tests start with several devices; it prints what it scored.
 """
 
 import csv
 import json
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +16,7 @@ import numpy as np
 import pytest
 from helpers.scored import MEASURE, METHODS, Killed, Mixed, noisy_source, scored, setup
 
+from b2b_jax import sharding
 from b2b_jax.evaluation import scoring
 from b2b_jax.evaluation.scores import Scores
 from b2b_jax.evaluation.sheet import Sheet
@@ -124,23 +126,57 @@ def test_the_sheet_has_a_line_per_set_image_and_row(tmp_path):
 
 
 def main() -> None:
-    found = scored(Path(sys.argv[1]), noisy_source(6), batch=3)
-    print(json.dumps({"devices": jax.device_count(), "values": found.values, "places": found.places}))
+    """Scores in the folder that is given first; joins other processes, if the rest says where and as which of two."""
+    folder, *others = sys.argv[1:]
+    if others:
+        sharding.start(others[0], 2, int(others[1]), heartbeat=10)
+    if sharding.is_first():
+        found = scored(Path(folder), noisy_source(6), batch=3)
+        print(json.dumps({"devices": jax.device_count(), "values": found.values, "places": found.places}))
+    sharding.wait_for_all("the set is scored")
 
 
-def test_four_devices_score_as_one(tmp_path):
+def start(devices: int, *arguments: object) -> subprocess.Popen:
+    """This file as a program with so many devices."""
     paths = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
-    flags = "--xla_force_host_platform_device_count=4"
+    flags = f"--xla_force_host_platform_device_count={devices}"
     env = os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu", "PYTHONPATH": paths}
-    command = [sys.executable, __file__, str(tmp_path / "four")]
-    run = subprocess.run(command, env=env, capture_output=True, text=True, timeout=300)
-    assert run.returncode == 0, run.stderr
-    found = json.loads(run.stdout)
-    assert found["devices"] == 4 and {fill for _, fill in found["places"]} == {4}
-    single = scored(tmp_path / "one", noisy_source(6), batch=3)
+    command = [sys.executable, __file__, *map(str, arguments)]
+    return subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def finish(process: subprocess.Popen) -> dict:
+    """What it scored; nothing where another process did."""
+    out, err = process.communicate(timeout=300)
+    assert process.returncode == 0, err
+    return json.loads(out or "{}")
+
+
+def assert_scored_alike(found: dict, folder: Path) -> None:
+    single = scored(folder, noisy_source(6), batch=3)
     for row, values in single.values.items():
         np.testing.assert_allclose(found["values"][row]["psnr"], values["psnr"], atol=1e-4)
         np.testing.assert_allclose(found["values"][row]["ssim"], values["ssim"], atol=1e-5)
+
+
+def test_four_devices_score_as_one(tmp_path):
+    found = finish(start(4, tmp_path / "four"))
+    assert found["devices"] == 4 and {fill for _, fill in found["places"]} == {4}
+    assert_scored_alike(found, tmp_path / "one")
+
+
+def test_the_first_of_two_processes_scores_on_its_own_devices(tmp_path):
+    with socket.socket() as probe:
+        probe.bind(("localhost", 0))
+        port = probe.getsockname()[1]
+    pair = [start(3, tmp_path / "two", f"localhost:{port}", number) for number in (0, 1)]
+    try:
+        found, nothing = map(finish, pair)
+    finally:
+        for process in pair:
+            process.kill()
+    assert found["devices"] == 6 and {fill for _, fill in found["places"]} == {3} and not nothing
+    assert_scored_alike(found, tmp_path / "one")
 
 
 if __name__ == "__main__":

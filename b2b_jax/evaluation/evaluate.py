@@ -238,7 +238,7 @@ def _is_entry(one: object) -> bool:
 def timing(clock: Clock, seconds: float) -> dict:
     """Where the time went; `scored` counts the images of this start, not those that a killed one had scored."""
     spent = {part: round(spent, 2) for part, spent in clock.seconds.items()}
-    device = f"{jax.device_count()} x {jax.devices()[0].device_kind}"
+    device = f"{jax.local_device_count()} x {jax.local_devices()[0].device_kind}"
     return dict(zip(TIMING, (round(seconds, 1), spent, clock.images, device), strict=True))
 
 

@@ -48,7 +48,7 @@ def score(name: str, source: Source, methods: Mapping[str, Method], measure: Mea
     count = min(setup.images or len(source), len(source))
     with ThreadPoolExecutor(setup.threads) as pool:
         names, *sides = zip(*pool.map(source.size, range(count)), strict=True)
-    batches = plan(list(zip(*sides, strict=True)), setup.batch, setup.megapixels, jax.device_count())
+    batches = plan(list(zip(*sides, strict=True)), setup.batch, setup.megapixels, jax.local_device_count())
     new = [not all(setup.sheet.has(name, names[i], list(methods)) for i in batch.indices) for batch in batches]
     neighbours = temporal.Neighbours(name) if temporal.NAME in setup.sheet.metrics else None
     wanted = temporal.needed(new, [[names[i] for i in batch.indices] for batch in batches]) if neighbours else new

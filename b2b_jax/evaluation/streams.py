@@ -83,7 +83,7 @@ def _stack(batch: Batch, futures: list) -> tuple[list[str], Photos]:
 
 
 def to_devices(photos: Photos) -> Photos:
-    """The batch, split over the devices where there are several."""
-    if jax.device_count() == 1:
+    """The batch, split over the devices of this process where it has several; no other process evaluates."""
+    if jax.local_device_count() == 1:
         return photos
-    return {key: jax.device_put(value, sharding.split(sharding.make_mesh())) for key, value in photos.items()}
+    return {key: jax.device_put(value, sharding.split(sharding.own_mesh())) for key, value in photos.items()}

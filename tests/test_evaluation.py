@@ -259,6 +259,19 @@ def test_large_examples_show_their_middle(tmp_path):
     assert first.captions == {"blurry input": "20 dB"} and second.title == "other 1"
 
 
+def test_of_a_large_photo_without_truth_the_networks_see_what_is_shown(tmp_path):
+    photo, seen = np.zeros((750, 900, 3), np.uint8), []
+    photo[15, 90] = 255
+    restore = {"deblurrer": lambda x: seen.append(x.shape) or 1 - x}
+    examples.show(tmp_path, restore, "0 large", photo)
+    examples.show(tmp_path, restore, "1 small", photo[:30, :40])
+    assert seen == [(1, 720, 720, 3), (1, 30, 40, 3)]
+    large, small = summary.examples(tmp_path, [])
+    assert large.title == "0 large (the middle of 900 × 750 px)" and small.title == "1 small"
+    assert large.images["blurry input"].shape == (720, 720, 3) and large.images["blurry input"][0, 0, 0] == 255
+    assert not large.images[summary.LABELS["deblurrer"]][0, 0].any() and (tmp_path / "0-large").is_dir()
+
+
 def test_facts_tell_the_network_that_was_used_and_not_the_configured_one(run, tmp_path):
     hyper = {"ndf": 4, "n_layers": 1}
     weights.save(tmp_path / "given.safetensors", "patchgan", hyper, {"params": {"a": np.zeros(3, np.float32)}})

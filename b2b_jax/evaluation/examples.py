@@ -13,7 +13,7 @@ import numpy as np
 
 from b2b_jax import images, levels
 from b2b_jax.data.sources import Source
-from b2b_jax.evaluation.pictures import fitting
+from b2b_jax.evaluation.pictures import fitting, middle, part
 from b2b_jax.evaluation.scores import Scores
 from b2b_jax.evaluation.scoring import Method
 from b2b_jax.evaluation.streams import Batch, divided, read_ahead, to_devices
@@ -76,11 +76,12 @@ def _batches(source: Source, places: Sequence[tuple[int, int]]) -> list[Batch]:
 
 
 def show(folder: Path, restore: Mapping[str, Callable], title: str, photo: np.ndarray) -> None:
-    """Saves the versions of a uint8 photo (h, w, 3) that has no truth.
+    """Saves the versions of a uint8 photo (h, w, 3) that has no truth; of a large one the middle, all that is shown.
 
     restore: networks by their stages, and those whose results are made to agree with the photo by their rows.
     """
-    blurry = levels.to_float(photo)[None]
+    blurry, shown = levels.to_float(middle(photo))[None], part(photo)
+    title = f"{title} ({shown})" if shown else title
     versions = {"input": blurry}
     versions |= {"deblurrer": restore["deblurrer"](blurry)} if "deblurrer" in restore else {}
     if {"deblurrer", "kernel_field"} <= restore.keys():

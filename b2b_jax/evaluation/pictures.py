@@ -1,4 +1,4 @@
-"""The results of an evaluation as PNG files, under names that any disk takes."""
+"""The results of an evaluation as PNG files, under names that any disk takes, and what is shown of them."""
 
 import hashlib
 import os
@@ -7,10 +7,12 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import jax
+import numpy as np
 
 from b2b_jax import images, levels
 
 LONGEST_NAME = 200  # bytes; file systems take 255, with the suffix and the mark of a draft
+WINDOW = 720  # pixels: the most that is shown of a photo's height and width, around its centre
 
 
 def save(folder: Path, names: Sequence[str], results: Mapping[str, jax.Array], root: str, threads: int) -> None:
@@ -49,3 +51,16 @@ def common(names: Sequence[str]) -> str:
         return os.path.commonpath([os.path.dirname(name) for name in names])
     except ValueError:  # paths from the root and others
         return ""
+
+
+def middle(picture: np.ndarray) -> np.ndarray:
+    """At most WINDOW x WINDOW pixels around the centre."""
+    h, w = picture.shape[:2]
+    top, left = (max(0, (length - WINDOW) // 2) for length in (h, w))
+    return picture[top : top + WINDOW, left : left + WINDOW]
+
+
+def part(picture: np.ndarray) -> str:
+    """What `middle` shows of a picture, in words; empty when that is all of it."""
+    h, w = picture.shape[:2]
+    return f"the middle of {w} × {h} px" if max(h, w) > WINDOW else ""

@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import TypeVar
 
 import jax
-import numpy as np
 from tqdm import tqdm
 
 from b2b_jax import __version__, images, weights
 from b2b_jax.errors import shown
 from b2b_jax.evaluation import progress, report, sheet
 from b2b_jax.evaluation.charts import Curve, Scatter
+from b2b_jax.evaluation.pictures import middle, part
 from b2b_jax.evaluation.report import Example, Report, Table
 from b2b_jax.evaluation.rows import ROWS, best
 from b2b_jax.files import read_object
@@ -83,7 +83,6 @@ SUBJECTS = {  # the first of these rows that a run has is what its page is about
     "deblurrer": "The deblurrer",
 }
 RELOAD = 15  # seconds after which the page of a running run looks for a newer one
-WINDOW = 720  # pixels: the most that the page shows of a photo's height and width, around its centre
 
 
 def write_report(run: Run) -> None:
@@ -321,18 +320,10 @@ def example(path: Path) -> Example:
     record = json.loads(path.read_text())
     labels = [label for label in LABELS if label in record["labels"]]
     pictures = {LABELS[label]: images.read(path.parent / f"{label}.png") for label in labels}
-    h, w = next(iter(pictures.values())).shape[:2]
-    part = f", the middle of {w} × {h} px" if max(h, w) > WINDOW else ""
+    title = ", ".join(filter(None, [record["title"], part(next(iter(pictures.values())))]))
     captions = {LABELS[label]: str(text) for label, text in record["captions"].items() if label in LABELS}
     cut = {label: middle(picture) for label, picture in pictures.items()}
-    return Example(f"{record['title']}{part}", cut, captions, str(record["kind"]))
-
-
-def middle(picture: np.ndarray) -> np.ndarray:
-    """At most WINDOW x WINDOW pixels around the centre."""
-    h, w = picture.shape[:2]
-    top, left = (max(0, (length - WINDOW) // 2) for length in (h, w))
-    return picture[top : top + WINDOW, left : left + WINDOW]
+    return Example(title, cut, captions, str(record["kind"]))
 
 
 def curves(run: Run, stage: str) -> list[Curve]:

@@ -21,7 +21,7 @@ from b2b_jax.evaluation import evaluate, summary
 from b2b_jax.files import lock, remove_drafts
 from b2b_jax.images import ImageError
 from b2b_jax.networks import WEIGHTS
-from b2b_jax.stages import STAGES
+from b2b_jax.stages import STAGES, left_out
 from b2b_jax.stages.run import Run
 from b2b_jax.stages.stage import Stage
 from b2b_jax.training import loop, signals
@@ -42,10 +42,15 @@ class Work(NamedTuple):
 
 def training(name: str, stage: Stage) -> Work:
     """The work of training one network."""
+
+    def train(run: Run) -> None:
+        left_out.forget(run, name)
+        stage.fit(run, lambda: summary.show(run, name))
+
     return Work(
         finished=lambda run: run.trained(name),
         inputs=stage.inputs,
-        run=lambda run: stage.fit(run, lambda: summary.show(run, name)),
+        run=train,
         reads=stage.reads,
         together=True,
         needed=stage.needed,

@@ -8,14 +8,14 @@ from b2b_jax.data import domains, survey
 from b2b_jax.errors import UserError, shown
 from b2b_jax.files import LOCK, read_object, write_json
 from b2b_jax.networks import MADE, WEIGHTS
-from b2b_jax.stages import SECTIONS, STAGES
+from b2b_jax.stages import SECTIONS, STAGES, left_out
 from b2b_jax.stages.run import Run
 
 # What the parts of a workdir are, besides the folders of the stages.
 FILES = ("config.json", "results.json", "split.json", "data_report.json", "bad_photos.json", MADE, LOCK)
 FILES += ("report/index.html", "evaluation/inputs.json", "evaluation/images.csv")
 STAGE_FILES = (WEIGHTS, "metrics.jsonl", "images.jsonl", "clock.json", "summary.json", "samples.json", "wandb.json")
-STAGE_FILES += ("scores.json",)
+STAGE_FILES += ("scores.json", left_out.FILE)
 STAGE_FOLDERS = ("", "checkpoints", "samples")
 FOLDERS = ("report", "evaluation", "evaluation/examples", "evaluation/images")
 

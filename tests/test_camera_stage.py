@@ -1,5 +1,6 @@
 """The stages camera and adaptation: what is held out, how a camera is described and doubted, its pairs."""
 
+import dataclasses
 import functools
 import json
 from types import SimpleNamespace
@@ -14,7 +15,7 @@ from helpers import jit
 from ml_collections import ConfigDict
 from scipy import ndimage
 
-from b2b_jax import images, models, synthesize
+from b2b_jax import images, main, models, synthesize
 from b2b_jax.data import finding
 from b2b_jax.data.skipping import BadPhotos, Skipping, apart
 from b2b_jax.data.sources import ArraySource
@@ -25,8 +26,8 @@ from b2b_jax.method import adaptation, blur2blur, paired_translation
 from b2b_jax.method.blur2blur import Blur2Blur, Photos
 from b2b_jax.method.paired_translation import Lesson
 from b2b_jax.models.camera import Shot
+from b2b_jax.stages import STAGES, camera, camera_dataset, camera_figures, camera_photos, common, left_out
 from b2b_jax.stages import adaptation as adaptation_stage
-from b2b_jax.stages import camera, camera_dataset, camera_figures, camera_photos, common
 from b2b_jax.stages.run import Run
 from b2b_jax.training import state as states
 from configs import camera as camera_config
@@ -144,6 +145,24 @@ def test_too_few_photos_are_said_and_nothing_is_trained(tmp_path, capsys):
     assert "camera: not used, unknown_blur has 7 photos" in capsys.readouterr().out
     assert not camera.usable(run) and not run.trained("camera")
     assert not json.loads((tmp_path / "camera" / "scores.json").read_text())["usable"]
+    assert left_out.reason(run, "camera") == "unknown_blur has 7 photos, at least 8 are needed"
+
+
+@pytest.mark.parametrize("name", ["denoiser", "kernel_field", "adaptation", "blur2blur_pairs"])
+def test_what_needs_a_camera_keeps_why_it_is_left_out_without_one(tmp_path, name, capsys):
+    run = tiny_run(tmp_path)
+    run.config.kernel_field.teacher = "camera"
+    STAGES[name].fit(run, lambda: None)
+    assert left_out.reason(run, name).startswith("there is no usable camera to ")
+    assert f"{name}: left out, there is no usable camera to " in capsys.readouterr().out
+
+
+def test_a_stage_that_was_left_out_looks_again(tmp_path):
+    run, seen = tiny_run(tmp_path), []
+    left_out.say(run, "denoiser", "there is no camera")
+    stage = dataclasses.replace(STAGES["denoiser"], fit=lambda *_: seen.append(left_out.reason(run, "denoiser")))
+    main.training("denoiser", stage).run(run)
+    assert seen == [""] and not left_out.reason(run, "denoiser")
 
 
 @pytest.mark.parametrize(

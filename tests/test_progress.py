@@ -5,9 +5,9 @@ import json
 import numpy as np
 import pytest
 
-from b2b_jax.evaluation import progress
+from b2b_jax.evaluation import progress, summary
 from b2b_jax.networks import WEIGHTS
-from b2b_jax.stages import trained_here
+from b2b_jax.stages import left_out, trained_here
 from b2b_jax.stages.run import Run
 from b2b_jax.training.log import Log
 from configs import demo
@@ -70,6 +70,18 @@ def test_the_line_tells_what_runs_and_what_is_missing(run):
         (run.workdir / stage).mkdir(exist_ok=True)
         (run.workdir / stage / WEIGHTS).write_bytes(b"")
     assert progress.line(progress.progress(run, ""), "") == ""
+
+
+def test_a_stage_that_left_itself_out_is_not_waited_for(run):
+    left_out.say(run, "translator", "there is nothing to translate")
+    _, translator = progress.progress(run, "")
+    assert translator.text == "left out: there is nothing to translate"
+    stopped = progress.line(progress.progress(run, ""), "")
+    assert stopped.startswith("Not running, and not finished: deblurrer 0 of 1,500 steps. Written ")
+    assert dict(summary.facts(run, {}))["Translator"] == "left out: there is nothing to translate"
+    assert progress.progress(run, "translator")[1].text.startswith("0 of 600 steps")  # it looks again
+    (run.workdir / "translator" / WEIGHTS).write_bytes(b"")
+    assert progress.progress(run, "")[1].text == "600 of 600 steps"
 
 
 def test_the_headline_is_of_the_stage_that_runs():

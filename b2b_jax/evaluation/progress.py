@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from b2b_jax.evaluation.report import Bar, Example, Progress, Table
 from b2b_jax.files import read_object
 from b2b_jax.networks import WEIGHTS
-from b2b_jax.stages import STAGES, trained_here
+from b2b_jax.stages import STAGES, left_out, trained_here
 from b2b_jax.stages.run import Run
 from b2b_jax.training import log
 
@@ -20,6 +20,9 @@ def progress(run: Run, running: str) -> list[Progress]:
 
 
 def _stage(run: Run, stage: str, steps: int, running: str) -> Progress:
+    reason = "" if stage == running else left_out.reason(run, stage)
+    if reason:
+        return Progress(stage, 0, 0, f"left out: {reason}")
     rows = log.read(run.workdir / stage)
     done = steps if (run.workdir / stage / WEIGHTS).is_file() else int(rows[-1]["step"]) if rows else 0
     text = f"{done:,} of {steps:,} steps"

@@ -25,7 +25,7 @@ from b2b_jax.evaluation.report import Example, Report, Table
 from b2b_jax.evaluation.rows import ROWS, best
 from b2b_jax.files import read_object
 from b2b_jax.folders import natural_key
-from b2b_jax.stages import SECTIONS, STAGES, trained_here
+from b2b_jax.stages import SECTIONS, STAGES, left_out, trained_here
 from b2b_jax.stages.run import Run
 from b2b_jax.training import log
 
@@ -202,10 +202,13 @@ def facts(run: Run, results: dict) -> list[tuple[str, str]]:
         for name, kernel in ((data.known, data.scenes.known_kernel), (own or data.unknown, data.scenes.unknown_kernel))
     )
     found = [("Known blur", known), ("Camera", camera), ("Seed", str(config.seed))]
-    named = [name for name in SECTIONS if name != "blur_extractor" and STAGES[name].needed(run)]
+    reasons = {stage: reason for stage in trained_here(run) if (reason := left_out.reason(run, stage))}
+    apart = {"blur_extractor", *reasons}
+    named = [name for name in SECTIONS if name not in apart and STAGES[name].needed(run)]
     for stage in (name for name in named if name in trained_here(run) or run.weights_path(name).is_file()):
         given = f"; loaded from {config[stage].weights}" if config[stage].weights else ""
         found.append((stage.capitalize(), network(run.weights_path(stage)) + given))
+    found += [(stage.capitalize(), f"left out: {reason}") for stage, reason in reasons.items()]
     learnt = read_object(run.workdir / "camera" / "scores.json")
     found += [("Learnt camera", verdict(learnt))] if learnt else []
     for stage, digest in results.get("evaluation", {}).get("weights", {}).items():

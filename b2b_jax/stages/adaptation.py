@@ -21,7 +21,7 @@ from b2b_jax.inference import batching
 from b2b_jax.method import supervised
 from b2b_jax.networks import Network
 from b2b_jax.settings import check_choice
-from b2b_jax.stages import agreement, camera, common, frames, pairs
+from b2b_jax.stages import agreement, camera, common, frames, left_out, pairs
 from b2b_jax.stages.pairs import Pairs
 from b2b_jax.stages.run import Run, centre_crops
 from b2b_jax.stages.stage import Stage
@@ -121,7 +121,7 @@ def check_camera(run: Run) -> None:
 def camera_pairs(run: Run) -> Pairs | None:
     """The pairs of the learnt camera; None, and a line that says so, without a usable one."""
     if not camera.usable(run):
-        print("adaptation: left out, there is no usable camera to adapt to")
+        left_out.say(run, "adaptation", "there is no usable camera to adapt to")
         return None
     return pairs.open_pairs(run, run.config.adaptation)
 

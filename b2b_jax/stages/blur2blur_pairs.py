@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from b2b_jax.stages import camera, translator, translator_pairs
+from b2b_jax.stages import camera, left_out, translator, translator_pairs
 from b2b_jax.stages.run import Run
 from b2b_jax.stages.stage import Stage
 
@@ -10,8 +10,7 @@ from b2b_jax.stages.stage import Stage
 def fit(run: Run, validated: Callable[[], None]) -> None:
     """Trains it, unless there is no usable camera."""
     if not camera.usable(run):
-        print("blur2blur_pairs: left out, there is no usable camera to make pairs with")
-        return
+        return left_out.say(run, "blur2blur_pairs", "there is no usable camera to make pairs with")
     evaluate = translator.validate(run, translator.create(run))
     translator_pairs.fit_alone(run, "blur2blur_pairs", evaluate, validated)
 

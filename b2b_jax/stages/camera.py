@@ -16,7 +16,7 @@ from b2b_jax.models.bank import Bank
 from b2b_jax.models.camera import Camera
 from b2b_jax.networks import Network
 from b2b_jax.settings import check_choice
-from b2b_jax.stages import camera_adversarial, camera_figures, camera_likelihood, camera_photos, common
+from b2b_jax.stages import camera_adversarial, camera_figures, camera_likelihood, camera_photos, common, left_out
 from b2b_jax.stages.camera_photos import Learnt
 from b2b_jax.stages.run import Run
 from b2b_jax.stages.stage import Stage
@@ -41,11 +41,11 @@ def fit(run: Run, validated: Callable[[], None]) -> None:
     """Learns the camera, exports it and says what was found; too few photos or a diverged training are one line."""
     reasons = camera_photos.too_few(run)
     if reasons:
-        return record(run, {}, reasons)
+        return nothing(run, reasons)
     try:
         learnt = learner(run).learn(run, validated)
     except loop.Diverged as error:
-        return record(run, {}, [f"{error}"])
+        return nothing(run, [f"{error}"])
     record(run, learnt.found, learnt.reasons)
     common.export(run, "camera", learnt.hyper, learnt.variables)  # last: it marks the stage as finished
 
@@ -53,6 +53,12 @@ def fit(run: Run, validated: Callable[[], None]) -> None:
 def learner(run: Run) -> Learner:
     """What camera.learner names."""
     return LEARNERS[run.config.camera.learner]
+
+
+def nothing(run: Run, reasons: list[str]) -> None:
+    """There is no camera, and why."""
+    record(run, {}, reasons)
+    left_out.keep(run, "camera", "; ".join(reasons))
 
 
 def record(run: Run, found: dict, reasons: list[str]) -> None:

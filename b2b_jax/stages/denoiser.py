@@ -16,7 +16,7 @@ from b2b_jax.inference import batching
 from b2b_jax.method import camera_model, denoising, supervised
 from b2b_jax.method.known_blur import Supply
 from b2b_jax.networks import Network
-from b2b_jax.stages import camera, camera_photos, common, kernel_field
+from b2b_jax.stages import camera, camera_photos, common, kernel_field, left_out
 from b2b_jax.stages.run import Run
 from b2b_jax.stages.stage import Stage
 from b2b_jax.training import loop, optimizers
@@ -29,12 +29,10 @@ FEWEST = 4  # photos held out that it is measured on, at least
 def fit(run: Run, validated: Callable[[], None]) -> None:
     """Trains it and exports it, unless there is nothing to take away, or no usable camera."""
     if not camera.usable(run):
-        print("denoiser: left out, there is no usable camera to learn from")
-        return
+        return left_out.say(run, "denoiser", "there is no usable camera to learn from")
     learnt, config = camera.load(run), run.config.denoiser
     if not denoising.needed(camera_photos.shots(run, learnt.module, learnt.variables)):
-        print("denoiser: left out, the camera has no noise, no JPEG and no response")
-        return
+        return left_out.say(run, "denoiser", "the camera has no noise, no JPEG and no response")
     streams = common.streams(run, [supply(run, learnt.module.reach)], config.crop, SEED)
     state = common.train(run, task(run, learnt), common.batches(run, streams, config.batch), validated)
     common.export(run, "denoiser", config.network, best_params(state, "deblurrer"))

@@ -9,7 +9,7 @@ from b2b_jax.data.sources import Photos, check_sizes
 from b2b_jax.errors import UserError
 from b2b_jax.method import adaptation
 from b2b_jax.method.known_blur import Supply
-from b2b_jax.stages import pairs
+from b2b_jax.stages import left_out, pairs
 from b2b_jax.stages.pairs import Pairs
 from b2b_jax.stages.run import Run
 
@@ -23,21 +23,19 @@ def open_pairs(run: Run) -> Pairs | None:
     sharding.first_alone("frames", lambda: near_frames.match(run.clips, target, run.config.data, config.frames))
     index = near_frames.read_index(target, run.clips)
     matched = sorted(number for number, share in index.kept.items() if share >= config.frames.least)
-    if sharding.is_first():
-        print(f"adaptation: {told(index, matched)}")
     if len(matched) < FEWEST:
-        return None
+        return left_out.say(run, "adaptation", f"{told(index, matched)}; at least {FEWEST} must")
+    if sharding.is_first():
+        share = 100 * np.mean([index.kept[number] for number in matched])
+        print(f"adaptation: {told(index, matched)}, {share:.0f} % of their pixels")
     names = {name: name for name in ("blurry", "sharp", "kept")}
     own = Supply(near_frames.pairs(run.clips, target, matched, run.config.data), pipeline.Crop, names)
     return Pairs([own, *pairs.known(run, config)], adaptation.matched_pairs(config), {})
 
 
 def told(index: Index, matched: list[int]) -> str:
-    """What was found, in a line."""
-    found = f"of {len(index.sharpness)} frames {len(index.kept)} have a sharper one near by, {len(matched)} match it"
-    if len(matched) < FEWEST:
-        return f"left out, {found}; at least {FEWEST} must"
-    return f"{found}, {100 * np.mean([index.kept[number] for number in matched]):.0f} % of their pixels"
+    """What was found."""
+    return f"of {len(index.sharpness)} frames {len(index.kept)} have a sharper one near by, {len(matched)} match it"
 
 
 def check(run: Run) -> None:

@@ -28,7 +28,7 @@ from b2b_jax.models.kernel_field import READS, KernelField
 from b2b_jax.models.kernel_mixture import FILLED
 from b2b_jax.networks import WEIGHTS
 from b2b_jax.settings import check_choice
-from b2b_jax.stages import agreement, camera, camera_noise, common, translator
+from b2b_jax.stages import agreement, camera, camera_noise, common, left_out, translator
 from b2b_jax.stages.run import Run
 from b2b_jax.stages.stage import Stage
 from b2b_jax.training import loop, optimizers
@@ -49,8 +49,7 @@ def fit(run: Run, validated: Callable[[], None]) -> None:
     """Teaches it and exports it, unless it needs a camera and there is no usable one."""
     config = run.config.kernel_field
     if config.teacher in CAMERAS and not camera.usable(run):
-        print("kernel_field: left out, there is no usable camera to learn the kernels from")
-        return
+        return left_out.say(run, "kernel_field", "there is no usable camera to learn the kernels from")
     if config.teacher == "reader":
         hyper, variables = mixture(run)
         rule, step = agreement.choose_way(run, hyper, variables) if run.trained("deblurrer") else (FILLED, 1.0)

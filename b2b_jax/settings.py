@@ -10,6 +10,7 @@ from ml_collections import ConfigDict
 
 from b2b_jax.data import blur, moving
 from b2b_jax.data.degradation import DEGRADATIONS
+from b2b_jax.data.folder import SCORED
 from b2b_jax.data.processing import Processing
 from b2b_jax.data.sensor import RESPONSES
 from b2b_jax.data.synthetic import FRAME_KINDS
@@ -43,7 +44,7 @@ def identity(saved: Mapping, sections: Iterable[str]) -> dict:
     """
     names = ("seed", "compute_dtype", "data", "known_blur", *sections)
     found = {name: saved[name] for name in names if name in saved}
-    return found | {"data": {key: value for key, value in found["data"].items() if key not in MOVABLE}}
+    return found | {"data": {k: value for k, value in found["data"].items() if k not in (*MOVABLE, *SCORED)}}
 
 
 def differences(old: object, new: object, key: str = "") -> list[str]:

@@ -124,6 +124,23 @@ def write_weights(run):
         (run.workdir / stage / WEIGHTS).write_bytes(stage.encode())
 
 
+def test_photos_to_score_on_can_come_later_and_change(run):
+    write_weights(run)
+    evaluate.write_results(run, [], Clock(), 1.0, {})
+    without = evaluate.inputs(run)
+    assert evaluate.finished(run)
+    for key in ("test_blur", "test_sharp"):
+        run.config.data[key] = str(run.workdir / key)
+    assert not evaluate.finished(run)  # there are no such folders, which the check says
+    for key in ("test_blur", "test_sharp"):
+        images.write(run.workdir / key / "a.png", np.zeros((4, 4, 3), np.uint8))
+    assert not evaluate.finished(run) and evaluate.inputs(run) != without
+    evaluate.write_results(run, [a_result()], Clock(), 1.0, {})
+    assert evaluate.finished(run)
+    images.write(run.workdir / "test_blur" / "a.png", np.random.default_rng(0).integers(0, 256, (4, 4, 3), np.uint8))
+    assert not evaluate.finished(run)
+
+
 def test_results_hold_the_first_set_on_top_and_are_finished_until_something_changes(run):
     write_weights(run)
     assert not evaluate.finished(run)

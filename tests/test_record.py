@@ -73,6 +73,12 @@ def test_a_change_is_told_before_what_an_older_version_lacked(run):
     assert "seed: 7 → 0" in line and "crops_per_image" not in line
 
 
+def test_photos_to_score_on_may_change(run):
+    edit(run, lambda config: config["data"].pop("test_known"))  # nor need an older version have had them
+    run.config.data.update(test_blur="blurry", test_sharp="sharp")
+    record.refuse_changes(run)
+
+
 def test_a_run_older_than_a_network_that_it_does_not_hold_goes_on(run):
     hold(run, "deblurrer")
     edit(run, lambda config: config.pop("blur_extractor"))

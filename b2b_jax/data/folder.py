@@ -1,5 +1,6 @@
 """Folders of one's own: photos and videos mixed, nested or flat. A video, and a sub-folder of photos, is a scene."""
 
+import hashlib
 from pathlib import Path
 
 from ml_collections import ConfigDict
@@ -10,6 +11,8 @@ from b2b_jax.data import finding, prepared
 from b2b_jax.data.photo import Photo
 from b2b_jax.data.skipping import BadPhotos
 from b2b_jax.errors import UserError, shown
+
+SCORED = ("test_blur", "test_sharp", "test_known")  # keys of `data` whose photos nothing is trained with
 
 
 def piles(data: ConfigDict, bad: BadPhotos) -> dict[str, list[Photo]]:
@@ -99,6 +102,15 @@ def known_twins(data: ConfigDict, photos: list[Photo]) -> list[Path]:
     if missing:
         raise UserError(f"data.test_known ({data.test_known}) lacks the twin of {missing[0]} ({len(missing)} missing)")
     return [found[name] for name in names]
+
+
+def scored_digest(data: ConfigDict) -> str:
+    """SHA-256 of the names and sizes of all photos that `data` gives to score on; empty when it gives none."""
+    lines = []
+    for key in (key for key in SCORED if data[key]):
+        paths = listed(data, key)
+        lines += [f"{key} {path.relative_to(data[key]).as_posix()} {path.stat().st_size}" for path in paths]
+    return hashlib.sha256("\n".join(sorted(lines)).encode(errors="surrogateescape")).hexdigest() if lines else ""
 
 
 def _by_name(data: ConfigDict, key: str) -> dict[str, Path]:

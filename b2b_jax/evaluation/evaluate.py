@@ -15,6 +15,7 @@ import jax
 
 from b2b_jax import networks, niqe
 from b2b_jax.data import domains
+from b2b_jax.data.folder import scored_digest
 from b2b_jax.data.sources import Source
 from b2b_jax.errors import UserError, shown
 from b2b_jax.evaluation import converter, examples, lpips, protocols, rows, temporal
@@ -174,9 +175,15 @@ def make_setup(run: Run, folder: Path) -> Setup:
 
 
 def inputs(run: Run) -> dict:
-    """What the scores depend on: the settings, and the weights by their SHA-256."""
+    """What the scores depend on: the settings, and the weights by their SHA-256, and one's own photos by theirs."""
     settings = {k: v for k, v in as_json(run.config.evaluation).items() if k not in PASSIVE}
-    return {"settings": settings, "weights": digests(run)}
+    return {"settings": settings, "weights": digests(run), **own_photos(run)}
+
+
+def own_photos(run: Run) -> dict[str, str]:
+    """The digest of the photos of one's own that are scored, by the key that it is kept under; empty for none."""
+    digest = scored_digest(run.config.data)
+    return {"photos": digest} if digest else {}
 
 
 def digests(run: Run) -> dict[str, str]:
@@ -212,6 +219,7 @@ def write_results(run: Run, sets: list[dict], clock: Clock, seconds: float, judg
             **(timing(clock, seconds) if clock.images or not before else {key: before[key] for key in TIMING}),
             "settings": as_json(run.config.evaluation),
             "weights": digests(run),
+            **own_photos(run),
         },
     }
     write_json(run.workdir / "results.json", results)
@@ -243,10 +251,13 @@ def timing(clock: Clock, seconds: float) -> dict:
 
 
 def finished(run: Run) -> bool:
-    """True when results.json holds what the config asks for, scored with the weights that are there now."""
+    """True when results.json holds what the config asks for, scored with the weights and photos that are there now."""
     path, results = run.workdir / "results.json", read_results(run.workdir)
     if path.exists() and not results:
         print(f"{shown(path)} is damaged; the evaluation makes it anew", file=sys.stderr)
     done = results.get("evaluation", {})
-    weights = digests(run)
-    return bool(weights) and (done.get("weights"), done.get("settings")) == (weights, as_json(run.config.evaluation))
+    try:
+        now = {"weights": digests(run), "settings": as_json(run.config.evaluation), **own_photos(run)}
+    except UserError:  # there are no such photos, which the check of the evaluation says
+        return False
+    return bool(now["weights"]) and {key: done[key] for key in ("weights", "settings", "photos") if key in done} == now

@@ -16,6 +16,7 @@ from typing import NamedTuple
 import numpy as np
 from flax.traverse_util import flatten_dict
 
+from b2b_jax.data.folder import SCORED
 from b2b_jax.errors import UserError
 from b2b_jax.evaluation.published import CONVERTER, GENERATOR, METHODS, PHOTOS, RATIO, SIZE, Values
 from b2b_jax.files import read_object
@@ -121,9 +122,10 @@ class Result:
 
     @property
     def recipe(self) -> dict[str, object]:
-        """All settings of data and training, without where files lie."""
+        """All settings of data and training, without where files lie but for the photos that are scored."""
         shared = flatten_dict(identity(self.config, SECTIONS), sep=".")
-        return {key: value for key, value in shared.items() if key != "seed" and not key.endswith("weights")}
+        scored = {f"data.{key}": self.config["data"].get(key, "") for key in SCORED}
+        return scored | {key: value for key, value in shared.items() if key != "seed" and not key.endswith("weights")}
 
     def score(self, row: str) -> Values | None:
         """PSNR and SSIM of a row of the run's first test set."""

@@ -7,7 +7,7 @@ import contextlib
 import logging as standard_logging
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,6 +16,7 @@ from ml_collections import ConfigDict
 
 from b2b_jax import commandline, memory, record, settings, sharding, terminal
 from b2b_jax.compilation import enable_compilation_cache
+from b2b_jax.data.quickly import PutOff, quickly
 from b2b_jax.errors import UserError, disk_fault, shown, suggestion
 from b2b_jax.evaluation import evaluate, summary
 from b2b_jax.files import lock, remove_drafts
@@ -188,20 +189,33 @@ def stage_names(config: ConfigDict) -> list[str]:
 
 
 def check(run: Run, pending: list[str]) -> None:
-    """Opens all that the pending stages need; raises one UserError with a line for everything that is missing."""
+    """Opens all that the pending stages need; raises one UserError with a line for everything that is missing.
+
+    What takes long, such as drawing scenes, comes when nothing else is wrong.
+    """
     settings.check_values(run.config)
-    problems = []
     sides = dict.fromkeys(side for name in pending for side in WORK[name].reads)
     opens = [lambda side=side: getattr(run, side) for side in sides]
     opens += [open_input for name in pending for open_input in WORK[name].inputs(run)]
     opens += [lambda name=name, stage=stage: check_network(run, name, stage) for name, stage in STAGES.items()]
+    with quickly():
+        long = opened(opens)
+    opened(long)
+
+
+def opened(opens: Sequence[Callable[[], object]]) -> list[Callable[[], object]]:
+    """Calls all; returns those that were put off. UserError with the lines of all that fail."""
+    problems, long = [], []
     for open_input in opens:
         try:
             open_input()
+        except PutOff:
+            long.append(open_input)
         except (UserError, ImageError) as error:
             problems += error.args
     if problems:
         raise UserError(*dict.fromkeys(problems))
+    return long
 
 
 def check_network(run: Run, name: str, stage: Stage) -> None:

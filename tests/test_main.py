@@ -261,6 +261,21 @@ def test_a_crop_that_is_blurred_as_it_is_cut_needs_its_margin(refused, stage, cr
     assert f"smaller than the {crop + 20} that a training crop needs" in line and f"--config.{stage}.crop" in line
 
 
+@pytest.mark.parametrize(
+    ("arguments", "wanted"),
+    [
+        (["deblurrer.network.width=0"], "deblurrer"),
+        (["translator.weights=none.safetensors"], "translator.weights is none.safetensors: no such file"),
+        (["data.unknown_blur=none", "data.unknown_sharp=tests"], "data.unknown_blur is none: no such folder"),
+        (["data.unknown_blur=tests", "data.unknown_sharp=tests", "data.test_blur=tests"], "No test_sharp photos"),
+        (["data.unknown_blur=tests", "data.unknown_sharp=tests", "data.test_known=tests"], "No test_blur photos"),
+    ],
+)
+def test_mistakes_are_told_before_anything_is_drawn(refused, tmp_path, arguments, wanted):
+    lines = refused(QUICK, f"--config.data.root={tmp_path / 'data'}", *(f"--config.{one}" for one in arguments))
+    assert any(wanted in line for line in lines) and not (tmp_path / "data").exists()
+
+
 def test_every_missing_folder_has_its_line(refused):
     lines = refused("configs/camera.py")
     assert len(lines) == 3

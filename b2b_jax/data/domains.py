@@ -16,6 +16,7 @@ from b2b_jax.data import blur, finding, folder, moving, pipeline, prepared, scen
 from b2b_jax.data.layouts import LAYOUTS
 from b2b_jax.data.photo import Photo
 from b2b_jax.data.processing import Processing
+from b2b_jax.data.quickly import takes_long, together
 from b2b_jax.data.skipping import BadPhotos, Skipping, apart
 from b2b_jax.data.sources import Also, ArraySource, Pairs, Photos, Source, check_sizes
 from b2b_jax.data.synthetic import FRAME_KINDS, Degraded, averages
@@ -101,6 +102,7 @@ def keep_bad_photos(opened: Known | Unknown, path: Path) -> None:
 
 
 def _scenes(data: ConfigDict, part: str, scale: int = 1) -> np.ndarray:
+    takes_long()
     count, seed, size = data.scenes[part], data.scenes.seed + PARTS.index(part), scale * data.scenes.size
     return scenes.cached(Path(data.root) / "scenes" / f"{part}-{seed}-{count}x{size}.npy", seed, count, size)
 
@@ -188,6 +190,7 @@ def _layout_photos(data: ConfigDict, side: str, part: str) -> list[Photo]:
     root = Path(given) if given else Path(data.root) / LAYOUTS[name].folder
     output, option = Path(data.root) / data.prepared, f"--config.data.{side}_path"
     if data.prepare and (given or not prepared.exists(name, output, variant)):
+        takes_long()
         prepared.prepare(name, root, finding.find_all(name, root, option, variant), output, variant)
     # A download that is named is meant, unless it was asked to be prepared.
     if data.prepared and (data.prepare or not given) and prepared.exists(name, output, variant):
@@ -266,7 +269,7 @@ def _degraded_folder(config: ConfigDict) -> Known:
 def _own_folders(config: ConfigDict) -> Unknown:
     """Two folders of photos and videos, and test pairs if there are any."""
     data, bad = config.data, BadPhotos()
-    piles, pairs = folder.piles(data, bad), _own_test_pairs(data)
+    pairs, piles = together([lambda: _own_test_pairs(data), lambda: folder.piles(data, bad)])
     piles = {name: split.thinned(pile, data.share, config.seed) for name, pile in piles.items()}
     sources = [training(data, Photos([photo.blurry for photo in pile]), bad) for pile in piles.values()]
     return Unknown(*sources, validation=pairs, test=pairs, pairs=None, piles=piles)

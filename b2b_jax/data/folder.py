@@ -1,6 +1,7 @@
 """Folders of one's own: photos and videos mixed, nested or flat. A video, and a sub-folder of photos, is a scene."""
 
 import hashlib
+from functools import partial
 from pathlib import Path
 
 from ml_collections import ConfigDict
@@ -9,6 +10,7 @@ from tqdm import tqdm
 from b2b_jax import extras, files, folders, images
 from b2b_jax.data import finding, prepared
 from b2b_jax.data.photo import Photo
+from b2b_jax.data.quickly import takes_long, together
 from b2b_jax.data.skipping import BadPhotos
 from b2b_jax.errors import UserError, shown
 
@@ -20,15 +22,9 @@ def piles(data: ConfigDict, bad: BadPhotos) -> dict[str, list[Photo]]:
 
     Videos that cannot be read are noted in `bad`. Raises UserError, with a line for either folder that cannot be used.
     """
-    found, problems = {}, []
-    for key in ("unknown_blur", "unknown_sharp"):
-        try:
-            found[key] = pile(data, key, bad)
-        except UserError as error:
-            problems += error.args
-    if problems:
-        raise UserError(*problems)
-    return found
+    keys = ("unknown_blur", "unknown_sharp")
+    found = together([partial(pile, data, key, bad) for key in keys])
+    return dict(zip(keys, found, strict=True))
 
 
 def pile(data: ConfigDict, key: str, bad: BadPhotos) -> list[Photo]:
@@ -67,6 +63,7 @@ def photos(folder: Path, cache: Path, every: int, limit: int, thin: float) -> tu
     files.tidy(cache, nested=True)
     if videos:
         extras.need("av", extras.VIDEO)
+        takes_long()
         from b2b_jax.data import frames
     for video in videos:
         pictures, fault = frames.extract(video, cache, every, limit, thin)
@@ -82,10 +79,10 @@ def _scene(path: Path, folder: Path) -> str:
 
 
 def test_pairs(data: ConfigDict) -> list[Photo]:
-    """Pairs of equal names in `data.test_blur` and `data.test_sharp`; none when neither is given."""
-    if not (data.test_blur or data.test_sharp):
+    """Pairs of equal names in `data.test_blur` and `data.test_sharp`; none when nothing of SCORED is given."""
+    if not any(data[key] for key in SCORED):
         return []
-    blurry, sharp = (_by_name(data, key) for key in ("test_blur", "test_sharp"))
+    blurry, sharp = together([partial(_by_name, data, key) for key in SCORED[:2]])
     missing = sorted(blurry.keys() - sharp.keys())
     if missing:
         raise UserError(f"data.test_sharp ({data.test_sharp}) lacks the twin of {missing[0]} ({len(missing)} missing)")

@@ -145,6 +145,16 @@ def test_too_many_bad_photos_are_no_accident(tmp_path):
         check_sizes(domains.open_unknown(config).blur, CROP)
 
 
+def test_photos_that_are_too_small_are_told_from_broken_ones(tmp_path):
+    config, path = camera_of(tmp_path, "text", good=4)
+    with pytest.raises(UserError) as caught:
+        check_sizes(domains.open_unknown(config).blur, SIDE + 1, "translator.crop")
+    small = f"{tmp_path}/blur/z0.png is {SIDE}x{SIDE} pixels, smaller than the {SIDE + 1} that a training crop needs"
+    line = str(caught.value)
+    assert line.startswith(f"{small} (4 such among 5 photos looked at); {path}: not an image")
+    assert line.endswith("(1 such); remove them or set a smaller --config.translator.crop")
+
+
 def test_when_none_is_good_it_says_so():
     source = ArraySource("tiny", image=np.zeros((3, 4, 4, 3), np.uint8))
     with pytest.raises(UserError, match=r"None of the 3 photos can be used; one of them: tiny/0000.* 4x4 pixels"):

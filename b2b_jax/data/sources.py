@@ -17,6 +17,7 @@ from b2b_jax.images import ImageError
 
 Record = dict[str, np.ndarray | str]
 SIZES_CHECKED = 5_000
+TOO_SMALL = "smaller than"
 
 
 class Source(Protocol):
@@ -145,10 +146,20 @@ def check_sizes(source: Source, smallest: int, key: str = "") -> None:
         found = list(pool.map(lambda index: _fault(source, index, smallest), indices))
     bad = [fault for fault in found if fault]
     if len(bad) > len(indices) * getattr(source, "tolerated", 0.0):
-        small = f" or set a smaller --config.{key}" if "smaller than" in bad[0] else ""
-        raise UserError(f"{bad[0]} ({len(bad)} bad among {len(indices)} photos looked at); remove it{small}")
+        raise UserError(_too_many(bad, len(indices), key))
     for fault in bad:
         source.bad.add(fault)
+
+
+def _too_many(bad: list[str], count: int, key: str) -> str:
+    """What is wrong with the bad ones among `count` photos, with a photo for either kind: too small, or unusable."""
+    small = [fault for fault in bad if TOO_SMALL in fault]
+    first, second = sorted((small, [fault for fault in bad if TOO_SMALL not in fault]), key=len, reverse=True)
+    told = f"{first[0]} ({len(first)} bad among {count} photos looked at)"
+    if second:
+        told = f"{first[0]} ({len(first)} such among {count} photos looked at); {second[0]} ({len(second)} such)"
+    advice = f" or set a smaller --config.{key}" if small else ""
+    return f"{told}; remove {'them' if second else 'it'}{advice}"
 
 
 def _fault(source: Source, index: int, smallest: int) -> str:
@@ -162,4 +173,4 @@ def _fault(source: Source, index: int, smallest: int) -> str:
 def check_extent(name: str, height: int, width: int, smallest: int) -> None:
     """UserError when the photo is smaller than the `smallest` pixels that a training crop needs."""
     if min(height, width) < smallest:
-        raise UserError(f"{name} is {width}x{height} pixels, smaller than the {smallest} that a training crop needs")
+        raise UserError(f"{name} is {width}x{height} pixels, {TOO_SMALL} the {smallest} that a training crop needs")

@@ -37,12 +37,7 @@ def refuse_changes(run: Run) -> None:
     saved = read_config(run.workdir)
     if not saved:
         return
-    now = settings.resolved(run.config)
-    if saved.get("compute_dtype") == "auto":  # older versions did not write which it was
-        now["compute_dtype"] = "auto"
-    # A network whose section is missing did not exist then, and none of its kind lies in the folder.
-    sections = [name for name in SECTIONS if name in saved]
-    old, new = (settings.identity(config, sections) for config in (saved, now))
+    old, new = identities(saved, settings.resolved(run.config))
     lacking = settings.lacking(old, new)
     changes = [line for line in settings.differences(old, new) if line.split(":")[0] not in lacking]
     if changes:
@@ -53,6 +48,18 @@ def refuse_changes(run: Run) -> None:
             f"{run.workdir} holds a run of an older version, which did not have {', '.join(lacking)}; "
             "finish it with that version, or choose another --workdir"
         )
+
+
+def identities(saved: dict, now: dict) -> tuple[dict, dict]:
+    """What may not change, of the recorded configuration and of the present one, with absolute paths."""
+    if saved.get("compute_dtype") == "auto":  # older versions did not write which it was
+        now = now | {"compute_dtype": "auto"}
+    # A network whose section is missing did not exist then, and none of its kind lies in the folder.
+    sections = [name for name in SECTIONS if name in saved]
+    here = now[settings.FOLDER]
+    began = str(saved.get(settings.FOLDER, here))  # older versions did not write it
+    old, new = (settings.identity(config, sections) for config in (saved, now))
+    return settings.placed(old, [began, here]), settings.placed(new, [here])
 
 
 def read_config(workdir: Path) -> dict:

@@ -2,8 +2,9 @@
 
 import importlib.util
 import json
+import os
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 from ml_collections import ConfigDict
@@ -20,6 +21,10 @@ from b2b_jax.networks import compute_dtype
 MOVABLE = {  # keys of `data` that say where photos lie and how they are read, not what they are
     *("root", "known_path", "unknown_path", "prepared", "prepare", "threads", "prefetch"),
 }
+PLACES = {  # keys beside the stages' `weights` that name a file or folder which a run may not change
+    *("data.unknown_blur", "data.unknown_sharp", "known_blur.path", "adaptation.frames.folder", "kernel_field.kernels"),
+}
+FOLDER = "started_in"  # beside the sections in config.json: the folder that relative paths begin at
 LARGEST_INTEGER = (1 << 31) - 1  # steps and seeds have 32 bits on the devices
 ONE_AT_LEAST = {  # names of keys, whatever their section; the others may be 0
     *("batch", "crop", "crops_per_image", "critics", "every", "frames", "steps"),
@@ -33,8 +38,8 @@ def as_json(config: ConfigDict) -> dict:
 
 
 def resolved(config: ConfigDict) -> dict:
-    """The configuration for config.json, with the compute dtype that "auto" stands for on this machine."""
-    return as_json(config) | {"compute_dtype": compute_dtype(config.compute_dtype).name}
+    """The configuration for config.json, with the compute dtype that "auto" stands for on this machine, and FOLDER."""
+    return as_json(config) | {"compute_dtype": compute_dtype(config.compute_dtype).name, FOLDER: os.getcwd()}
 
 
 def identity(saved: Mapping, sections: Iterable[str]) -> dict:
@@ -45,6 +50,20 @@ def identity(saved: Mapping, sections: Iterable[str]) -> dict:
     names = ("seed", "compute_dtype", "data", "known_blur", *sections)
     found = {name: saved[name] for name in names if name in saved}
     return found | {"data": {k: value for k, value in found["data"].items() if k not in (*MOVABLE, *SCORED)}}
+
+
+def placed(values: object, folders: Sequence[str], key: str = "") -> object:
+    """An identity with absolute paths for those of PLACES and of `weights`, so that equal ones are the same file.
+
+    folders: that relative paths may begin at; the first in which there is something, else the last.
+    """
+    if isinstance(values, dict):
+        return {name: placed(value, folders, f"{key}.{name}".strip(".")) for name, value in values.items()}
+    name = key.partition(".")[2]
+    if not (isinstance(values, str) and values) or not (key in PLACES or name == "weights"):
+        return values
+    paths = [os.path.realpath(os.path.join(folder, values)) for folder in folders]
+    return next(filter(os.path.exists, paths), paths[-1])
 
 
 def differences(old: object, new: object, key: str = "") -> list[str]:

@@ -35,6 +35,14 @@ def edit(run, change):
     path.write_text(json.dumps(config))
 
 
+def changed(run, **sections):
+    """The run with other settings."""
+    config = run.config.copy_and_resolve_references()
+    for name, values in sections.items():
+        config[name].update(values)
+    return Run(config, run.workdir)
+
+
 def hold(run, stage):
     (run.workdir / stage / "checkpoints").mkdir(parents=True)
 
@@ -71,6 +79,55 @@ def test_a_change_is_told_before_what_an_older_version_lacked(run):
     edit(run, lambda config: config.update(seed=7))
     line = refused(record.refuse_changes, run)
     assert "seed: 7 → 0" in line and "crops_per_image" not in line
+
+
+@pytest.fixture
+def camera_run(tmp_path, monkeypatch):
+    """A run that was started in `here` with the photos in `here/blur`; another folder has such photos, too."""
+    for folder in ("here", "there"):
+        (tmp_path / folder / "blur").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "here")
+    run = Run(demo.get_config("quick"), tmp_path / "run")
+    run.config.data.unknown_blur = "blur"
+    record.write(run, set())
+    assert json.loads((run.workdir / "config.json").read_text())["data"]["unknown_blur"] == "blur"
+    return run
+
+
+def test_other_photos_under_the_same_relative_path_are_refused(camera_run, tmp_path, monkeypatch):
+    record.refuse_changes(camera_run)
+    monkeypatch.chdir(tmp_path / "there")
+    line = refused(record.refuse_changes, camera_run)
+    assert f"data.unknown_blur: {tmp_path}/here/blur → {tmp_path}/there/blur" in line
+    edit(camera_run, lambda config: config.pop("started_in"))  # as older versions wrote it
+    record.refuse_changes(camera_run)
+
+
+def test_the_same_photos_may_be_named_in_another_way(camera_run, tmp_path, monkeypatch):
+    (tmp_path / "link").symlink_to(tmp_path / "here")
+    for name in (f"{tmp_path}/here/blur", "../here/blur", f"{tmp_path}/link/blur"):
+        camera_run.config.data.unknown_blur = name
+        record.refuse_changes(camera_run)
+    camera_run.config.data.unknown_blur = "blur"
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "here").rename(tmp_path / "moved")
+    monkeypatch.chdir(tmp_path / "moved")
+    record.refuse_changes(camera_run)
+    assert "data.unknown_blur: " in refused(record.refuse_changes, changed(camera_run, data={"unknown_blur": ".."}))
+
+
+@pytest.mark.parametrize("section", ["deblurrer", "camera"])
+def test_given_weights_are_those_of_the_place_where_the_run_began(camera_run, tmp_path, monkeypatch, section):
+    for folder in ("here", "there"):
+        (tmp_path / folder / "w.safetensors").touch()
+    camera_run.config[section].weights = "w.safetensors"
+    record.write(camera_run, set())
+    camera_run.config[section].weights = f"{tmp_path}/here/w.safetensors"
+    camera_run.config.data.unknown_blur = f"{tmp_path}/here/blur"
+    monkeypatch.chdir(tmp_path / "there")
+    record.refuse_changes(camera_run)
+    camera_run.config[section].weights = "w.safetensors"
+    assert f"{section}.weights: " in refused(record.refuse_changes, camera_run)
 
 
 def test_photos_to_score_on_may_change(run):

@@ -19,9 +19,10 @@ import numpy as np
 from flax.traverse_util import unflatten_dict
 from ml_collections import ConfigDict
 
-from b2b_jax import commandline, metrics, named, system, weights
+from b2b_jax import commandline, metrics, named, settings, system, weights
 from b2b_jax.data.sources import Source
 from b2b_jax.errors import UserError
+from b2b_jax.files import write_json
 from b2b_jax.networks import WEIGHTS
 from b2b_jax.stages.run import Run
 
@@ -42,13 +43,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def pack(folder: Path, output: Path) -> None:
     """Writes the run's networks in half precision to `output`; UserError when that costs too much."""
-    source = Run(ConfigDict(system.read_config(folder)), folder).unknown.test
+    config = system.read_config(folder)
+    source = Run(ConfigDict(config), folder).unknown.test
     with tempfile.TemporaryDirectory() as temporary:
         draft = Path(temporary) / "demo"
         draft.mkdir()
         for name in RECORDS:
             (draft / name).parent.mkdir(exist_ok=True)
             shutil.copyfile(folder / name, draft / name)
+        write_json(draft / "config.json", {k: v for k, v in config.items() if k != settings.FOLDER})
         for stage in STAGES:
             halve(folder / stage / WEIGHTS, draft / stage / WEIGHTS)
         for method in (name for name, stages in system.SYSTEMS.items() if set(stages) <= set(STAGES)):

@@ -1,5 +1,7 @@
 """A camera's processing undone: sharpening divided out, noise found in flat windows and held against the photo."""
 
+import weakref
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -69,6 +71,38 @@ def test_what_rounding_and_jpeg_leave_is_no_noise(quality_of_jpeg):
     photos = np.stack([Processing(quality=quality_of_jpeg).develop(rng, photo) for photo in soft])
     spectrum = camera_noise.spectrum(ArraySource("pile", image=photos))
     assert camera_noise.deviation(spectrum, quality_of_jpeg) == 0
+
+
+class OneByOne:
+    """Photos, each read anew; none before the one before it has left the memory."""
+
+    def __init__(self, *photos: np.ndarray):
+        self.photos, self.read = photos, []
+
+    def __len__(self) -> int:
+        return len(self.photos)
+
+    def __getitem__(self, index: int) -> dict[str, np.ndarray]:
+        assert sum(photo() is not None for photo in self.read) < 2
+        photo = self.photos[index].copy()
+        self.read.append(weakref.ref(photo))
+        return {"image": photo}
+
+
+def test_the_flattest_windows_of_all_photos_are_taken(monkeypatch):
+    monkeypatch.setattr(camera_noise, "FLATTEST", 0.6)
+    monkeypatch.setattr(camera_noise, "FEWEST", 300)
+    sizes, rng = ((9, 800), (90, 70), (7, 900)), np.random.default_rng(2)
+    pile = OneByOne(*(rng.integers(60, 60 + spread, (200, side, 3), np.uint8) for spread, side in sizes))
+    cut = np.concatenate([camera_noise.windows(photo) for photo in pile.photos])
+    wanted = camera_noise.power_of(cut[np.argsort(cut.var((1, 2)))[: int(0.6 * len(cut))]])
+    np.testing.assert_array_equal(camera_noise.spectrum(pile), wanted)
+    assert len(pile.read) == 5  # the second photo, which has no flat window, is not read again
+
+
+def test_noise_and_jpeg_are_found_with_one_photo_in_memory():
+    pile = OneByOne(*np.full((4, 40, 40, 3), 90, np.uint8))
+    assert camera_noise.found(pile) == (0.0, 0) and len(pile.read) == 8
 
 
 def test_too_few_windows_tell_no_noise():

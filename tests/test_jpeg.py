@@ -1,5 +1,7 @@
 """JPEG on the device against Pillow's, and its quality found again in the pixels of photos."""
 
+import weakref
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -29,6 +31,20 @@ def test_it_is_pillows_but_for_rounding(quality, shape):
 def test_quality_is_found(quality):
     photos = [compressed(photo, quality) for photo in (data.coffee(), data.chelsea())]
     assert abs(camera_jpeg.quality(photos) - quality) <= 2
+
+
+def test_of_one_photo_at_a_time_the_transforms_are_in_memory(monkeypatch):
+    alive, blocks = [], camera_jpeg.blocks
+
+    def noted(photo):
+        assert not any(spectra() is not None for spectra in alive)
+        spectra = blocks(photo)
+        alive.append(weakref.ref(spectra))
+        return spectra
+
+    monkeypatch.setattr(camera_jpeg, "blocks", noted)
+    photos = [compressed(photo, 60) for photo in (data.coffee(), data.chelsea())]
+    assert camera_jpeg.quality(photos) == 60 and len(alive) == 2
 
 
 @pytest.mark.parametrize(

@@ -358,6 +358,7 @@ def test_what_is_learnt_serves_the_stages_after_it(tmp_path, capsys, monkeypatch
     variables = common.create(run.config.deblurrer.network, jnp.float32).init(KEY, jnp.zeros((1, 32, 32, 3)))
     networks.export(tmp_path, "deblurrer", small, variables)
     monkeypatch.setattr(agreement, "PHOTOS", 2)
+    monkeypatch.setattr(camera_noise, "spectrum", None)  # with a denoiser nobody asks for it
     kernel_field.fit(run, lambda: None)
     tried = json.loads((tmp_path / "kernel_field" / "scores.json").read_text())
     assert (tried["rule"], tried["step"]) in WAYS

@@ -1,6 +1,7 @@
 """Batches are a pure function of the step, however they are asked for. Channels tell the photo and the place."""
 
 import hashlib
+import weakref
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from b2b_jax.data.photo import Photo
 from b2b_jax.data.skipping import BadPhotos, Skipping
 from b2b_jax.data.sources import ArraySource, Pairs, Photos
 from b2b_jax.stages import blur_extractor, deblurrer, known_blur, translator
-from b2b_jax.stages.run import Run
+from b2b_jax.stages.run import Run, centre_crops
 from b2b_jax.training import loop
 from configs import demo, reds
 
@@ -188,3 +189,24 @@ def test_the_other_stages_train_on_several_crops_of_a_photo(tmp_path, monkeypatc
     names = [batch["name"].tolist() for batch in fed]
     assert names[0] == names[1] == names[2] != names[3]
     assert (fed[0]["sharp"] != fed[1]["sharp"]).any()
+
+
+def test_the_middles_of_photos_are_taken_with_one_photo_in_memory():
+    shapes, alive = [(30, 41), (19, 24), (25, 26)], []
+
+    class Photographs:
+        def __len__(self) -> int:
+            return len(shapes)
+
+        def __getitem__(self, index: int) -> dict:
+            assert sum(photo() is not None for photo in alive) < 2
+            photo = np.arange(np.prod(shapes[index]) * 3, dtype=np.uint32).reshape(*shapes[index], 3).astype(np.uint8)
+            alive.append(weakref.ref(photo))
+            return {"image": photo, "name": str(index)}
+
+    got = centre_crops(Photographs(), 0, 22)["image"]
+    for index, (height, width) in enumerate(shapes):
+        top, left = (height - 19) // 2, (width - 19) // 2
+        wanted = Photographs()[index]["image"][top : top + 19, left : left + 19]
+        np.testing.assert_array_equal(got[index], wanted / np.float32(255))
+    assert centre_crops(Photographs(), 1, 22)["image"].shape == (1, 22, 22, 3)

@@ -4,7 +4,7 @@ In a block of 8×8 pixels each frequency was rounded to a multiple of its step, 
 de Queiroz, "Identification of bitmap compression history", IEEE Transactions on Image Processing, 2003.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from scipy import fft
@@ -20,10 +20,11 @@ FEWEST = 2000  # coefficients that are not zero
 SURE = 0.6  # mean of cos(2π coefficient / step), 1 where all are multiples, 0 where none is
 
 
-def quality(photos: Sequence[np.ndarray]) -> int:
+def quality(photos: Iterable[np.ndarray]) -> int:
     """The quality, 5 to 98, of uint8 photos (h, w, 3) that were all compressed alike and are not cut; 0 for none."""
-    spectra = np.concatenate([blocks(photo) for photo in photos])
-    found = [fit(spectra, np.asarray(jpeg.steps(float(q))[0])) for q in QUALITIES]
+    tables = [np.asarray(jpeg.steps(float(q))[0]) for q in QUALITIES]
+    told = sum((fits(blocks(photo), tables) for photo in photos), np.zeros((len(tables), 2)))  # a photo at a time
+    found = np.where(told[:, 1] >= FEWEST, told[:, 0] / np.maximum(told[:, 1], 1), 0.0)
     best = int(np.argmax(found))
     return int(QUALITIES[best]) if found[best] > SURE else 0
 
@@ -36,12 +37,18 @@ def blocks(photo: np.ndarray) -> np.ndarray:
     return fft.dctn(cut, axes=(1, 2), norm="ortho")
 
 
-def fit(spectra: np.ndarray, steps: np.ndarray) -> float:
-    """How nearly the coefficients that are not zero are multiples of the steps (8, 8), 0 to 1; 0 where few are left."""
-    told = [np.empty(0)]
+def fits(spectra: np.ndarray, tables: Sequence[np.ndarray]) -> np.ndarray:
+    """`fit` of each of these tables of steps (8, 8): (tables, 2)."""
+    return np.array([fit(spectra, steps) for steps in tables])
+
+
+def fit(spectra: np.ndarray, steps: np.ndarray) -> tuple[float, int]:
+    """How nearly the coefficients that are not zero are multiples of the steps (8, 8): a sum, up to their number."""
+    total, count = 0.0, 0
     for at in LOW:
         if steps[at] >= COARSE:
             parts = spectra[:, *at] / steps[at]
-            told.append(np.cos(2 * np.pi * parts[np.abs(parts) > ZERO]))
-    told = np.concatenate(told)
-    return float(told.mean()) if len(told) >= FEWEST else 0.0
+            parts = parts[np.abs(parts) > ZERO]
+            total += np.cos(2 * np.pi * parts).sum(dtype=np.float64)
+            count += len(parts)
+    return total, count

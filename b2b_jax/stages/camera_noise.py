@@ -4,6 +4,7 @@ Of the noise nothing is assumed but that it is in all photos alike, so that its 
 How much white noise there was before that is told by compressing flat photos alike.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -37,7 +38,7 @@ class Noise(NamedTuple):
 
 def found(pile: Source) -> Noise:
     """The noise and the JPEG of a camera's photos."""
-    quality = camera_jpeg.quality([pile[i]["image"] for i in camera_photos.spread(pile, COMPRESSED)])
+    quality = camera_jpeg.quality(pile[i]["image"] for i in camera_photos.spread(pile, COMPRESSED))
     return Noise(deviation(spectrum(pile), quality), quality)
 
 
@@ -50,22 +51,34 @@ def deviation(power: np.ndarray, quality: int) -> float:
     def left(deviation: float) -> float:
         camera = Processing(noise=deviation, quality=quality)
         flat = [windows(camera.develop(rng, np.full((SIDE, SIDE, 3), level))) for level in LEVELS]
-        return float(power_of(flattest(np.concatenate(flat), CHOSEN))[COARSE:].mean())
+        cut = np.concatenate(flat)
+        return float(power_of(cut[flattest(cut.var((1, 2)), CHOSEN)])[COARSE:].mean())
 
     return float(np.interp(seen, np.maximum.accumulate([left(size) for size in DEVIATIONS]), DEVIATIONS))
 
 
 def spectrum(pile: Source) -> np.ndarray:
     """Power of the noise at each of BINS distances, of a range of 1: float32. Zeros where there are too few windows."""
-    cut = np.concatenate([windows(pile[i]["image"]) for i in camera_photos.spread(pile, PHOTOS)])
-    if len(cut) < FEWEST:
+    photos = camera_photos.spread(pile, PHOTOS)
+    variances = [windows(pile[i]["image"]).var((1, 2)) for i in photos]
+    if sum(map(len, variances)) < FEWEST:
         return np.zeros(BINS, np.float32)
-    return power_of(flattest(cut, FLATTEST))
+    return power_of(those(pile, photos, variances, flattest(np.concatenate(variances), FLATTEST)))
 
 
-def flattest(cut: np.ndarray, share: float) -> np.ndarray:
-    """This share of windows (n, WINDOW, WINDOW), those of the least variance."""
-    return cut[np.argsort(cut.var((1, 2)))[: int(share * len(cut))]]
+def those(pile: Source, photos: Sequence[int], variances: Sequence[np.ndarray], numbers: np.ndarray) -> np.ndarray:
+    """The windows (n, WINDOW, WINDOW) of these `numbers`, counted over the photos: one photo is in memory at a time."""
+    starts, cut = np.cumsum([0, *map(len, variances)]), np.empty((len(numbers), WINDOW, WINDOW))
+    for photo, start, stop in zip(photos, starts[:-1], starts[1:], strict=True):
+        inside = (start <= numbers) & (numbers < stop)
+        if inside.any():
+            cut[inside] = windows(pile[photo]["image"])[numbers[inside] - start]
+    return cut
+
+
+def flattest(variances: np.ndarray, share: float) -> np.ndarray:
+    """The numbers of this share of windows, those of the least variance."""
+    return np.argsort(variances)[: int(share * len(variances))]
 
 
 def power_of(cut: np.ndarray) -> np.ndarray:

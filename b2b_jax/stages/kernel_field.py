@@ -76,7 +76,6 @@ def mixture(run: Run) -> tuple[dict, Params]:
         "weight": params["weight"],
         "filling": lessons(run, config.size, Shot(shot.kernel, None, None, None, None)).filling,
         "kernel": kernel,
-        "noise": jnp.asarray(camera_noise.spectrum(run.unknown.blur)),
     }
     if shot.amount is not None:
         own |= {name: jnp.average(params[name], weights=params["weight"]) for name in ("amount", "sigma")}
@@ -89,6 +88,8 @@ def mixture(run: Run) -> tuple[dict, Params]:
         denoiser = run.network("denoiser").variables
         own |= {"denoiser": denoiser["params"], "noise": jnp.zeros(BINS)}
         statistics |= {"denoiser": denoiser["batch_stats"]} if "batch_stats" in denoiser else {}
+    else:
+        own["noise"] = jnp.asarray(camera_noise.spectrum(run.unknown.blur))
     return hyper, {"params": own, "batch_stats": statistics}
 
 

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -10,7 +11,7 @@ from ml_collections import ConfigDict
 
 from b2b_jax import weights
 from b2b_jax.data import domains, near_frames
-from b2b_jax.data.sources import Source
+from b2b_jax.data.sources import Record, Source
 from b2b_jax.networks import WEIGHTS, Network, check_stage, compute_dtype, load, with_local_means
 
 
@@ -80,12 +81,31 @@ class Run:
 def centre_crops(source: Source, count: int, crop: int) -> dict[str, np.ndarray]:
     """The first `count` records of `source` (0 = all), cut to their largest common centred square of at most `crop` px.
 
-    Returns float32 arrays (n, s, s, 3) in [0, 1], by the records' keys.
+    Returns float32 arrays (n, s, s, 3) in [0, 1], by the records' keys. One whole record is in memory at a time.
     """
-    records = [source[i] for i in range(min(count or len(source), len(source)))]
-    photos = [{k: v for k, v in record.items() if k != "name"} for record in records]
-    side = min(crop, *(min(v.shape[:2]) for photo in photos for v in photo.values()))
-    return {k: np.stack([_centre(photo[k], side) for photo in photos]).astype(np.float32) / 255.0 for k in photos[0]}
+    records = [_cut(source[i], crop) for i in range(min(count or len(source), len(source)))]
+    side = min(min(x.pixels.shape[:2]) for record in records for x in record.values())
+    cut = {k: np.stack([record[k].centre(side) for record in records]) for k in records[0]}
+    return {k: photos.astype(np.float32) / 255.0 for k, photos in cut.items()}
+
+
+class _Cut(NamedTuple):
+    """The middle of a photo."""
+
+    pixels: np.ndarray  # (s, s, 3)
+    shape: tuple[int, int]  # of the photo
+
+    def centre(self, side: int) -> np.ndarray:
+        """The photo's centred square, which is this one's but for a pixel where it is rounded."""
+        here = len(self.pixels)
+        top, left = ((length - side) // 2 - (length - here) // 2 for length in self.shape)
+        return self.pixels[top : top + side, left : left + side]
+
+
+def _cut(record: Record, crop: int) -> dict[str, _Cut]:
+    """Centred squares of at most `crop` pixels, copied out of their photos."""
+    photos = {k: v for k, v in record.items() if k != "name"}
+    return {k: _Cut(_centre(v, min(crop, *v.shape[:2])).copy(), v.shape[:2]) for k, v in photos.items()}
 
 
 def _centre(image: np.ndarray, side: int) -> np.ndarray:

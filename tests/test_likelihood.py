@@ -14,9 +14,10 @@ from ml_collections import ConfigDict
 from scipy import signal
 
 import b2b_jax
-from b2b_jax import models, networks, system
+from b2b_jax import images, models, networks, system
 from b2b_jax.data import blur
-from b2b_jax.data.sources import ArraySource
+from b2b_jax.data.skipping import BadPhotos, Skipping
+from b2b_jax.data.sources import ArraySource, Photos
 from b2b_jax.errors import UserError
 from b2b_jax.evaluation import rows
 from b2b_jax.method import camera_model, likelihood
@@ -267,6 +268,23 @@ def test_four_windows_about_the_middle_of_a_photo_are_read(shape, rows, columns)
     np.testing.assert_allclose(got, wanted, atol=1e-4)
 
 
+def a_pile(folder, *heights: int) -> Skipping:
+    """Photos of noise, 40 pixels wide, on disk."""
+    files, rng = [folder / f"{number}.png" for number in range(len(heights))], np.random.default_rng(0)
+    for file, height in zip(files, heights, strict=True):
+        images.write(file, rng.integers(0, 256, (height, 40, 3), np.uint8))
+    return Skipping(Photos(files), BadPhotos())
+
+
+def test_a_blurry_photo_smaller_than_the_crop_is_not_read(tmp_path, capsys):
+    run = tiny_run(tmp_path)
+    run.config.camera.bank.reader.update(width=8, dim=4, lags=LAGS)
+    run.__dict__["unknown"] = SimpleNamespace(blur=a_pile(tmp_path, 40, 20, 33))
+    features = camera_likelihood.read(run, camera_likelihood.create(run))
+    assert len(features) == 3 and "1.png is 40x20 pixels, smaller than the 32" in capsys.readouterr().out
+    np.testing.assert_array_equal(features[1], features[2])  # the next one in its place
+
+
 def test_nine_windows_from_corner_to_corner_of_a_photo():
     photo = np.arange(9 * 12).reshape(9, 12, 1)
     cut = camera_likelihood.windows_all_over(photo, 3)
@@ -474,6 +492,13 @@ def test_an_unknown_learner_is_refused(tmp_path):
 def test_photos_smaller_than_the_crop_are_refused(tmp_path):
     with pytest.raises(UserError, match=r"camera\.crop"):
         camera.check(tiny_run(tmp_path, crop=60))
+
+
+def test_photos_held_out_that_are_all_too_small_are_refused(tmp_path):
+    run = tiny_run(tmp_path, crop=28)
+    run.unknown.blur = a_pile(tmp_path, *[40] * 8, 20, 20)
+    with pytest.raises(UserError, match=r"8\.png is 40x20 pixels, .* set a smaller --config\.camera\.crop"):
+        camera.check(run)
 
 
 def test_a_camera_that_can_hardly_be_read_is_doubted():

@@ -21,7 +21,7 @@ from grain.experimental import ZipMapDataset
 
 from b2b_jax import levels
 from b2b_jax.data import blur, degradation
-from b2b_jax.data.skipping import Skipping
+from b2b_jax.data.skipping import at_least
 from b2b_jax.data.sources import Record, Source, check_extent
 
 Batch = dict[str, np.ndarray]
@@ -136,9 +136,8 @@ def stream(source: Source, transform: Transform, seed: int, crops: int = 1, resi
         crops: of one photo.
         resize: pixels of a photo's shorter side before it is cut; 0 leaves photos as they are.
     """
-    if isinstance(source, Skipping):
-        source = source.at_least(extent(transform, resize))
-    photos = grain.MapDataset.source(source).seed(seed).shuffle().repeat()
+    large_enough = at_least(source, extent(transform, resize))
+    photos = grain.MapDataset.source(large_enough).seed(seed).shuffle().repeat()
     if resize:
         photos = photos.map(Resize(resize))
     return Stream(photos.random_map(Several(transform, crops)), crops)

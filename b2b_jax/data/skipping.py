@@ -84,6 +84,11 @@ class Skipping:
         return replace(self, smallest=smallest)
 
 
+def at_least(source: Source, smallest: int) -> Source:
+    """`source` for crops of `smallest` pixels: if it skips bad photos, also those that are smaller."""
+    return source.at_least(smallest) if isinstance(source, Skipping) else source
+
+
 def apart(source: Source, count: int) -> tuple[Source, Source]:
     """All photos of `source` but the last `count`, and these; each skips bad ones if `source` does."""
     inner, first = source.source if isinstance(source, Skipping) else source, len(source) - count

@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 
 from b2b_jax import levels
 from b2b_jax.data import blur, pipeline
+from b2b_jax.data.skipping import at_least
 from b2b_jax.errors import UserError
 from b2b_jax.method import camera_model, likelihood
 from b2b_jax.method.likelihood import Likelihood
@@ -118,8 +119,8 @@ def draw(run: Run, count: int, noise: Noise) -> Shot:
 
 
 def read(run: Run, method: Likelihood) -> jax.Array:
-    """Features (n, 4, c) of the blurry photos, of four windows about the middle of each."""
-    pile = run.unknown.blur
+    """Features (n, 4, c) of the blurry photos, of four windows about the middle of each; too small ones are skipped."""
+    pile = at_least(run.unknown.blur, method.reader.window)
     features = jax.jit(lambda x: method.reader.apply({}, x, method="features"))
     chosen = camera_photos.spread(pile, PHOTOS)
     return jnp.stack([features(windows(pile[i]["image"], method.reader.window)) for i in chosen])

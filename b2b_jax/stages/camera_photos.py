@@ -60,8 +60,9 @@ def too_few(run: Run) -> list[str]:
 
 
 def check(run: Run, reach: int) -> None:
-    """UserError when a photo is smaller than what the training takes of it; too few photos are said later."""
-    for supply in supplies(run, reach, held_out=False) if not too_few(run) else []:
+    """UserError when photos are smaller than what training and validation take of them; too few are said later."""
+    parts = [supply for held_out in (False, True) for supply in supplies(run, reach, held_out)]
+    for supply in parts if not too_few(run) else []:
         check_sizes(supply.source, supply.crop(run.config.camera.crop).extent, "camera.crop")
 
 

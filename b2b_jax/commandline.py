@@ -53,14 +53,19 @@ def described(*holders: flags.FlagHolder) -> str:
     return "\n".join(f"--{flag.name}: {flag.help} (default: {flag.default})" for flag in known)
 
 
-def parse() -> Run:
-    """Command line to Run; every mistake in it is a UserError of one line."""
+def parse(recorded: Callable[[Path], ConfigDict] | None = None) -> Run:
+    """Command line to Run; every mistake in it is a UserError of one line.
+
+    recorded: where no configuration has to be given, what reads that of the run in the folder --workdir.
+    """
     importable()
     with mistakes(USAGE, sys.argv):
         rest = flags.FLAGS(list(map(shipped, sys.argv)))
         config = CONFIG.value
     if len(rest) > 1:
         raise UserError(f"Not understood: {' '.join(rest[1:])}. {USAGE}")
+    if config is None and recorded and WORKDIR.value:
+        return Run(recorded(Path(WORKDIR.value)), Path(WORKDIR.value))
     if config is None:
         raise UserError(f"No configuration. {USAGE}")
     if not isinstance(config, ConfigDict):

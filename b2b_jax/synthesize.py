@@ -1,7 +1,10 @@
 """Writes photos of a run for other tools: with the known blur, or pairs of the camera that the run has learnt.
 
-    python -m b2b_jax.synthesize --config configs/camera.py --workdir runs/mine --output known_blur/ --count 200
-    python -m b2b_jax.synthesize --config configs/camera.py --workdir runs/mine --output pairs/ --what camera
+    python -m b2b_jax.synthesize --workdir runs/mine --output known_blur/ --count 200
+    python -m b2b_jax.synthesize --workdir runs/mine --output pairs/ --what camera
+
+The configuration is the run's own, runs/mine/config.json, unless --config gives another; known blur that needs no run
+is made with --config alone.
 
 --what known_blur: the set K of a run, what `known_blur.source` makes, crop by crop, before colour jitter. DIR/blurry
 holds the photos and, unless they come from a folder, DIR/sharp their sharp twins under the same names.
@@ -20,14 +23,15 @@ from pathlib import Path
 import jax
 import numpy as np
 from absl import flags
+from ml_collections import ConfigDict
 
-from b2b_jax import arrays, commandline, images, levels, settings, terminal
+from b2b_jax import arrays, commandline, images, levels, record, settings, terminal
 from b2b_jax.compilation import enable_compilation_cache
 from b2b_jax.data import pipeline
-from b2b_jax.errors import UserError
-from b2b_jax.files import write_json
+from b2b_jax.errors import UserError, shown
+from b2b_jax.files import read_object, write_json
 from b2b_jax.method.known_blur import Supply
-from b2b_jax.stages import camera_dataset, common, known_blur, translator
+from b2b_jax.stages import camera, camera_dataset, common, known_blur, translator
 from b2b_jax.stages.camera_dataset import Pair
 from b2b_jax.stages.known_blur import KnownBlur
 from b2b_jax.stages.run import Run
@@ -51,7 +55,7 @@ def command() -> int:
 
 def make_photos() -> None:
     """Writes the photos that the flags ask for."""
-    run = commandline.parse()
+    run = commandline.parse(recorded)
     folder = output_folder()
     if WHAT.value == "camera":
         return make_pairs(run, folder)
@@ -66,9 +70,52 @@ def make_pairs(run: Run, folder: Path) -> None:
     settings.check_values(run.config)
     if not run.trained("camera"):
         raise UserError(f"{run.workdir} has no learnt camera; train it first: --config.stages=camera")
+    check_recorded(run, "camera")
+    if camera.refused(run):
+        reasons = "; ".join(read_object(run.workdir / "camera" / "scores.json").get("reasons", []))
+        print(shown(f"camera: note that the run itself did not use this camera: {reasons}"), file=sys.stderr)
     enable_compilation_cache()
     pairs = terminal.bar(camera_dataset.photograph(run, COUNT.value), total=COUNT.value, unit="pair")
     write_pairs(folder, pairs, {"seed": run.config.seed, "camera": str(run.weights_path("camera"))})
+
+
+def recorded(workdir: Path) -> ConfigDict:
+    """The configuration of the run in the folder; UserError when there is none, or it is one of an older version."""
+    saved = record.read_config(workdir)
+    if not saved:
+        raise UserError(f"{workdir} is no run's folder: it holds no config.json; name another, or give a --config")
+    old, now = ({name: keys(part) for name, part in one.items()} for one in (saved, newest()))
+    if lacking := settings.lacking(old, now):
+        older = f"{workdir} holds a run of an older version, which did not have {', '.join(lacking)}"
+        raise UserError(f"{older}; say with which configuration it was made: --config")
+    return ConfigDict(tupled(saved))
+
+
+def newest() -> dict:
+    """A configuration of this version."""
+    return commandline.configuration("camera", "small").to_dict()
+
+
+def keys(part: object) -> object:
+    """The keys of a section of a configuration, which all runs have; what lies deeper may be a run's own."""
+    return dict.fromkeys(part) if isinstance(part, dict) else None
+
+
+def tupled(value: object) -> object:
+    """What JSON holds of a configuration, with the tuples that it had."""
+    if isinstance(value, dict):
+        return {key: tupled(part) for key, part in value.items()}
+    return tuple(map(tupled, value)) if isinstance(value, list) else value
+
+
+def check_recorded(run: Run, stage: str) -> None:
+    """UserError when the run trained another network in this stage than the configuration at hand describes."""
+    old, now = read_object(run.workdir / "config.json").get(stage, {}), settings.as_json(run.config[stage])
+    old, now = ({key: one[key] for key in ("learner", "network") if key in old} for one in (old, now))
+    changes = settings.differences(old, now, stage)
+    if changes and not run.config[stage].weights:
+        changed = f"{run.workdir} holds a run of another configuration ({'; '.join(changes)})"
+        raise UserError(f"{changed}; leave out --config, and the run's own is read")
 
 
 def output_folder() -> Path:
@@ -77,13 +124,18 @@ def output_folder() -> Path:
         raise UserError("No folder to write: give one, --output=DIR")
     folder = Path(OUTPUT.value)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UserError(f"{folder} is there and not an empty folder; choose another --output")
+        raise UserError(
+            f"{folder} is there and not an empty folder; choose another --output, or remove it, if it is what this "
+            "command had written when it was stopped"
+        )
     return folder
 
 
 def check(run: Run) -> None:
     """UserError when the run cannot make its known blur: photos or the extractor's weights are missing."""
     settings.check_values(run.config)
+    if run.config.known_blur.source == "extractor":
+        check_recorded(run, "blur_extractor")
     translator.check_known_blur(run)
 
 

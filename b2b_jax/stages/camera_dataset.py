@@ -13,7 +13,7 @@ import numpy as np
 
 from b2b_jax import levels
 from b2b_jax.method import camera_model
-from b2b_jax.models.camera import Camera, Shot, render
+from b2b_jax.models.camera import Camera, Shot, photographed
 from b2b_jax.stages import camera
 from b2b_jax.stages.run import Run
 
@@ -48,7 +48,8 @@ def photograph(run: Run, count: int) -> Iterator[Pair]:
 def shooter(module: Camera, threshold: float) -> Callable:
     """A function of the camera's weights, a photo (h, w, 3) in [0, 1] and a key: its photo of that size, and the shot.
 
-    The borders are mirrored for what the blur brings in from outside.
+    It is what the trainings see, noise and JPEG included. The borders are mirrored for what the blur brings in from
+    outside.
     """
 
     @jax.jit
@@ -56,8 +57,8 @@ def shooter(module: Camera, threshold: float) -> Callable:
         key_shot, key_noise = jax.random.split(key)
         shot = camera_model.draw(module, variables, 1, key_shot, threshold)
         padded = jnp.pad(photo, [(module.reach, module.reach)] * 2 + [(0, 0)], "reflect")
-        blurry = render(padded[None], shot, key_noise)[0]
-        return jnp.clip(blurry, 0, 1), jax.tree.map(lambda x: x[0] if x.ndim else x, shot)
+        blurry = photographed(padded[None], shot, key_noise)[0]
+        return blurry, jax.tree.map(lambda x: x[0] if x.ndim else x, shot)
 
     return shoot
 

@@ -24,7 +24,7 @@ from b2b_jax.images import ImageError
 from b2b_jax.networks import WEIGHTS
 from b2b_jax.stages import STAGES, left_out
 from b2b_jax.stages.run import Run
-from b2b_jax.stages.stage import Stage
+from b2b_jax.stages.stage import Stage, asked
 from b2b_jax.training import loop, signals
 from b2b_jax.training.checkpoint import CheckpointError
 
@@ -178,7 +178,7 @@ def work_names(run: Run) -> list[str]:
 
 def stage_names(config: ConfigDict) -> list[str]:
     """`config.stages`, which the command line may give with commas."""
-    names = [name.strip() for item in config.stages for name in str(item).split(",")]
+    names = asked(config)
     if not names:
         raise UserError(f"config.stages is empty; stages are {', '.join(NAMES)}")
     for name in names:

@@ -10,7 +10,7 @@ from scipy import ndimage
 
 from b2b_jax import models, weights
 from b2b_jax.errors import UserError
-from b2b_jax.evaluation import converter, summary
+from b2b_jax.evaluation import converter, evaluate, summary
 from b2b_jax.method import classifier, known_blur
 from b2b_jax.models.classifier import ResNet18
 from b2b_jax.models.layers import pyramid
@@ -111,6 +111,33 @@ def test_what_cannot_be_trained_is_told_before(run):
     run.config.evaluation.converter.update(crop=48, input="depth")
     with pytest.raises(UserError, match="input 'depth' is unknown"):
         stage.check(run)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"stages": ("deblurrer", "evaluation")}, r"config\.stages does not name the translator"),
+        ({"translator.supervision": "camera"}, r"supervision=camera trains without one"),
+        ({"translator.weights": "mine.safetensors"}, r"translator\.weights gives one that was trained elsewhere"),
+    ],
+)
+def test_without_the_translators_discriminator_nothing_is_trained(run, change, message):
+    run.config.evaluation.converter.enabled = True
+    evaluate.check(run)
+    run.config.update_from_flattened_dict(change)
+    for check in (stage.check, evaluate.check):
+        with pytest.raises(UserError, match=message):
+            check(run)
+
+
+def test_a_translator_that_was_trained_has_its_discriminator(run):
+    run.config.stages = ("evaluation",)
+    (run.workdir / "translator").mkdir(parents=True)
+    (run.workdir / "translator" / "weights.safetensors").touch()
+    with pytest.raises(UserError, match=r"the translator in .* was trained without one"):
+        stage.check(run)
+    save_discriminator(run)
+    stage.check(run)
 
 
 def test_the_report_shows_the_shares():

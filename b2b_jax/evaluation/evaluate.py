@@ -94,6 +94,8 @@ def check(run: Run) -> None:
     protocols.choose(settings.protocol, run.config.data.unknown)
     open_extras(run)
     rows.check(run)
+    if settings.converter.enabled:
+        converter.check(run)
     if temporal.NAME in metric_names(run) and run.unknown.test:
         temporal.check(camera_set(run), run.unknown.test)
 

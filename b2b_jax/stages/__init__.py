@@ -17,7 +17,7 @@ from b2b_jax.stages import (
     true_kernels,
 )
 from b2b_jax.stages.run import Run
-from b2b_jax.stages.stage import Stage
+from b2b_jax.stages.stage import Stage, asked
 
 STAGES: Mapping[str, Stage] = {
     "deblurrer": deblurrer.STAGE,
@@ -38,6 +38,6 @@ SECTIONS = tuple(stage.section for stage in STAGES.values() if stage.section)
 
 def trained_here(run: Run) -> dict[str, int]:
     """The stages that `config.stages` asks for, in order, and their steps; not those whose weights are given."""
-    asked = [name.strip() for item in run.config.stages for name in item.split(",")]
-    wanted = {name: stage for name, stage in STAGES.items() if (stage.serves or name) in asked and stage.needed(run)}
+    names = asked(run.config)
+    wanted = {name: stage for name, stage in STAGES.items() if (stage.serves or name) in names and stage.needed(run)}
     return {name: stage.steps(run.config) for name, stage in wanted.items() if not stage.given(run)}

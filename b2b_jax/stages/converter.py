@@ -9,14 +9,16 @@ from ml_collections import ConfigDict
 
 from b2b_jax.data import pipeline
 from b2b_jax.data.sources import check_sizes
+from b2b_jax.errors import UserError
 from b2b_jax.inference import batching
 from b2b_jax.method import classifier
 from b2b_jax.method.known_blur import Supply
 from b2b_jax.models.classifier import ResNet18
+from b2b_jax.networks import WEIGHTS
 from b2b_jax.stages import blur_extractor, common, known_blur
 from b2b_jax.stages.known_blur import KnownBlur
 from b2b_jax.stages.run import Run, centre_crops
-from b2b_jax.stages.stage import Stage
+from b2b_jax.stages.stage import Stage, asked
 from b2b_jax.training import loop, schedules
 from b2b_jax.training.state import State
 
@@ -88,8 +90,9 @@ def validate(run: Run, network: ResNet18, known: KnownBlur) -> loop.Evaluate:
 
 
 def check(run: Run) -> None:
-    """UserError when the photos or the batch cannot train the classifier; nothing is compiled."""
+    """UserError when the classifier cannot be trained, or would be the only judge; nothing is compiled."""
     config = run.config.evaluation.converter
+    check_translator(run)
     common.check_batch("evaluation.converter", config.batch)
     common.check_traces("evaluation.converter", create(config), config.crop)
     check_sizes(run.unknown.blur, config.crop, "evaluation.converter.crop")
@@ -97,6 +100,26 @@ def check(run: Run) -> None:
         check_sizes(supply.source, supply.crop(config.crop).extent, "evaluation.converter.crop")
     if blur_extractor.needed(run):
         blur_extractor.check_crop(run, "evaluation.converter", config.crop)
+
+
+def check_translator(run: Run) -> None:
+    """UserError unless the run has, or will have, a translator that was trained against a discriminator."""
+    if lacks := discriminator_lacks(run):
+        wanted = "the discriminator of a translator that is trained adversarially in this run"
+        raise UserError(f"evaluation.converter.enabled wants {wanted}, but {lacks}; change that, or set it to False")
+
+
+def discriminator_lacks(run: Run) -> str:
+    """Why there will be no discriminator of the translator; "" if there will be."""
+    config = run.config.translator
+    if config.weights:
+        return "translator.weights gives one that was trained elsewhere"
+    if run.trained("translator"):
+        there = (run.workdir / "translator" / "discriminator" / WEIGHTS).is_file()
+        return "" if there else f"the translator in {run.workdir} was trained without one"
+    if "translator" not in asked(run.config):
+        return "config.stages does not name the translator"
+    return "translator.supervision=camera trains without one" if config.supervision == "camera" else ""
 
 
 STAGE = Stage(

@@ -13,6 +13,11 @@ from b2b_jax.stages.run import Run
 Open = Callable[[], object]
 
 
+def asked(config: ConfigDict) -> list[str]:
+    """What `config.stages` names, which the command line may give with commas."""
+    return [name.strip() for item in config.stages for name in str(item).split(",")]
+
+
 @dataclass(frozen=True)
 class Stage:
     """One trained network; its folder in a run is its name in the table."""

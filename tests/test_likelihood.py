@@ -29,6 +29,7 @@ from b2b_jax.models.consistent import STEPS, WAYS
 from b2b_jax.models.reader import NOISE_SCALE, Reader, described
 from b2b_jax.models.sharpening import KINDS, SharpeningReader
 from b2b_jax.stages import (
+    adaptation,
     agreement,
     camera,
     camera_figures,
@@ -429,6 +430,90 @@ def test_a_reader_is_wanted_from_a_camera_that_has_one(tmp_path):
     run.config.camera.weights = str(tmp_path / "mine.safetensors")
     with pytest.raises(UserError, match=r"there is no reader at .*reader/weights\.safetensors"):
         kernel_field.check(run)
+
+
+BANK = {"name": "bank", "count": 2, "size": 5, "sharpening": False, "noise": False}
+
+
+def given(run, section: str, hyper: dict, variables, beside: str = "") -> None:
+    """Gives the run a network, in a folder beside its own; `beside` names one that lies in that folder's own."""
+    folder = run.workdir / "given" / section / beside
+    networks.export(folder.parent, folder.name, hyper, variables)
+    if not beside:
+        run.config[section].weights = str(folder / "weights.safetensors")
+
+
+def untrained(hyper: dict, *inputs):
+    """Variables of zeros."""
+    hyper = dict(hyper)
+    shapes = jax.eval_shape(models.create(hyper.pop("name"), **hyper).init, KEY, *inputs)
+    return jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes)
+
+
+NAFNET = {"name": "nafnet", "width": 4, "encoders": (1,), "middle": 1, "decoders": (1,)}
+PHOTO = jnp.zeros((1, 32, 32, 3))
+
+
+def test_a_given_camera_has_to_be_one_that_a_reader_knows(tmp_path):
+    run = tiny_run(tmp_path, learner="adversarial")
+    run.config.kernel_field.update(enabled=True, teacher="reader")
+    given(run, "camera", BANK, listed(shots(2), jnp.array([0.5, 0.5])))
+    given(run, "camera", NAFNET, untrained(NAFNET, PHOTO), beside="reader")
+    with pytest.raises(UserError, match=r"reader/weights\.safetensors holds NAFNet, not a Reader"):
+        kernel_field.check(run)
+    reader = {"name": "reader", "lags": LAGS, "width": 8, "dim": 4, "window": 32}
+    given(run, "camera", reader, untrained(reader, PHOTO, shots(2)), beside="reader")
+    kernel_field.check(run)
+    run.config.camera.crop = 64  # the sharp photos are as large
+    with pytest.raises(UserError, match=r"pile/00038 is 64x64 pixels, smaller than the 68 .*--config\.camera\.crop"):
+        kernel_field.check(run)
+    hyper = {"name": "camera", "latent": 2, "width": 4, "size": 5, "response": True}
+    given(run, "camera", hyper, untrained(hyper, jnp.zeros((1, 2))))
+    with pytest.raises(UserError, match=r"camera\.weights is .*; wanted is a camera which no discriminator, but"):
+        kernel_field.check(run)
+    given(run, "camera", NAFNET, untrained(NAFNET, PHOTO))
+    with pytest.raises(UserError, match="holds NAFNet, not a Camera"):
+        kernel_field.check(run)
+    run.config.kernel_field.teacher = "camera"
+    given(run, "camera", hyper, untrained(hyper, jnp.zeros((1, 2))))
+    run.config.kernel_field.network.window = 46  # of which such a camera, but not that of the settings, reaches 10 more
+    with pytest.raises(UserError, match=r"smaller than the 66 .*--config\.kernel_field\.network\.window"):
+        kernel_field.check(run)
+
+
+def test_the_response_of_a_given_camera_needs_a_denoiser(tmp_path):
+    run = tiny_run(tmp_path)
+    hyper = {"name": "camera", "latent": 2, "width": 4, "size": 5, "response": True}
+    given(run, "camera", hyper, untrained(hyper, jnp.zeros((1, 2))))
+    with pytest.raises(UserError, match=r"the response of camera\.weights needs denoiser\.enabled"):
+        kernel_field.check_denoiser(run)
+
+
+@pytest.mark.parametrize(
+    ("hyper", "told"),
+    [
+        (BANK | {"count": 3}, "the camera has 3 shots, that of the kernel field 2; give those of one run"),
+        ({"name": "camera", "latent": 2, "width": 4, "size": 5}, "the camera was not learnt by likelihood, as that of"),
+        (BANK, ""),
+    ],
+)
+def test_a_step_is_chosen_with_the_camera_that_the_kernel_field_is_of(tmp_path, monkeypatch, capsys, hyper, told):
+    run, zeros = tiny_run(tmp_path), jnp.zeros((1, hyper.get("latent", 1)))
+    mixture = {"name": "kernel_mixture", "count": 2, "size": 3, "reach": 3, "lags": LAGS, "width": 8, "dim": 4}
+    given(run, "kernel_field", mixture, untrained(mixture, PHOTO))
+    given(run, "camera", hyper, untrained(hyper, zeros))
+    run.config.kernel_field.enabled = True
+    monkeypatch.setattr(agreement, "choose_step", lambda run, adapted: 0.5)
+    assert adaptation.agreed_step(run, None) == (0.0 if told else 0.5)
+    assert bool(told) == ("adaptation: no step towards agreement" in capsys.readouterr().out)
+    if told:
+        with pytest.raises(UserError, match=told):
+            agreement.check(run)
+    else:
+        agreement.check(run)
+        run.config.camera.crop = 64
+        with pytest.raises(UserError, match=r"--config\.camera\.crop"):
+            agreement.check(run)
 
 
 @pytest.mark.parametrize(

@@ -48,10 +48,20 @@ def fit_pairs(run: Run, opened: Pairs, validated: Callable[[], None]) -> None:
     state = common.train(run, trained, common.batches(run, streams, config.batch), validated)
     record(run, evaluate, deblurrer.variables, state)
     adapted = deblurrer._replace(variables=best_params(state, "deblurrer"))
-    known = agreement.knows_kernels(run) and camera.usable(run)
-    step = agreement.choose_step(run, adapted) if known else 0.0
+    step = agreed_step(run, adapted)
     name, hyper = weights.describe(run.weights_path("deblurrer"))
     common.export(run, "adaptation", {"name": name, **hyper}, adapted.variables, step)
+
+
+def agreed_step(run: Run, adapted: Network) -> float:
+    """How far to move results towards agreement with the photo; 0 without what tells it, or where that does not fit."""
+    if not (agreement.knows_kernels(run) and camera.usable(run)):
+        return 0.0
+    if told := agreement.unlike(run):
+        if sharding.is_first():
+            print(f"adaptation: no step towards agreement with the photo, {told}")
+        return 0.0
+    return agreement.choose_step(run, adapted)
 
 
 def task(run: Run, deblurrer: Network, opened: Pairs, evaluate: loop.Evaluate) -> loop.Task:
@@ -148,6 +158,7 @@ def check(run: Run) -> None:
     module = run.network("deblurrer").module if deblurrer.weights else common.create(network, run.dtype)
     common.check_supervised(run, "adaptation", module)
     TEACHERS[config.teacher].check(run)
+    agreement.check(run)
 
 
 STAGE = Stage(

@@ -15,9 +15,10 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from b2b_jax import metrics, networks, sharding
+from b2b_jax.errors import UserError
 from b2b_jax.files import write_json
 from b2b_jax.method import camera_model
-from b2b_jax.models.bank import shots_of
+from b2b_jax.models.bank import Bank, shots_of
 from b2b_jax.models.camera import taken
 from b2b_jax.models.consistent import STEPS, WAYS
 from b2b_jax.models.kernel_mixture import KernelMixture
@@ -86,6 +87,25 @@ def knows_kernels(run: Run) -> bool:
     """True when the run's kernel field can tell which kernels may have blurred a photo, as agreement needs."""
     there = run.config.kernel_field.enabled and run.trained("kernel_field")
     return there and isinstance(run.network("kernel_field").module, KernelMixture)
+
+
+def unlike(run: Run) -> str:
+    """How the run's camera differs from the one that its kernel mixture was made of; "" where it does not."""
+    module, count = camera.load(run).module, run.network("kernel_field").module.count
+    if not isinstance(module, Bank):
+        return "the camera was not learnt by likelihood, as that of the kernel field was"
+    return "" if module.count == count else f"the camera has {module.count} shots, that of the kernel field {count}"
+
+
+def check(run: Run) -> None:
+    """UserError when a step is to be chosen by what is given, a kernel mixture and a camera, and they do not fit."""
+    if not (run.config.camera.weights and knows_kernels(run)):
+        return
+    if told := unlike(run):
+        files = {name: run.weights_path(name) for name in ("kernel_field", "camera")}
+        found = ", ".join(f"{name}.weights is {path}" for name, path in files.items())
+        raise UserError(f"{found}: {told}; give those of one run")
+    camera_photos.check_unseen(run, camera.load(run).module.reach)
 
 
 def surest(scores: Mapping[Choice, np.ndarray]) -> Choice:

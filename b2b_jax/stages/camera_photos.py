@@ -61,8 +61,16 @@ def too_few(run: Run) -> list[str]:
 
 def check(run: Run, reach: int) -> None:
     """UserError when photos are smaller than what training and validation take of them; too few are said later."""
-    parts = [supply for held_out in (False, True) for supply in supplies(run, reach, held_out)]
-    for supply in parts if not too_few(run) else []:
+    if too_few(run):
+        return
+    for supply in supplies(run, reach, held_out=False):
+        check_sizes(supply.source, supply.crop(run.config.camera.crop).extent, "camera.crop")
+    check_unseen(run, reach)
+
+
+def check_unseen(run: Run, reach: int) -> None:
+    """UserError when the photos held out are smaller than what `unseen` takes of them."""
+    for supply in supplies(run, reach, held_out=True):
         check_sizes(supply.source, supply.crop(run.config.camera.crop).extent, "camera.crop")
 
 

@@ -93,6 +93,7 @@ def check(run: Run) -> None:
         learnt = camera.load(run).module if run.config.camera.weights else camera.learner(run).network(run)
         photos = supply(run, learnt.reach)
         check_sizes(photos.source, photos.crop(config.crop).extent, "denoiser.crop")
+        camera_photos.check_unseen(run, learnt.reach)
 
 
 STAGE = Stage(

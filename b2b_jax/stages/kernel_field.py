@@ -21,14 +21,15 @@ from b2b_jax.method import camera_model, kernel_translation
 from b2b_jax.method.filling import Filling
 from b2b_jax.method.kernel_translation import Lessons
 from b2b_jax.method.known_blur import Supply
-from b2b_jax.models.bank import shots_of
+from b2b_jax.models.bank import Bank, shots_of
 from b2b_jax.models.camera import HALO, Shot
 from b2b_jax.models.development import BINS
 from b2b_jax.models.kernel_field import READS, KernelField
 from b2b_jax.models.kernel_mixture import FILLED
+from b2b_jax.models.reader import Reader
 from b2b_jax.networks import WEIGHTS
 from b2b_jax.settings import check_choice
-from b2b_jax.stages import agreement, camera, camera_noise, common, left_out, translator
+from b2b_jax.stages import agreement, camera, camera_noise, camera_photos, common, left_out, translator
 from b2b_jax.stages.run import Run
 from b2b_jax.stages.stage import Stage
 from b2b_jax.training import loop, optimizers
@@ -196,26 +197,35 @@ def check(run: Run) -> None:
     check_file(config)
     check_blur("known_kernel", config.known_kernel)
     if config.teacher == "reader":
-        check_denoiser(run)
-        return check_reader(run)
+        check_reader(run)
+        return check_denoiser(run)
     supply = sharp_photos(run, REACHES[config.teacher](run))
     check_sizes(supply.source, supply.crop(create(run).window).extent, "kernel_field.network.window")
 
 
 def check_reader(run: Run) -> None:
     """UserError unless the camera is, or was, learnt by likelihood, which leaves a reader beside it."""
-    config = run.config.camera
-    if config.weights and not reader_path(run).is_file():
+    given, learner = run.config.camera.weights, run.config.camera.learner
+    if not given:
+        return check_choice("camera.learner, with kernel_field.teacher=reader,", learner, ("likelihood",))
+    if not reader_path(run).is_file():
         raise UserError(f"kernel_field.teacher=reader: there is no reader at {reader_path(run)}; see camera.learner")
-    if not config.weights:
-        check_choice("camera.learner, with kernel_field.teacher=reader,", config.learner, ("likelihood",))
+    found, reader = camera.load(run).module, run.read(reader_path(run)).module
+    if not isinstance(found, Bank):
+        wanted = "which no discriminator, but camera.learner=likelihood has learnt"
+        raise UserError(f"kernel_field.teacher=reader: camera.weights is {given}; wanted is a camera {wanted}")
+    if not isinstance(reader, Reader):
+        raise UserError(f"kernel_field.teacher=reader: {reader_path(run)} holds {type(reader).__name__}, not a Reader")
+    camera_photos.check_unseen(run, found.reach)
 
 
 def check_denoiser(run: Run) -> None:
     """UserError when a response has none that takes it away, or the one that is given does not restore photos."""
-    config = run.config.denoiser
-    if run.config.camera.network.response and not config.enabled:
-        raise UserError("kernel_field.teacher=reader: camera.network.response needs denoiser.enabled, to take it away")
+    config, key, responds = run.config.denoiser, "camera.network.response", run.config.camera.network.response
+    if run.config.camera.weights:
+        key, responds = "the response of camera.weights", camera.load(run).module.response
+    if responds and not config.enabled:
+        raise UserError(f"kernel_field.teacher=reader: {key} needs denoiser.enabled, to take it away")
     if config.enabled and config.weights and not common.restores(run.network("denoiser").module):
         name, _ = weights.describe(config.weights)
         raise UserError(f"denoiser.weights is {config.weights}: it holds a {name}, which does not restore photos")
@@ -245,8 +255,15 @@ def family_reach(run: Run) -> int:
     return reaches.pop()
 
 
+def camera_reach(run: Run) -> int:
+    """Pixels that the camera reaches, at most: of a given one, just so many."""
+    if run.config.camera.weights:
+        return camera.load(run).module.reach
+    return run.config.camera.network.size // 2 + HALO
+
+
 REACHES = {
-    "camera": lambda run: run.config.camera.network.size // 2 + HALO,
+    "camera": camera_reach,
     "file": lambda run: read_kernels(Path(run.config.kernel_field.kernels)).shape[-1] // 2,
     "family": family_reach,
 }

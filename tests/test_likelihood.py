@@ -529,6 +529,43 @@ def test_a_step_is_taken_if_it_is_surely_better(held, filled, rule):
     assert agreement.surest({name: np.array(score, float) for name, score in scores.items()}) == rule
 
 
+NAN, INF = np.nan, np.inf
+
+
+@pytest.mark.parametrize(
+    ("more", "step"),
+    [
+        ([32, 33, 32, NAN], 1),
+        ([32, 33, 32, INF], 1),
+        ([29, 29, 28, INF], 0),
+        ([NAN, 40, NAN, NAN], 0),
+        ([NAN] * 4, 0),
+    ],
+)
+def test_scores_that_are_not_finite_decide_nothing(more, step):
+    scores = {0: np.array([30, 31, 30, 30.0]), 1: np.array(more, float)}
+    assert agreement.surest(scores) == step
+    assert agreement.surest({0: np.full(4, INF), 1: scores[0]}) == 0
+
+
+def test_a_step_that_cannot_be_chosen_is_said_to_be_none(tmp_path, monkeypatch, capsys):
+    run = tiny_run(tmp_path)
+    monkeypatch.setattr(Run, "network", lambda run, stage: None)
+    monkeypatch.setattr(networks, "held", lambda *parts: None)
+    monkeypatch.setattr(agreement, "tried", lambda *asked: {0.0: np.full(3, 30.0), 0.5: np.array([31, NAN, INF])})
+    assert agreement.choose_step(run, None) == 0.0
+    out = capsys.readouterr().out
+    assert "adaptation: chose step 0.0 towards agreement, for want of two photos" in out
+    told = json.loads((tmp_path / "adaptation" / "agreement.json").read_text())
+    assert told == {"step": 0.0, "psnr": {"0.0": 30.0, "0.5": 31.0}}
+
+
+def test_a_shot_that_has_all_the_share_leaves_equal_ones():
+    shares = jnp.array([[0.25, 0.5, 0.25], [0.0, 1.0, 0.0]])
+    np.testing.assert_array_equal(agreement.without(shares, 1), [[0.5, 0, 0.5], [0.5, 0, 0.5]])
+    np.testing.assert_array_equal(agreement.without(jnp.ones((2, 1)), 0), [[1], [1]])
+
+
 @pytest.mark.parametrize(
     ("network", "answer"),
     [

@@ -43,9 +43,9 @@ def choose_way(run: Run, hyper: Mapping, variables: Params) -> tuple[str, float]
     scores = tried(run, networks.consistent(mixture, run.network("deblurrer")), WAYS, PHOTOS)
     rule, step = best = surest(scores)
     if sharding.is_first():
-        means = {_named(*way): float(np.mean(score)) for way, score in scores.items()}
+        means = {_named(*way): _mean(score) for way, score in scores.items()}
         write_json(run.workdir / "kernel_field" / "scores.json", {"rule": rule, "step": step, "psnr": means})
-        print(f"kernel_field: chose {_named(*best)} on photos made by the learnt camera: {_told(means)}")
+        print(f"kernel_field: chose {_named(*best)}{_why(means, scores)}")
     return best
 
 
@@ -55,9 +55,9 @@ def choose_step(run: Run, adapted: Network) -> float:
     scores = tried(run, held, (0.0, *STEPS), ADAPTED_PHOTOS)
     best = surest(scores)
     if sharding.is_first():
-        means = {str(step): float(np.mean(score)) for step, score in scores.items()}
+        means = {str(step): _mean(score) for step, score in scores.items()}
         write_json(run.workdir / "adaptation" / "agreement.json", {"step": best, "psnr": means})
-        print(f"adaptation: chose step {best} towards agreement on photos made by the learnt camera: {_told(means)}")
+        print(f"adaptation: chose step {best} towards agreement{_why(means, scores)}")
     return best
 
 
@@ -65,8 +65,16 @@ def _named(rule: str, step: float) -> str:
     return f"{rule} {step}" if step else rule
 
 
-def _told(means: Mapping[str, float]) -> str:
-    return ", ".join(f"{name} {mean:.2f} dB" for name, mean in means.items())
+def _mean(score: np.ndarray) -> float | None:
+    """Of the finite scores; None where there is none."""
+    return float(np.mean(score[np.isfinite(score)])) if np.isfinite(score).any() else None
+
+
+def _why(means: Mapping[str, float | None], scores: Mapping[Choice, np.ndarray]) -> str:
+    if not comparable(scores):
+        return ", for want of two photos made by the learnt camera with finite scores to compare"
+    told = {name: "no finite score" if mean is None else f"{mean:.2f} dB" for name, mean in means.items()}
+    return f" on photos made by the learnt camera: {', '.join(f'{name} {mean}' for name, mean in told.items())}"
 
 
 def tried(run: Run, network: Network, ways: Sequence[Choice], count: int) -> dict[Choice, np.ndarray]:
@@ -109,18 +117,39 @@ def check(run: Run) -> None:
 
 
 def surest(scores: Mapping[Choice, np.ndarray]) -> Choice:
-    """Of choices in order of how much they use, one whose scores (n,) no later one exceeds by SURE standard errors."""
+    """Of choices in order of how much they use, one whose scores (n,) no later one exceeds by SURE standard errors.
+
+    Photos of which a score is not finite are left out; where fewer than two remain, the one that uses less is chosen.
+    """
     best, *others = scores
     for other in others:
-        gain = scores[other] - scores[best]
-        if gain.mean() > SURE * gain.std(ddof=1) / np.sqrt(len(gain)):
+        gain = gains(scores[best], scores[other])
+        if len(gain) > 1 and gain.mean() > SURE * gain.std(ddof=1) / np.sqrt(len(gain)):
             best = other
     return best
 
 
+def gains(before: np.ndarray, after: np.ndarray) -> np.ndarray:
+    """What photos gain by their scores (n,) before and after, where both are finite: (m,)."""
+    both = np.isfinite(before) & np.isfinite(after)
+    return after[both] - before[both]
+
+
+def comparable(scores: Mapping[Choice, np.ndarray]) -> bool:
+    """Whether any choice can be compared with the first."""
+    first, *others = scores.values()
+    return any(len(gains(first, other)) > 1 for other in others)
+
+
 def without(shares: jax.Array, number: jax.Array) -> jax.Array:
-    """Shares (n, count), as if this shot were not in the list."""
-    others = shares.at[:, number].set(0)
+    """Shares (n, count), as if this shot were not in the list; where it has all, the others have equal ones.
+
+    The only shot of a camera stays.
+    """
+    if shares.shape[-1] == 1:
+        return shares
+    others, even = (x.at[:, number].set(0) for x in (shares, jnp.ones_like(shares)))
+    others = jnp.where(others.sum(-1, keepdims=True) > 0, others, even)
     return others / others.sum(-1, keepdims=True)
 
 

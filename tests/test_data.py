@@ -96,6 +96,11 @@ def test_sizes_are_name_height_width_from_the_header(tmp_path):
     assert ArraySource("x", image=np.zeros((3, 8, 9, 3), np.uint8)).size(2) == ("x/00002", 8, 9)
 
 
+def test_check_sizes_refuses_a_pile_without_photos():
+    with pytest.raises(UserError, match=r"No photos are left for what --config\.translator\.crop cuts: 0 were found"):
+        check_sizes(Photos([]), 8, "translator.crop")
+
+
 def test_check_sizes_names_a_photo_smaller_than_the_crop(tmp_path):
     source = Photos([write(tmp_path / f"{h}x{w}.png", 1, (h, w)) for h, w in ((9, 9), (7, 20), (20, 6))])
     check_sizes(source, 6, "translator.crop")

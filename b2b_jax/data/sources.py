@@ -132,7 +132,7 @@ class Part:
 
 
 def check_sizes(source: Source, smallest: int, key: str = "") -> None:
-    """UserError when photos of `source` cannot be used: unreadable, unequal twins, or smaller than `smallest` pixels.
+    """UserError when `source` has no photos, or they are unreadable, unequal twins, or smaller than `smallest` pixels.
 
     Args:
         source: of training photos. If it skips bad ones (`skipping.Skipping`), they may be up to half of it.
@@ -141,6 +141,9 @@ def check_sizes(source: Source, smallest: int, key: str = "") -> None:
 
     Headers of at most SIZES_CHECKED photos, evenly spread, are read; a bad one among the others is met later.
     """
+    if not len(source):
+        told = f"No photos are left for what --config.{key} cuts" if key else "There are no photos"
+        raise UserError(f"{told}: 0 were found, at least 1 is wanted; look at what --config.data names, and its share")
     indices = np.unique(np.linspace(0, len(source) - 1, min(len(source), SIZES_CHECKED)).astype(int)).tolist()
     with ThreadPoolExecutor() as pool:
         found = list(pool.map(lambda index: _fault(source, index, smallest), indices))

@@ -16,7 +16,7 @@ from ml_collections import ConfigDict
 from scipy import ndimage
 
 from b2b_jax import images, main, models, synthesize
-from b2b_jax.data import finding
+from b2b_jax.data import finding, pipeline
 from b2b_jax.data.skipping import BadPhotos, Skipping, apart
 from b2b_jax.data.sources import ArraySource
 from b2b_jax.errors import UserError
@@ -24,10 +24,21 @@ from b2b_jax.evaluation import rows, summary
 from b2b_jax.files import write_json
 from b2b_jax.method import adaptation, blur2blur, paired_translation
 from b2b_jax.method.blur2blur import Blur2Blur, Photos
+from b2b_jax.method.known_blur import Supply
 from b2b_jax.method.paired_translation import Lesson
 from b2b_jax.models.camera import Shot
-from b2b_jax.stages import STAGES, camera, camera_dataset, camera_figures, camera_photos, common, left_out
+from b2b_jax.stages import (
+    STAGES,
+    camera,
+    camera_dataset,
+    camera_figures,
+    camera_photos,
+    common,
+    left_out,
+    translator_pairs,
+)
 from b2b_jax.stages import adaptation as adaptation_stage
+from b2b_jax.stages.pairs import Pairs
 from b2b_jax.stages.run import Run
 from b2b_jax.training import state as states
 from configs import camera as camera_config
@@ -308,6 +319,17 @@ def test_the_lesson_is_learnt_through_the_frozen_deblurrer():
     for _ in range(5):
         new, later = step(new, frozen, {}, KEY)
     assert later["loss"] < metrics["loss"]
+
+
+def test_the_lessons_photos_and_those_of_the_set_k_have_names_of_their_own():
+    photos = ArraySource("sharp", image=np.random.default_rng(0).integers(0, 256, (4, 20, 20, 3), np.uint8))
+    larger = Supply(photos, lambda size: pipeline.Crop(size + 4), {"image": "unknown_sharp"})
+    opened = translator_pairs.apart(Pairs([larger], lambda frozen, batch, key: batch, {}))
+    streams = common.streams(tiny_run(None), [Supply(photos, pipeline.Crop, larger.names), *opened.supplies], 8, 0)
+    batch = pipeline.batches(streams, 2, 0, 1)[0]
+    own = opened.make({}, batch, KEY)
+    assert set(own) == {"unknown_sharp"} and own["unknown_sharp"].shape == (2, 12, 12, 3)
+    assert batch["unknown_sharp"].shape == (2, 8, 8, 3)
 
 
 def test_both_adds_the_lessons_gradient():

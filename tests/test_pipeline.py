@@ -191,6 +191,12 @@ def test_the_other_stages_train_on_several_crops_of_a_photo(tmp_path, monkeypatc
     assert (fed[0]["sharp"] != fed[1]["sharp"]).any()
 
 
+def test_two_streams_of_one_name_are_refused():
+    twice = [pipeline.stream(labelled(PHOTOS), pipeline.Crop(4), seed, 1) for seed in range(2)]
+    with pytest.raises(ValueError, match="two streams of one batch call their images image; wanted"):
+        pipeline.batches(twice, BATCH, 0, 1)[0]
+
+
 def test_the_middles_of_photos_are_taken_with_one_photo_in_memory():
     shapes, alive = [(30, 41), (19, 24), (25, 26)], []
 

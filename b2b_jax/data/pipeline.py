@@ -12,6 +12,7 @@ costs is memory for crops, k batches for each thread, never for whole photos.
 
 import dataclasses
 import itertools
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -185,6 +186,9 @@ def stack(elements: Sequence[Record]) -> Batch:
 
 
 def _join(parts: Sequence[Batch]) -> Batch:
+    keys = Counter(key for part in parts for key in _images(part))
+    if twice := [key for key, count in keys.items() if count > 1]:
+        raise ValueError(f"two streams of one batch call their images {', '.join(twice)}; wanted are different names")
     names = np.stack([part["name"] for part in parts], axis=1)
     return {k: v for part in parts for k, v in part.items()} | {"name": names}
 

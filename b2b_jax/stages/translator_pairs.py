@@ -1,6 +1,7 @@
 """The translator trained with pairs of the learnt camera, through the frozen deblurrer: alone or beside its losses."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 from b2b_jax.data.sources import check_sizes
@@ -8,11 +9,13 @@ from b2b_jax.method import paired_translation
 from b2b_jax.method.known_blur import Supply
 from b2b_jax.method.paired_translation import Lesson
 from b2b_jax.stages import common, pairs
+from b2b_jax.stages.pairs import Pairs
 from b2b_jax.stages.run import Run
 from b2b_jax.training import loop, optimizers
 from b2b_jax.training.state import best_params
 
 SEED = 26  # of its data stream
+OWN = "taught_"  # what the names of its photos start with
 
 
 class Taught(NamedTuple):
@@ -26,9 +29,20 @@ class Taught(NamedTuple):
 def open_lesson(run: Run) -> Taught:
     """The generator's lesson on pairs of the run's camera."""
     config, deblurrer = run.config.translator, run.network("deblurrer")
-    opened = pairs.open_pairs(run, config.pairs)
+    opened = apart(pairs.open_pairs(run, config.pairs))
     lesson = Lesson(common.create(config.generator, run.dtype), deblurrer.module, opened.make)
     return Taught(lesson, opened.supplies, opened.frozen | {"deblurrer": deblurrer.variables})
+
+
+def apart(opened: Pairs) -> Pairs:
+    """Pairs whose photos have names of their own in a batch: the set K may have some of the same names."""
+    supplies = [replace(one, names={key: OWN + name for key, name in one.names.items()}) for one in opened.supplies]
+
+    def make(frozen: Mapping, batch: Mapping[str, Any], key: Any) -> tuple:
+        own = {name.removeprefix(OWN): photos for name, photos in batch.items() if name.startswith(OWN)}
+        return opened.make(frozen, own, key)
+
+    return Pairs(supplies, make, opened.frozen)
 
 
 def fit_alone(run: Run, name: str, evaluate: loop.Evaluate, validated: Callable[[], None]) -> None:

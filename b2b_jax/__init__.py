@@ -10,6 +10,7 @@ What `__all__` names is public; the rest is internal (docs/architecture.md) and 
 from os import PathLike
 from typing import TYPE_CHECKING, Any
 
+from b2b_jax import interrupts
 from b2b_jax.errors import UserError
 
 if TYPE_CHECKING:
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 
 __all__ = ["UserError", "__version__", "load"]
 __version__ = "0.2.0"
+
+interrupts.watch_imports()
 
 
 def load(path: str | PathLike, **options: Any) -> "Deblurrer":

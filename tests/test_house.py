@@ -22,8 +22,8 @@ PHOTOS = [path for path in PACKAGE if path.parent.name == "data" or path.stem in
 FLOORS = [
     # the leaves
     {"arrays", "b2b_jax", "budget", "clips", "compilation", "decoding", "ends", "errors", "extras"}
-    | {"files", "folders", "images", "jpeg_2000", "kinds", "levels", "losses", "memory", "metrics", "named"}
-    | {"niqe", "raws", "terminal", "tiffs"},
+    | {"files", "folders", "images", "interrupts", "jpeg_2000", "kinds", "levels", "losses", "memory", "metrics"}
+    | {"named", "niqe", "raws", "terminal", "tiffs"},
     {"sharding"},
     {"models", "data", "formats"},
     {"templates"},

@@ -1,8 +1,11 @@
 """Generated scenes: the same everywhere, and with the statistics of photographs."""
 
 import json
+import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -59,6 +62,29 @@ def test_a_dead_worker_is_an_error(monkeypatch):
     monkeypatch.setattr(scenes, "_start_worker", start)
     with pytest.raises(RuntimeError, match="died at scene 5 of seed 3"):
         scenes.generate(seed=3, count=16, size=16, workers=2, progress=False, first=5)
+
+
+def test_ctrl_c_while_scenes_are_drawn_is_one_line(tmp_path):
+    """The terminal tells the whole group of it; stderr closes only when the workers have ended, too."""
+    program = (
+        "import pathlib, sys\n"
+        "import numpy as np\n"
+        "from b2b_jax.data import scenes\n"
+        "from b2b_jax.training import signals\n"
+        "blocks = [range(start, start + 8) for start in range(0, 40_000, 8)]\n"
+        "drawn = scenes._filled_by_workers(np.empty((40_000, 32, 32, 3), np.uint8), blocks, 0, 0, 2)\n"
+        "with signals.watch(signals.leave):\n"
+        "    next(drawn), pathlib.Path(sys.argv[1]).touch(), list(drawn)\n"
+    )
+    command, ready = [sys.executable, "-c", program, tmp_path / "ready"], tmp_path / "ready"
+    options = {"cwd": Path(__file__).parents[1], "stderr": subprocess.PIPE, "text": True}
+    process = subprocess.Popen(command, **options, start_new_session=True)
+    deadline = time.monotonic() + 60
+    while not ready.exists():
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGINT)
+    assert process.communicate(timeout=60)[1].strip() == "Stopped by SIGINT." and process.returncode == 130
 
 
 def test_seeds_and_indices_are_disjoint(family):

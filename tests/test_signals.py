@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from b2b_jax import interrupts
+
 ROOT = Path(__file__).parents[1]
 # Works until it is told to stop, then saves, all the time printing as a progress bar does.
 PROGRAM = """
@@ -36,11 +38,16 @@ sys.exit(128 + stop.number)
 
 def start(folder, **options):
     process = subprocess.Popen([sys.executable, "-c", PROGRAM, folder], cwd=ROOT, **options)
+    wait_for(process, folder / "ready")
+    return process
+
+
+def wait_for(process, ready):
+    """Until the process has made its mark."""
     deadline = time.monotonic() + 30
-    while not (folder / "ready").exists():
+    while not ready.exists():
         assert process.poll() is None and time.monotonic() < deadline
         time.sleep(0.02)
-    return process
 
 
 def lead_terminal():
@@ -77,3 +84,29 @@ def test_under_nohup_the_end_of_the_terminal_changes_nothing(tmp_path):
     assert process.poll() is None
     process.send_signal(signal.SIGTERM)
     assert process.wait(timeout=30) == 143
+
+
+def test_ctrl_c_while_modules_are_imported_is_one_line(tmp_path):
+    absl = tmp_path / "absl.py"  # the first that main imports
+    absl.write_text(f"import pathlib, time\npathlib.Path({str(tmp_path / 'ready')!r}).touch()\ntime.sleep(60)\n")
+    environment = os.environ | {"PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"}
+    command = [sys.executable, "-m", "b2b_jax.main"]
+    process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
+    wait_for(process, tmp_path / "ready")
+    process.send_signal(signal.SIGINT)
+    assert process.communicate(timeout=30)[1] == "\nStopped by SIGINT.\n" and process.returncode == 130
+
+
+@pytest.mark.parametrize(
+    ("words", "answer"),
+    [
+        (["python", "-m", "b2b_jax.deblur", "a.jpg"], True),
+        (["python", "-X", "dev", "-m", "b2b_jax.main"], True),
+        (["python", "/usr/bin/b2b-jax", "train"], True),
+        (["python", "-m", "pytest", "b2b_jax.main"], False),
+        (["python", "mine.py", "-m"], False),
+        (["python"], False),
+    ],
+)
+def test_only_our_commands_are_answered_for(words, answer):
+    assert interrupts.ours(words) == answer

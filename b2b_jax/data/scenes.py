@@ -87,15 +87,20 @@ def _start_worker(*arguments: int) -> subprocess.Popen:
     program = f"import sys; sys.path[:] = {sys.path!r}; from b2b_jax.data import scenes; scenes._work(*{arguments!r})"
     quiet = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")  # a process per core
     command, environment = [sys.executable, "-c", program], os.environ | quiet
-    return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, env=environment)
+    streams = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE}
+    # A group of its own: of a Ctrl-C only the parent is told, and it ends its workers, or leaves their pipe.
+    return subprocess.Popen(command, **streams, env=environment, process_group=0)
 
 
 def _work(seed: int, first: int, count: int, size: int, worker: int, workers: int) -> None:
-    """Writes every `workers`-th block to the standard output, as raw bytes."""
+    """Writes every `workers`-th block to the standard output, as raw bytes; ends when nobody reads them any more."""
     for start in range(worker * BLOCK, count, workers * BLOCK):
         scenes = [scene(seed, first + index, size) for index in range(start, min(start + BLOCK, count))]
-        sys.stdout.buffer.write(b"".join(drawn.tobytes() for drawn in scenes))
-        sys.stdout.buffer.flush()
+        try:
+            sys.stdout.buffer.write(b"".join(drawn.tobytes() for drawn in scenes))
+            sys.stdout.buffer.flush()
+        except BrokenPipeError:
+            os._exit(1)  # at any other end Python would try, and complain, once more
 
 
 def cached(

@@ -7,7 +7,7 @@ Each line begins with what --model takes. Exit codes: 0 done; 2 there is no such
 """
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from b2b_jax import files, named, terminal
@@ -48,15 +48,16 @@ def runs(folder: Path) -> Iterator[tuple[Path, str]]:
     """Runs with a deblurrer, trained or given, below a folder, each with what it has."""
     for path in sorted(folder.glob("*/config.json")):
         config = files.read_object(path)
-        there = [stage for stage in STAGES if _has(path.parent, config.get(stage), stage)]
+        there = [stage for stage in STAGES if _has(path.parent, config, stage)]
         if "deblurrer" in there:
             best = files.read_object(path.parent / "results.json").get("method")
             yield path.parent, f"a run with {', '.join(there)}" + (f"; best: {best}" if best else "")
 
 
-def _has(run: Path, section: object, stage: str) -> bool:
-    given = section.get("weights") if isinstance(section, dict) else ""
-    return (Path(given) if isinstance(given, str) and given else run / stage / "weights.safetensors").is_file()
+def _has(run: Path, config: Mapping, stage: str) -> bool:
+    section = config.get(stage, {})
+    sound = isinstance(section, dict) and isinstance(section.get("weights", ""), str)
+    return sound and named.in_run(run, config, stage).is_file()
 
 
 if __name__ == "__main__":

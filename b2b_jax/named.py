@@ -1,10 +1,17 @@
-"""Networks that have a name: where each lies when it is at hand, and how to get it when it is not."""
+"""Networks that have a name: where each lies when it is at hand, and how to get it when it is not.
 
+Those of a run are named by their stages.
+"""
+
+from collections.abc import Mapping
 from os import PathLike
 from pathlib import Path
 from typing import NamedTuple
 
 from b2b_jax.errors import UserError, suggestion
+
+WEIGHTS = "weights.safetensors"  # what a finished stage of a run leaves in its folder
+STARTED_IN = "started_in"  # in a run's config.json: the folder that its relative paths begin at
 
 
 class Named(NamedTuple):
@@ -55,3 +62,15 @@ def warning(model: str | PathLike) -> str:
     if str(model) not in NAMED or model.exists() or not NAMED[str(model)].warning:
         return ""
     return f"{model}: {NAMED[str(model)].warning}"
+
+
+def in_run(folder: Path, config: Mapping, stage: str) -> Path:
+    """The weights of a run's stage: those that its configuration gives, else those that it trained.
+
+    A relative path that is given begins where the run was started or, when nothing is there, at the current folder.
+    """
+    given = config.get(stage, {}).get("weights", "")  # a run of an older version may lack the stage
+    if not given:
+        return folder / stage / WEIGHTS
+    there = Path(str(config.get(STARTED_IN, "")), given)
+    return there if there.exists() else Path(given)

@@ -20,9 +20,9 @@ from b2b_jax.models.consistent import Consistent, Held
 from b2b_jax.models.nafnet import NAFNet
 from b2b_jax.models.outputs import apply as apply
 from b2b_jax.models.outputs import full_resolution as full_resolution
+from b2b_jax.named import WEIGHTS as WEIGHTS
 
 Array = jax.Array
-WEIGHTS = "weights.safetensors"  # what a finished stage of a run leaves in its folder
 MADE = "weights.json"  # in a run's folder: the SHA-256 of every network that it made, by the network's folder in it
 
 

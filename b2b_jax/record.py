@@ -7,6 +7,7 @@ from b2b_jax import settings
 from b2b_jax.data import domains, survey
 from b2b_jax.errors import UserError, shown
 from b2b_jax.files import LOCK, read_object, write_json
+from b2b_jax.named import STARTED_IN
 from b2b_jax.networks import MADE, WEIGHTS
 from b2b_jax.stages import SECTIONS, STAGES, left_out
 from b2b_jax.stages.run import Run
@@ -56,8 +57,8 @@ def identities(saved: dict, now: dict) -> tuple[dict, dict]:
         now = now | {"compute_dtype": "auto"}
     # A network whose section is missing did not exist then, and none of its kind lies in the folder.
     sections = [name for name in SECTIONS if name in saved]
-    here = now[settings.FOLDER]
-    began = str(saved.get(settings.FOLDER, here))  # older versions did not write it
+    here = now[STARTED_IN]
+    began = str(saved.get(STARTED_IN, here))  # older versions did not write it
     old, new = (settings.identity(config, sections) for config in (saved, now))
     return settings.placed(old, [began, here]), settings.placed(new, [here])
 

@@ -16,6 +16,7 @@ from b2b_jax.data.processing import Processing
 from b2b_jax.data.sensor import RESPONSES
 from b2b_jax.data.synthetic import FRAME_KINDS
 from b2b_jax.errors import UserError
+from b2b_jax.named import STARTED_IN
 from b2b_jax.networks import compute_dtype
 
 MOVABLE = {  # keys of `data` that say where photos lie and how they are read, not what they are
@@ -24,7 +25,6 @@ MOVABLE = {  # keys of `data` that say where photos lie and how they are read, n
 PLACES = {  # keys beside the stages' `weights` that name a file or folder which a run may not change
     *("data.unknown_blur", "data.unknown_sharp", "known_blur.path", "adaptation.frames.folder", "kernel_field.kernels"),
 }
-FOLDER = "started_in"  # beside the sections in config.json: the folder that relative paths begin at
 LARGEST_INTEGER = (1 << 31) - 1  # steps and seeds have 32 bits on the devices
 ONE_AT_LEAST = {  # names of keys, whatever their section; the others may be 0
     *("batch", "crop", "crops_per_image", "critics", "every", "frames", "steps"),
@@ -38,8 +38,8 @@ def as_json(config: ConfigDict) -> dict:
 
 
 def resolved(config: ConfigDict) -> dict:
-    """The configuration for config.json, with the compute dtype that "auto" stands for on this machine, and FOLDER."""
-    return as_json(config) | {"compute_dtype": compute_dtype(config.compute_dtype).name, FOLDER: os.getcwd()}
+    """The configuration for config.json, with what "auto" stands for on this machine, and where the run was started."""
+    return as_json(config) | {"compute_dtype": compute_dtype(config.compute_dtype).name, STARTED_IN: os.getcwd()}
 
 
 def identity(saved: Mapping, sections: Iterable[str]) -> dict:

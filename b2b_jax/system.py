@@ -135,7 +135,7 @@ def from_run(folder: Path, method: str = "") -> Choice:
     config = read_config(folder)
     if method and method not in METHODS:
         raise UserError(f"method {method!r} is unknown; a run's systems are {', '.join(METHODS)}")
-    paths = {stage: weights_path(folder, config, stage) for stages in SYSTEMS.values() for stage in stages}
+    paths = {stage: named.in_run(folder, config, stage) for stages in SYSTEMS.values() for stage in stages}
     there = [name for name in METHODS if name not in EXTRAS or _has(paths, name)]
     method = method or best_method(folder, there)
     if method not in there:
@@ -186,12 +186,6 @@ def read_config(folder: Path) -> dict:
             "--translator FILE --deblurrer FILE"
         )
     return config
-
-
-def weights_path(folder: Path, config: Mapping, stage: str) -> Path:
-    """The weights of a run's stage: those that it was given, else those that it trained."""
-    given = config.get(stage, {}).get("weights", "")  # a run of an older version may lack the stage
-    return Path(given) if given else folder / stage / networks.WEIGHTS
 
 
 def best_method(folder: Path, there: Sequence[str]) -> str:

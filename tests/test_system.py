@@ -4,6 +4,7 @@ import inspect
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from helpers import jit
 from helpers.networks import images, random_variables
 
 import b2b_jax
-from b2b_jax import models, system, weights
+from b2b_jax import list_models, models, system, weights
 from b2b_jax.evaluation import rows
 from b2b_jax.networks import apply
 
@@ -114,6 +115,20 @@ def test_a_run_is_used_as_measured_best_or_as_asked(file, tmp_path, measured, ad
         (tmp_path / stage / "weights.safetensors").write_bytes(file.read_bytes())
     chosen = system.from_run(tmp_path, method)
     assert tuple(path and path.parent.name for path in chosen[:2]) == files
+
+
+def test_given_weights_are_found_from_another_folder(file, tmp_path, monkeypatch):
+    began, run = tmp_path / "began", tmp_path / "began/runs/mine"
+    run.mkdir(parents=True)
+    (began / "given.safetensors").write_bytes(file.read_bytes())
+    config = {"deblurrer": {"weights": "given.safetensors", "network": {"name": "nafnet"}}, "translator": {}}
+    (run / "config.json").write_text(json.dumps(config | {"started_in": str(began)}))
+    monkeypatch.chdir(tmp_path)
+    assert system.from_run(run).deblurrer == began / "given.safetensors"
+    assert list(list_models.runs(began / "runs")) == [(run, "a run with deblurrer")]
+    moved = began.rename(tmp_path / "moved")
+    monkeypatch.chdir(moved)
+    assert system.from_run(moved / "runs/mine").deblurrer == Path("given.safetensors")
 
 
 @pytest.mark.parametrize("stage", ["adaptation", "kernel_field", "translator", "deblurrer"])

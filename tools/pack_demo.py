@@ -19,7 +19,7 @@ import numpy as np
 from flax.traverse_util import unflatten_dict
 from ml_collections import ConfigDict
 
-from b2b_jax import commandline, metrics, named, settings, system, weights
+from b2b_jax import commandline, metrics, named, system, weights
 from b2b_jax.data.sources import Source
 from b2b_jax.errors import UserError
 from b2b_jax.files import write_json
@@ -51,7 +51,7 @@ def pack(folder: Path, output: Path) -> None:
         for name in RECORDS:
             (draft / name).parent.mkdir(exist_ok=True)
             shutil.copyfile(folder / name, draft / name)
-        write_json(draft / "config.json", {k: v for k, v in config.items() if k != settings.FOLDER})
+        write_json(draft / "config.json", {k: v for k, v in config.items() if k != named.STARTED_IN})
         for stage in STAGES:
             halve(folder / stage / WEIGHTS, draft / stage / WEIGHTS)
         for method in (name for name, stages in system.SYSTEMS.items() if set(stages) <= set(STAGES)):

@@ -110,6 +110,17 @@ def test_too_few_windows_tell_no_noise():
     assert not camera_noise.spectrum(ArraySource("pile", image=photos)).any()
 
 
+@pytest.mark.parametrize("shape", [(300, 100), (61, 64)])
+def test_a_sky_keeps_its_level_up_to_its_border(shape):
+    """Its spectrum is next to nothing but its mean: the filter that takes noise away reaches beyond any margin."""
+    sky = np.broadcast_to(np.linspace(0.6, 0.7, shape[0])[:, None, None], (*shape, 3))
+    photo = sky + 0.02 * np.random.default_rng(0).standard_normal(sky.shape)
+    clean = undone(jnp.asarray(photo[None], jnp.float32), jnp.full(BINS, 0.02**2 / 3), *NOTHING[1:])[0]
+    error = np.asarray(clean - sky).mean(-1)
+    assert np.sqrt(np.square(error).mean()) < 0.004
+    assert max(abs(border.mean()) for border in (error[:4], error[-4:], error[:, :4], error[:, -4:])) < 0.005
+
+
 def test_clipped_windows_are_left_out():
     photo = np.full((32, 64, 3), 255, np.uint8)
     photo[:, 32:] = 100

@@ -34,7 +34,8 @@ def undone(photo: Array, noise: Array, amount: Array, sigma: Array) -> Array:
     sides = tuple(fft.next_fast_len(side + 2 * MARGIN, real=True) for side in (h, w))
     mask = spectra(sharpener(amount[None], sigma[None]), sides).real  # it is symmetric
     gain = between(gains(photo, noise), radius(*sides)) / mask
-    spectrum = jnp.fft.rfft2(mirrored(photo, MARGIN), sides, axes=along) * gain[..., None]
+    # Zeros would do for a short filter, but one that takes noise from a smooth photo reaches across all of it.
+    spectrum = jnp.fft.rfft2(mirrored(photo, MARGIN, sides), axes=along) * gain[..., None]
     clean = jnp.fft.irfft2(spectrum, sides, axes=along)[:, MARGIN : MARGIN + h, MARGIN : MARGIN + w]
     return jnp.clip(clean, 0.0, 1.0)
 

@@ -154,9 +154,13 @@ def convolved_valid(x: Array, kernels: Array) -> Array:
     return filtered(x, [kernels], sides)[:, k - 1 : h, k - 1 : w]
 
 
-def mirrored(x: Array, margin: int) -> Array:
-    """Photos (n, h, w, c) with `margin` mirrored pixels on every side; a single row or column is repeated."""
+def mirrored(x: Array, margin: int, sides: tuple[int, int] | None = None) -> Array:
+    """Photos (n, h, w, c) with `margin` mirrored pixels on every side; a single row or column is repeated.
+
+    sides: of the result; what it has beyond the margins is mirrored as well, behind the last pixels.
+    """
     for axis in (1, 2):
-        pads = [(margin, margin) if i == axis else (0, 0) for i in range(4)]
+        behind = margin if sides is None else sides[axis - 1] - x.shape[axis] - margin
+        pads = [(margin, behind) if i == axis else (0, 0) for i in range(4)]
         x = jnp.pad(x, pads, "reflect" if x.shape[axis] > 1 else "edge")
     return x

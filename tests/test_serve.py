@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import shutil
 import sys
 import time
 from pathlib import Path
@@ -65,6 +66,28 @@ def test_a_visit_gives_files_comparisons_and_sentences(run, photo, tmp_path):
     first, second = outcome.said.split("\n")
     assert first == "1 of 2 done." and second.startswith("broken.jpg") and str(tmp_path) not in outcome.said
     assert worker([], str(run), title, told.append).said == "Choose a photo or a clip first."
+    assert worker([str(photo)], None, title, told.append).said == "Choose networks first."
+
+
+def test_files_of_one_name_are_all_done(run, photo, tmp_path):
+    other, gif = tmp_path / "other" / photo.name, photo.with_suffix(".gif")
+    other.parent.mkdir()
+    Image.new("RGB", (20, 30)).save(other)
+    Image.new("RGB", (30, 20)).save(gif)
+    paths = [str(photo), str(other), str(gif), str(photo)]
+    outcome = photos.Worker(tmp_path)(paths, str(run), photos.TITLES["deblurrer"], lambda share, name: None)
+    assert outcome.said == "3 of 3 done." and set(outcome.pairs) == {"a photo.png", "a photo.gif.png", "2/a photo.png"}
+    assert [Image.open(path).size for path in outcome.written] == [(120, 90), (30, 20), (20, 30)]
+
+
+def test_networks_that_were_replaced_are_read_again(run, tmp_path):
+    worker, own = photos.Worker(tmp_path), tmp_path / "run"
+    shutil.copytree(run, own)
+    first = worker.deblurrer(str(own), "adapted")
+    assert worker.deblurrer(str(own), "adapted") is first
+    file = own / "adaptation" / "weights.safetensors"
+    file.write_bytes(file.read_bytes())
+    assert worker.deblurrer(str(own), "adapted") is not first
 
 
 def full(*_: object, **__: object) -> None:

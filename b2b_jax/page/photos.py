@@ -1,6 +1,7 @@
 """The page's first tab: drop photos and clips, choose the networks and the method, compare, download."""
 
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,7 +13,7 @@ from b2b_jax import deblur, files, images, list_models, named, system
 from b2b_jax.errors import UserError, disk_fault
 from b2b_jax.inference import jobs
 from b2b_jax.inference.jobs import RESTORED, Job
-from b2b_jax.system import Deblurrer
+from b2b_jax.system import Choice, Deblurrer
 
 LARGEST_FILE = 200  # megabytes; a minute of video of a phone
 SHOWN = 1600  # pixels of the longer side in the comparison; the download has all
@@ -70,24 +71,25 @@ class Worker:
 
     def __init__(self, folder: Path):
         self._folder = folder
-        self._deblurrers: dict[tuple[str, str], Deblurrer] = {}
+        self._deblurrers: dict[tuple[str, str], tuple[list, Deblurrer]] = {}  # and what their files were then
 
     def deblurrer(self, model: str, method: str) -> Deblurrer:
-        """The system of a model and one of its methods; UserError when its networks cannot be read."""
-        if (model, method) not in self._deblurrers:
-            self._deblurrers[model, method] = system.load(model, method)
-        return self._deblurrers[model, method]
+        """The system of a model and one of its methods, as its files are now; UserError when they cannot be read."""
+        now = stamps(named.located(model), method)
+        if self._deblurrers.get((model, method), ([],))[0] != now:
+            self._deblurrers[model, method] = now, system.load(model, method)
+        return self._deblurrers[model, method][1]
 
     def __call__(self, paths: Sequence[str], model: str, title: str, tick: Callable[[float, str], object]) -> Outcome:
         """Deblurs files; `tick` hears which share is done and the name in hand. Mistakes become sentences.
 
         `title` is one of `available`, which may be that of another model: then its best method is used.
         """
-        if not paths:
-            return Outcome({}, [], "Choose a photo or a clip first.")
+        if not paths or not model:
+            return Outcome({}, [], f"Choose {'networks' if paths else 'a photo or a clip'} first.")
         try:
             output = Path(tempfile.mkdtemp(dir=self._folder))
-            found = jobs.collect(list(map(Path, paths)), output, [RESTORED], overwrite=False)
+            todo, bad = listed(paths, output)
             tick(0, "Loading the networks")
             methods = available(named.located(model))
             restorer = self.deblurrer(model, methods.get(title, next(iter(methods.values())))).restorer
@@ -95,15 +97,38 @@ class Worker:
             return Outcome({}, [], sentence(str(error)))
         except OSError as error:
             return Outcome({}, [], sentence(disk_fault(error)[0]))
-        bad, done = [*found.bad], []
-        for number, job in enumerate(found.todo):
-            tick(number / len(found.todo), job.source.name)
+        done = []
+        for number, job in enumerate(todo):
+            tick(number / len(todo), job.source.name)
             failed = deblur.run([job], restorer)
             bad += failed
             done += [job] if not failed else []
-        pairs = {job.targets[RESTORED].name: pair for job in done if not job.is_video and (pair := _pair(job, bad))}
-        lines = [f"{len(done)} of {len(paths)} done.", *(sentence(line, paths) for line in bad)]
+        shown = {job.targets[RESTORED].relative_to(output).as_posix(): job for job in done if not job.is_video}
+        pairs = {name: pair for name, job in shown.items() if (pair := _pair(job, bad))}
+        lines = [f"{len(done)} of {len(set(paths))} done.", *(sentence(line, paths) for line in bad)]
         return Outcome(pairs, [str(job.targets[RESTORED]) for job in done], "\n".join(lines))
+
+
+def stamps(model: Path, method: str) -> list:
+    """Which files a system is read from, with their times and sizes: other ones than before are to be read again."""
+    choice = system.from_run(model, method) if model.is_dir() else Choice(None, model, None)
+    files = [path.stat() for path in (choice.translator, choice.deblurrer) if path and path.exists()]
+    return [choice, *((file.st_mtime_ns, file.st_size) for file in files)]
+
+
+def listed(paths: Sequence[str], output: Path) -> tuple[list[Job], list[str]]:
+    """The jobs of one visit's files, each once, and a line for each that cannot be used.
+
+    Results of equal names go to folders of their own: the first to `output`, the next to `output`/2, and so on.
+    """
+    rounds: dict[int, list[Path]] = {}
+    seen: Counter[str] = Counter()
+    for path in map(Path, dict.fromkeys(paths)):
+        seen[path.name] += 1
+        rounds.setdefault(seen[path.name], []).append(path)
+    folders = {number: output / str(number) if number > 1 else output for number in rounds}
+    found = [jobs.collect(chosen, folders[number], [RESTORED], overwrite=False) for number, chosen in rounds.items()]
+    return [job for one in found for job in one.todo], [line for one in found for line in one.bad]
 
 
 def sentence(line: str, paths: Sequence[str] = ()) -> str:
@@ -177,8 +202,10 @@ def _warned(model: str) -> dict[str, Any]:
     return {"value": f"**{warning}.**" if warning else "", "visible": bool(warning)}
 
 
-def _choose(gradio: Any, model: str) -> list:
-    """What becomes of methods, warning and text when other networks are chosen."""
+def _choose(gradio: Any, model: str | None) -> list:
+    """What becomes of methods, warning and text when other networks are chosen, or none."""
+    if not model:
+        return [gradio.Radio(choices=[], value=None, visible=False), gradio.Markdown(visible=False), ""]
     try:
         methods, said = list(available(named.located(model))), ""
     except UserError as error:

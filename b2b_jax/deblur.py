@@ -143,7 +143,7 @@ ON_ERROR_HELP = (
 )
 TRAIN_SIZE_HELP = (
     "NAFNet takes its means over windows of 1.5 times the crops it was trained on (TLC); this is the side of those "
-    "crops, 0 for means over the whole photo or tile (default: what a run's config.json says; 256 for a converted file)"
+    "crops, 0 for means over the whole photo or tile (default: what the run says; 256 for a converted file)"
 )
 
 

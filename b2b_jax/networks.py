@@ -23,6 +23,7 @@ from b2b_jax.models.outputs import full_resolution as full_resolution
 from b2b_jax.named import WEIGHTS as WEIGHTS
 
 Array = jax.Array
+DTYPES = ("auto", "float32", "bfloat16")
 MADE = "weights.json"  # in a run's folder: the SHA-256 of every network that it made, by the network's folder in it
 
 
@@ -152,7 +153,12 @@ def _of_both(mixture: Network, deblurrer: Network) -> dict:
 
 
 def compute_dtype(name: str) -> jnp.dtype:
-    """What networks compute in; "auto" is bfloat16, but float32 on a CPU, which has no fast bfloat16."""
+    """What networks compute in; "auto" is bfloat16, but float32 on a CPU, which has no fast bfloat16.
+
+    UserError: it is none of DTYPES; float16 would overflow in NAFNet.
+    """
+    if name not in DTYPES:
+        raise UserError(f"networks cannot compute in {name!r}; wanted is one of {', '.join(DTYPES)}")
     if name == "auto":
         name = "float32" if jax.default_backend() == "cpu" else "bfloat16"
     return jnp.dtype(name)

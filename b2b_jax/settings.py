@@ -17,7 +17,7 @@ from b2b_jax.data.sensor import RESPONSES
 from b2b_jax.data.synthetic import FRAME_KINDS
 from b2b_jax.errors import UserError
 from b2b_jax.named import STARTED_IN
-from b2b_jax.networks import compute_dtype
+from b2b_jax.networks import DTYPES, compute_dtype
 
 MOVABLE = {  # keys of `data` that say where photos lie and how they are read, not what they are
     *("root", "known_path", "unknown_path", "prepared", "prepare", "threads", "prefetch"),
@@ -27,7 +27,7 @@ PLACES = {  # keys beside the stages' `weights` that name a file or folder which
 }
 LARGEST_INTEGER = (1 << 31) - 1  # steps and seeds have 32 bits on the devices
 ONE_AT_LEAST = {  # names of keys, whatever their section; the others may be 0
-    *("batch", "crop", "crops_per_image", "critics", "every", "frames", "steps"),
+    *("batch", "crop", "crops_per_image", "critics", "every", "frames", "periods", "steps"),
     *("log_every", "evaluate_every", "checkpoint_every", "keep", "bad_steps", "fixed_filter_images"),
 }
 
@@ -92,7 +92,7 @@ def check_choice(key: str, value: str, choices: Iterable[str]) -> None:
 def check_values(config: ConfigDict) -> None:
     """UserError for values that no run can use, whatever its stages."""
     check_numbers(config)
-    check_choice("compute_dtype", config.compute_dtype, ("auto", "float32", "bfloat16"))
+    check_choice("compute_dtype", config.compute_dtype, DTYPES)
     check_choice("data.degradation.kind", config.data.degradation.kind, (*FRAME_KINDS, *DEGRADATIONS))
     check_choice("data.degradation.response", config.data.degradation.response, RESPONSES)
     check_choice("data.bad_photos", config.data.bad_photos, ("skip", "stop"))
@@ -103,6 +103,12 @@ def check_values(config: ConfigDict) -> None:
     check_scenes(config.data.scenes)
     if config.loop.wandb and not importlib.util.find_spec("wandb"):
         raise UserError("loop.wandb is set, but wandb is not installed: pip install -e '.[wandb]'")
+
+
+def check_odd(key: str, size: int) -> None:
+    """UserError for a kernel without a middle pixel."""
+    if size % 2 == 0:
+        raise UserError(f"{key} is {size}; a kernel has an odd number of pixels, such as {size + 1}")
 
 
 def check_numbers(config: ConfigDict, section: str = "") -> None:

@@ -58,7 +58,7 @@ def load(
         dtype: what the networks compute in: "float32", "bfloat16", or "auto" (float32 on a CPU only).
 
     Raises:
-        UserError: there is nothing at `path`, it holds no such network, or the tile is too small; one line.
+        UserError: there is nothing at `path`, it holds no such network, the tile is too small, or the dtype another.
     """
     path = named.located(path)
     if path.is_dir():
@@ -197,7 +197,7 @@ def best_method(folder: Path, there: Sequence[str]) -> str:
 def open_networks(choice: Choice, dtype: str = "auto") -> list[Network]:
     """The networks of a choice in their order; UserError when they are missing or do not turn photos into photos."""
     deblurrer = open_network(choice.deblurrer, dtype)
-    size = getattr(deblurrer.module, "train_size", 0) if choice.train_size is None else choice.train_size
+    size = own_train_size(choice.deblurrer, deblurrer) if choice.train_size is None else choice.train_size
     deblurrer = networks.with_local_means(deblurrer, size > 0, size)
     if not choice.translator:
         return [deblurrer]
@@ -205,6 +205,12 @@ def open_networks(choice: Choice, dtype: str = "auto") -> list[Network]:
     if choice.step:
         return [networks.held(translator, deblurrer, choice.step)]
     return [networks.consistent(translator, deblurrer)] if choice.consistent else [translator, deblurrer]
+
+
+def own_train_size(path: Path, network: Network) -> int:
+    """Of a file's local means, as it says; a converted one, which does not say, has those of its published training."""
+    size = getattr(network.module, "train_size", 0)
+    return 0 if weights.header(path)["hyper"].get("local") is False else size
 
 
 def open_network(path: Path, dtype: str = "auto") -> Network:

@@ -179,6 +179,8 @@ def test_the_default_folder_is_named_after_the_configuration(parse):
         (["--config.data.scenes.known_kernel.kind=bo"], ["data.scenes.known_kernel", "box"]),
         (["--config.compute_dtype=float16"], ["compute_dtype is 'float16'", "bfloat16"]),
         (["--config.loop.log_every=0"], ["loop.log_every is 0"]),
+        (["--config.deblurrer.optimizer.periods=0"], ["deblurrer.optimizer.periods is 0", "at least 1"]),
+        (["--config.camera.enabled=True", "--config.camera.network.size=20"], ["camera.network.size is 20", "odd"]),
         (["--config.data.split_ratio=1.5"], ["data.split_ratio is 1.5", "between 0 and 1"]),
         (["--config.data.crops_per_image=0"], ["data.crops_per_image is 0", "at least 1"]),
         (["--config.translator.resize=50"], ["translator.resize is 50", "0 or at least 68"]),

@@ -75,6 +75,7 @@ def test_what_holds_no_deblurrer_is_told_in_one_line(file, tmp_path):
         "No weights at": (tmp_path / "no.safetensors", {}),
         "is no run's folder": (file, {"method": "adapted"}),
         "cannot overlap": (file, {"tile": 8}),
+        "cannot compute in 'int8'; wanted is one of auto, float32, bfloat16": (file, {"dtype": "int8"}),
     }
     for message, (path, options) in wrong.items():
         with pytest.raises(b2b_jax.UserError, match=message) as caught:
@@ -115,6 +116,13 @@ def test_a_run_is_used_as_measured_best_or_as_asked(file, tmp_path, measured, ad
         (tmp_path / stage / "weights.safetensors").write_bytes(file.read_bytes())
     chosen = system.from_run(tmp_path, method)
     assert tuple(path and path.parent.name for path in chosen[:2]) == files
+
+
+@pytest.mark.parametrize(("own", "local"), [({}, True), ({"local": False}, False), ({"local": True}, True)])
+def test_a_file_alone_has_the_means_that_it_was_trained_with(file, tmp_path, own, local):
+    _, variables = weights.load(file)
+    weights.save(tmp_path / "a.safetensors", "nafnet", HYPER | own, variables)
+    assert b2b_jax.load(tmp_path / "a.safetensors").chain[0].module.local is local
 
 
 def test_given_weights_are_found_from_another_folder(file, tmp_path, monkeypatch):

@@ -14,6 +14,7 @@ from b2b_jax import levels, models, templates
 from b2b_jax import networks as running
 from b2b_jax.errors import UserError
 from b2b_jax.inference import batching, tiles
+from b2b_jax.inference import chain as inference_chain
 from b2b_jax.inference.chain import Chain
 from b2b_jax.inference.tiles import Restorer, cut
 from b2b_jax.networks import Network
@@ -180,6 +181,25 @@ def test_one_compilation_serves_all_tiles_and_all_photos_of_a_size():
         restorer.photo(photo, plan, lambda ticks=ticks: ticks.append(1))
         assert len(ticks) == plan.tiles == 16
     assert len(seen) == 1 and seen[0][1:] == (64, 64, 3) and seen[0][0] <= 16
+
+
+def test_programs_of_sizes_long_not_seen_are_given_back(monkeypatch):
+    seen = []
+    with monkeypatch.context() as patch:
+        patch.setattr(inference_chain, "PROGRAMS", 2)
+        chain = mosaic(seen.append)
+    for side in (4, 8, 8, 12, 8, 4):
+        chain(np.zeros((1, side, side, 3), np.float32))
+    assert [shape[1] for shape in seen] == [4, 8, 12, 4]
+
+
+def test_strides_that_no_usual_tile_holds_make_larger_ones(monkeypatch):
+    monkeypatch.setattr(tiles, "TILE", 16)
+    photo = noise(50, 90)
+    restorer = Restorer(mosaic(), overlap=18, memory=0)
+    plan = restorer.plan(50, 90)
+    assert 16 < max(plan.shape[1:3]) <= 28 and plan.tiles > 1
+    assert Restorer(mosaic(), overlap=18).photo(photo, plan).shape == photo.shape
 
 
 def test_memory_decides_between_whole_and_tiles(monkeypatch):

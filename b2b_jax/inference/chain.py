@@ -3,6 +3,7 @@
 Images are NHWC float32 in [0, 1].
 """
 
+import functools
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -16,9 +17,13 @@ from b2b_jax.networks import Network, apply
 Array = jax.Array
 
 
-class Chain:
-    """Networks one after the other, compiled as one program for each shape of a batch, once.
+PROGRAMS = 8
 
+
+class Chain:
+    """Networks one after the other, compiled as one program for each shape of a batch.
+
+    The programs of the PROGRAMS shapes that were used last are kept: each takes 15 MB and more.
     Called with images (n, h, w, 3) it returns the outputs of its last `keep` networks side by side, (n, h, w, 3 keep).
     `stride` is what all their strides divide.
     """
@@ -28,7 +33,7 @@ class Chain:
         self.channels = 3 * keep
         self._modules = [network.module for network in networks]
         self._variables = [network.variables for network in networks]
-        self._programs: dict[tuple[int, ...], jax.stages.Compiled] = {}
+        self._program = functools.lru_cache(PROGRAMS)(self._compiled)
 
     def __call__(self, images: np.ndarray) -> Array:
         return self._program(images.shape)(self._variables, images)
@@ -37,11 +42,9 @@ class Chain:
         """Bytes that a batch of `shape` takes between input and output, as XLA has laid them out; it compiles."""
         return self._program(shape).memory_analysis().temp_size_in_bytes
 
-    def _program(self, shape: tuple[int, ...]) -> jax.stages.Compiled:
-        if shape not in self._programs:
-            images = jax.ShapeDtypeStruct(shape, jnp.float32)
-            self._programs[shape] = jax.jit(self._run).lower(self._variables, images).compile()
-        return self._programs[shape]
+    def _compiled(self, shape: tuple[int, ...]) -> jax.stages.Compiled:
+        images = jax.ShapeDtypeStruct(shape, jnp.float32)
+        return jax.jit(self._run).lower(self._variables, images).compile()
 
     def _run(self, variables: list[Any], images: Array) -> Array:
         outputs = [images]

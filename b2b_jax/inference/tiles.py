@@ -64,17 +64,19 @@ class Restorer:
     """Runs a chain of networks on photos and frames of any size.
 
     tile: largest side of a tile in pixels; 0 runs a photo whole if that takes at most `memory` bytes, else in tiles
-    of TILE. overlap: pixels that neighbouring tiles share at least. UserError: the tile is no larger than its overlap.
+    of TILE, or larger where strides need it. overlap: pixels that neighbouring tiles share at least. UserError: the
+    tile is no larger than its overlap.
     """
 
     def __init__(self, chain: Chain, tile: int = 0, overlap: int = OVERLAP, memory: int | None = None):
         smallest = overlap + 2 * chain.stride
-        if (tile or TILE) < smallest or overlap < 0:
+        if (tile and tile < smallest) or overlap < 0:
             raise UserError(
                 f"tiles of {tile or TILE} pixels cannot overlap by {overlap}; these networks need tiles of at least "
                 f"{smallest} for that: choose another --tile or --overlap"
             )
         self._chain, self._tile, self._overlap = chain, tile, overlap
+        self._largest = tile or max(TILE, -(-smallest // chain.stride) * chain.stride)
         self._memory = memory_budget() if memory is None else memory
 
     @property
@@ -84,7 +86,7 @@ class Restorer:
 
     def plan(self, h: int, w: int) -> Plan:
         """Tiles for photos of h x w pixels. It compiles the tiles' program to learn what the whole photo would take."""
-        tiled = self._cut(h, w, self._tile or TILE)
+        tiled = self._cut(h, w, self._largest)
         if self._tile or tiled.tiles == 1:
             return tiled
         # All that a network keeps is in proportion to its pixels.

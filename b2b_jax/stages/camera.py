@@ -15,7 +15,7 @@ from b2b_jax.files import read_object, write_json
 from b2b_jax.models.bank import Bank
 from b2b_jax.models.camera import Camera
 from b2b_jax.networks import Network
-from b2b_jax.settings import check_choice
+from b2b_jax.settings import check_choice, check_odd
 from b2b_jax.stages import camera_adversarial, camera_figures, camera_likelihood, camera_photos, common, left_out
 from b2b_jax.stages.camera_photos import Learnt
 from b2b_jax.stages.run import Run
@@ -105,6 +105,7 @@ def check(run: Run) -> None:
     """UserError when the photos or the settings cannot train the camera; nothing is compiled."""
     common.check_batch("camera", run.config.camera.batch)
     check_choice("camera.learner", run.config.camera.learner, LEARNERS)
+    check_odd("camera.network.size", run.config.camera.network.size)
     learner(run).check(run)
 
 

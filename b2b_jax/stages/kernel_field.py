@@ -28,7 +28,7 @@ from b2b_jax.models.kernel_field import READS, KernelField
 from b2b_jax.models.kernel_mixture import FILLED
 from b2b_jax.models.reader import Reader
 from b2b_jax.networks import WEIGHTS
-from b2b_jax.settings import check_choice
+from b2b_jax.settings import check_choice, check_odd
 from b2b_jax.stages import agreement, camera, camera_noise, camera_photos, common, left_out, translator
 from b2b_jax.stages.run import Run
 from b2b_jax.stages.stage import Stage
@@ -196,6 +196,7 @@ def check(run: Run) -> None:
     check_choice("kernel_field.teacher", config.teacher, (*TEACHERS, "reader"))
     check_file(config)
     check_blur("known_kernel", config.known_kernel)
+    check_odd("kernel_field.network.size", config.network.size)
     if config.teacher == "reader":
         check_reader(run)
         return check_denoiser(run)

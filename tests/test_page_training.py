@@ -127,8 +127,8 @@ def test_a_look_heeds_the_settings(piles, tmp_path):
         assert f"unknown_blur: {count} photos" in training.look(wanted)
     other = "data.unknown_blur=\ndata.unknown_sharp=\ndata.unknown=scenes\ndata.scenes.size=16"
     for lines, message in {
-        "data.video.limit=3": "Unknown configuration key 'video'; did you mean 'videos'",
-        "data.videos.limit=few": "limit",
+        "data.video.limit=3": "Unknown configuration key 'video' in config.data.video.limit; did you mean 'videos'",
+        "data.videos.limit=few": "limit=few: wanted a whole number",
         other: "nothing to look at",
     }.items():
         wanted = training.order([*map(str, piles)], [[], []], str(tmp_path / "mine"), f"{root}\n{lines}")

@@ -5,8 +5,6 @@ here, too.
 """
 
 import json
-import os
-import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,8 +12,7 @@ from typing import Any
 import numpy as np
 from flax import linen as nn
 from flax.traverse_util import flatten_dict, unflatten_dict
-from safetensors import SafetensorError
-from safetensors.numpy import save_file
+from safetensors.numpy import save as serialized
 
 from b2b_jax import files, templates
 from b2b_jax.foreign import to_torch_state as to_torch_state
@@ -167,10 +164,5 @@ def write_safetensors(path: str | Path, arrays: State, metadata: Mapping[str, st
     # safetensors writes memory as it lies, so strides must be resolved first.
     arrays = {key: np.asarray(array, order="C") for key, array in arrays.items()}
     with files.draft(path, durable=True) as part:
-        try:
-            save_file(arrays, part, dict(metadata))
-        except SafetensorError as error:
-            number = re.search(r"os error (\d+)", str(error))
-            if not number:
-                raise OSError(f"{path}: cannot be written ({error})") from error
-            raise OSError(int(number[1]), os.strerror(int(number[1]))) from error
+        # `save_file` would put another file in the draft's place, unlocked, and which only its owner can read.
+        part.write_bytes(serialized(arrays, dict(metadata)))

@@ -627,6 +627,15 @@ def test_a_disk_without_room_for_weights_is_told_by_the_system_and_leaves_nothin
     assert list((tmp_path / "new").iterdir()) == []
 
 
+def test_others_may_read_weights_as_the_umask_says(tmp_path):
+    before = os.umask(0o022)
+    try:
+        weights.write_safetensors(tmp_path / "w.safetensors", {"a": np.zeros(3, np.float32)}, {})
+    finally:
+        os.umask(before)
+    assert (tmp_path / "w.safetensors").stat().st_mode & 0o777 == 0o644
+
+
 @pytest.mark.parametrize("path", ["/proc/self/maps", "/proc/self/status"])
 def test_a_file_that_cannot_be_mapped_is_named(path):
     """As on file systems that do not map files."""

@@ -70,7 +70,7 @@ def _warnings(report: Mapping[str, dict], piles: Mapping[str, Sequence[Photo]]) 
     if all(medians) and medians[0][0] > ALIKE * medians[1][0]:
         found.append(
             f"unknown_blur is as sharp as unknown_sharp (median Laplacian variance {medians[0][0]:.2g} and "
-            f"{medians[1][0]:.2g}); are the folders right?"
+            f"{medians[1][0]:.2g}); are the folders right? (Over-sharpened and noisy photos look sharp, too.)"
         )
     both = set.intersection(*({p.blurry for p in photos} for photos in piles.values()))
     if both:

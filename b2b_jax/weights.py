@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 from flax import linen as nn
 from flax.traverse_util import flatten_dict, unflatten_dict
-from safetensors.numpy import save as serialized
 
 from b2b_jax import files, templates
 from b2b_jax.foreign import to_torch_state as to_torch_state
@@ -160,9 +159,5 @@ def header(path: str | Path) -> dict[str, Any]:
 
 def write_safetensors(path: str | Path, arrays: State, metadata: Mapping[str, str]) -> None:
     """Writes arrays so that `path` is either the whole new file or what it was before, also after a power cut."""
-    path = Path(path)
-    # safetensors writes memory as it lies, so strides must be resolved first.
-    arrays = {key: np.asarray(array, order="C") for key, array in arrays.items()}
-    with files.draft(path, durable=True) as part:
-        # `save_file` would put another file in the draft's place, unlocked, and which only its owner can read.
-        part.write_bytes(serialized(arrays, dict(metadata)))
+    with files.draft(Path(path), durable=True) as part:
+        safetensors_files.write(part, {key: np.asarray(array) for key, array in arrays.items()}, metadata)

@@ -17,10 +17,11 @@ import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
 from helpers import reference
+from safetensors.numpy import load_file
 
 from b2b_jax import convert, foreign, models, networks, templates, weights
 from b2b_jax.errors import UserError
-from b2b_jax.formats import torch_files
+from b2b_jax.formats import safetensors_files, torch_files
 from b2b_jax.models import recognition
 
 ROOT = Path(__file__).parents[1]
@@ -625,6 +626,19 @@ def test_a_disk_without_room_for_weights_is_told_by_the_system_and_leaves_nothin
     ran = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
     assert ran.stdout == "said\n", ran.stderr
     assert list((tmp_path / "new").iterdir()) == []
+
+
+def test_the_library_reads_what_is_written(tmp_path):
+    arrays = {kind: np.arange(6).reshape(2, 3).astype(kind) for kind in safetensors_files.TYPES}
+    arrays |= {"none": np.zeros((0, 2), np.float32), "one": np.float32(3), "turned": arrays["int16"].T}
+    arrays |= {"big": arrays["int32"].astype(">i4")}
+    weights.write_safetensors(tmp_path / "w.safetensors", arrays, {"said": 'é "x"'})
+    assert safetensors_files.metadata(tmp_path / "w.safetensors") == {"said": 'é "x"'}
+    found = load_file(tmp_path / "w.safetensors")
+    assert found.keys() == arrays.keys()
+    for name, array in arrays.items():
+        assert found[name].dtype == np.asarray(array).dtype.newbyteorder("=")
+        np.testing.assert_array_equal(found[name], array)
 
 
 def test_others_may_read_weights_as_the_umask_says(tmp_path):

@@ -5,6 +5,7 @@ Source: https://huggingface.co/docs/safetensors
 
 import contextlib
 import hashlib
+import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,11 @@ from safetensors import SafetensorError, safe_open
 
 from b2b_jax.formats.opening import Problem, check_regular
 
-TYPES = ("F64", "F32", "F16", "BF16", "I64", "I32", "I16", "I8", "U64", "U32", "U16", "U8", "BOOL")
+TYPES = {  # by their names in NumPy
+    **{"float64": "F64", "float32": "F32", "float16": "F16", "bfloat16": "BF16", "bool": "BOOL"},
+    **{"int64": "I64", "int32": "I32", "int16": "I16", "int8": "I8"},
+    **{"uint64": "U64", "uint32": "U32", "uint16": "U16", "uint8": "U8"},
+}
 
 
 def metadata(path: Path) -> dict[str, str]:
@@ -32,9 +37,30 @@ def read(path: Path) -> tuple[dict[str, str], dict[str, np.ndarray]]:
     """
     with _opened(path) as file:
         types = {name: file.get_slice(name).get_dtype() for name in file.keys()}  # noqa: SIM118
-        if odd := [f"{name} is {kind}" for name, kind in types.items() if kind not in TYPES]:
-            raise Problem(f"{', '.join(odd[:3])}; the types that are read: {', '.join(TYPES)}")
+        if odd := [f"{name} is {kind}" for name, kind in types.items() if kind not in TYPES.values()]:
+            raise Problem(f"{', '.join(odd[:3])}; the types that are read: {', '.join(TYPES.values())}")
         return file.metadata() or {}, {name: file.get_tensor(name) for name in types}
+
+
+def write(path: Path, arrays: Mapping[str, np.ndarray], text: Mapping[str, str]) -> None:
+    """Writes arrays, and the text beside them, into a file that is there, without a copy of them all in memory.
+
+    The library's `save_file` writes another file, readable by its owner alone, and puts it in the place of this one; a
+    process that is killed meanwhile leaves it behind. KeyError: an array is of a type that is not one of TYPES.
+    """
+    header: dict[str, Any] = {"__metadata__": dict(text)}
+    order, start = sorted(arrays, key=lambda name: (-arrays[name].dtype.itemsize, name)), 0  # all are aligned so
+    for name in order:
+        array, stop = arrays[name], start + arrays[name].nbytes
+        header[name] = {"dtype": TYPES[array.dtype.name], "shape": array.shape, "data_offsets": [start, stop]}
+        start = stop
+    head = json.dumps(header).encode()
+    head += b" " * (-len(head) % 8)
+    with path.open("wb") as file:
+        file.write(len(head).to_bytes(8, "little") + head)
+        for name in order:
+            little = arrays[name].astype(arrays[name].dtype.newbyteorder("<"), copy=False)
+            file.write(np.ascontiguousarray(little).reshape(-1).view(np.uint8))
 
 
 @contextlib.contextmanager

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
 from helpers import reference
-from safetensors.numpy import load_file
+from safetensors.numpy import load_file, save_file
 
 from b2b_jax import convert, foreign, models, networks, templates, weights
 from b2b_jax.errors import UserError
@@ -639,6 +639,15 @@ def test_the_library_reads_what_is_written(tmp_path):
     for name, array in arrays.items():
         assert found[name].dtype == np.asarray(array).dtype.newbyteorder("=")
         np.testing.assert_array_equal(found[name], array)
+
+
+def test_a_network_is_written_byte_for_byte_as_by_the_library(tmp_path):
+    arrays = {
+        f"params/{name}": np.arange(size, dtype=np.float32) for name, size in {"b": 3, "a/c": 5, "a-c": 1}.items()
+    }
+    weights.write_safetensors(tmp_path / "w.safetensors", arrays, {"format": "pt"})
+    save_file(arrays, tmp_path / "library.safetensors", {"format": "pt"})
+    assert (tmp_path / "w.safetensors").read_bytes() == (tmp_path / "library.safetensors").read_bytes()
 
 
 def test_others_may_read_weights_as_the_umask_says(tmp_path):

@@ -54,7 +54,7 @@ def write(path: Path, arrays: Mapping[str, np.ndarray], text: Mapping[str, str])
         array, stop = arrays[name], start + arrays[name].nbytes
         header[name] = {"dtype": TYPES[array.dtype.name], "shape": array.shape, "data_offsets": [start, stop]}
         start = stop
-    head = json.dumps(header).encode()
+    head = json.dumps(header, separators=(",", ":")).encode()
     head += b" " * (-len(head) % 8)
     with path.open("wb") as file:
         file.write(len(head).to_bytes(8, "little") + head)

@@ -3,6 +3,7 @@
 import contextlib
 import importlib
 import re
+import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -10,7 +11,7 @@ from pathlib import Path
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
-from b2b_jax import memory, sharding, terminal
+from b2b_jax import interrupts, memory, sharding, terminal
 from b2b_jax.errors import UserError, disk_fault
 from b2b_jax.images import ImageError
 from b2b_jax.stages.run import Run
@@ -42,7 +43,7 @@ def outcome(command: Callable[[], None], keep: Callable[[], None] = memory.keep)
         print(line, file=sys.stderr)
         return code
     except KeyboardInterrupt:
-        print("Stopped.", file=sys.stderr)
+        print(interrupts.stopped(signal.SIGINT), file=sys.stderr)
         return 130
     return 0
 
@@ -67,13 +68,13 @@ def parse(recorded: Callable[[Path], ConfigDict] | None = None) -> Run:
     if config is None and recorded and WORKDIR.value:
         return Run(recorded(Path(WORKDIR.value)), Path(WORKDIR.value))
     if config is None:
-        raise UserError(f"No configuration. {USAGE}")
+        raise UserError("No configuration: give --workdir or --config" if recorded else f"No configuration. {USAGE}")
     if not isinstance(config, ConfigDict):
         raise UserError(f"No configuration file {config_path()}. {USAGE}")
     return Run(config, Path(WORKDIR.value or default_workdir()))
 
 
-WANTED = {  # what the flags' parsers say of a value, and what they wanted
+WANTED = {  # what a flag's parser says of a wrong value: what to say instead
     "invalid literal for int": "wanted a whole number",
     "could not convert string to float": "wanted a number",
     "Non-boolean argument": "wanted True or False",
@@ -104,15 +105,17 @@ def _unknown_key(message: str, words: Sequence[str]) -> str:
     names = names[-1:] if "lookup" in names else names  # below a number: the whole key comes last
     given = (word.partition("=")[0].lstrip("-") for word in words)
     place = next((key for key in given if names[0] in key.split(".") and key != f"config.{names[0]}"), "")
-    hint = f"; did you mean {names[names.index('mean') + 1]!r}?" if "mean" in names else "; configs/default.py has all"
-    return f"Unknown configuration key {names[0]!r}{f' in {place}' if place else ''}{hint}"
+    hint = (
+        f"did you mean {names[names.index('mean') + 1]!r}?" if "mean" in names else "configs/default.py lists all keys"
+    )
+    return f"Unknown configuration key {names[0]!r}{f' in {place}' if place else ''}; {hint}"
 
 
 def _wrong_value(message: str, advice: str) -> str:
     """One line of what the flags say of a mistake; one inside a configuration file comes as a whole traceback."""
     line = message.strip().splitlines()[-1].strip().removeprefix("ValueError: ")
     if "indices must be integers" in line:  # below a text or a tuple
-        line = "Unknown configuration key: one of those given goes on below a plain value"
+        line = "Unknown configuration key: one of those given continues below a plain value"
     elif line.startswith("flag --") and (wanted := next((w for said, w in WANTED.items() if said in line), "")):
         return f"{line.partition(': ')[0].removeprefix('flag ')}: {wanted}"
     return f"{line.rstrip('.')}. {advice}"

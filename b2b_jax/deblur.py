@@ -79,6 +79,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"deblur: {line}", file=sys.stderr)
         return code
     except KeyboardInterrupt:  # before signals are watched
+        print(STOPPED, file=sys.stderr)
         return 130
 
 
@@ -143,7 +144,7 @@ ON_ERROR_HELP = (
 )
 TRAIN_SIZE_HELP = (
     "NAFNet takes its means over windows of 1.5 times the crops it was trained on (TLC); this is the side of those "
-    "crops, 0 for means over the whole photo or tile (default: what the run says; 256 for a converted file)"
+    "crops, 0 for means over the whole photo or tile (default: what the run or its file says; 256 for a converted file)"
 )
 
 

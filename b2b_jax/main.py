@@ -5,18 +5,19 @@ Finished stages are skipped, unfinished ones resume where they stopped, given we
 
 import contextlib
 import logging as standard_logging
+import signal
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
 from absl import logging
 from ml_collections import ConfigDict
 
-from b2b_jax import commandline, memory, record, settings, sharding, terminal
+from b2b_jax import commandline, interrupts, memory, record, settings, sharding, terminal
 from b2b_jax.compilation import enable_compilation_cache
-from b2b_jax.data.quickly import PutOff, quickly
+from b2b_jax.data.quickly import attempt, quickly
 from b2b_jax.errors import UserError, disk_fault, shown, suggestion
 from b2b_jax.evaluation import evaluate, summary
 from b2b_jax.files import lock, remove_drafts
@@ -109,6 +110,7 @@ def main() -> int:
         print("Stopped; the same command resumes from here.", file=sys.stderr)
         return stop.code
     except KeyboardInterrupt:  # before signals are watched
+        print(interrupts.stopped(signal.SIGINT), file=sys.stderr)
         return 130
     return 0
 
@@ -191,7 +193,7 @@ def stage_names(config: ConfigDict) -> list[str]:
 def check(run: Run, pending: list[str]) -> None:
     """Opens all that the pending stages need; raises one UserError with a line for everything that is missing.
 
-    What takes long, such as drawing scenes, comes when nothing else is wrong.
+    Slow things, such as drawing scenes, come last, once nothing else is wrong.
     """
     settings.check_values(run.config)
     sides = dict.fromkeys(side for name in pending for side in WORK[name].reads)
@@ -199,23 +201,8 @@ def check(run: Run, pending: list[str]) -> None:
     opens += [open_input for name in pending for open_input in WORK[name].inputs(run)]
     opens += [lambda name=name, stage=stage: check_network(run, name, stage) for name, stage in STAGES.items()]
     with quickly():
-        long = opened(opens)
-    opened(long)
-
-
-def opened(opens: Sequence[Callable[[], object]]) -> list[Callable[[], object]]:
-    """Calls all; returns those that were put off. UserError with the lines of all that fail."""
-    problems, long = [], []
-    for open_input in opens:
-        try:
-            open_input()
-        except PutOff:
-            long.append(open_input)
-        except (UserError, ImageError) as error:
-            problems += error.args
-    if problems:
-        raise UserError(*dict.fromkeys(problems))
-    return long
+        slow = attempt(opens).postponed
+    attempt(slow)
 
 
 def check_network(run: Run, name: str, stage: Stage) -> None:

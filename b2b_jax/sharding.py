@@ -9,7 +9,7 @@ import importlib.util
 import itertools
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,14 +24,9 @@ _passed = itertools.count()  # the same in all processes: they pass the same pla
 PATIENCE = 30 * 24 * 3600 * 1000  # ms that processes wait for one that evaluates; a dead one is found by its heartbeat
 
 
-def make_mesh() -> Mesh:
-    """Returns the mesh of all devices of all processes, axis `data`."""
-    return jax.make_mesh((jax.device_count(),), ("data",), axis_types=(AxisType.Auto,))
-
-
-def own_mesh() -> Mesh:
-    """Returns the mesh of this process's devices alone, axis `data`: for what it computes without the others."""
-    devices = jax.local_devices()
+def make_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
+    """Returns the mesh of these devices, by default all of all processes, axis `data`."""
+    devices = jax.devices() if devices is None else devices
     return jax.make_mesh((len(devices),), ("data",), axis_types=(AxisType.Auto,), devices=devices)
 
 

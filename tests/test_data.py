@@ -97,7 +97,9 @@ def test_sizes_are_name_height_width_from_the_header(tmp_path):
 
 
 def test_check_sizes_refuses_a_pile_without_photos():
-    with pytest.raises(UserError, match=r"No photos are left for what --config\.translator\.crop cuts: 0 were found"):
+    with pytest.raises(
+        UserError, match=r"No photos are left to cut --config\.translator\.crop from; check the folders"
+    ):
         check_sizes(Photos([]), 8, "translator.crop")
 
 

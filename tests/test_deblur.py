@@ -36,7 +36,7 @@ from helpers.deblurring import (  # noqa: F401
 )
 from PIL import ExifTags, Image
 
-from b2b_jax import deblur, images, levels, weights
+from b2b_jax import deblur, images, levels, system, weights
 from b2b_jax.inference import photos as photos_module
 from b2b_jax.inference.tiles import Restorer
 from b2b_jax.networks import apply
@@ -166,10 +166,10 @@ def test_networks_named_apart(call, networks, tmp_path):
 
 def test_a_converted_nafnet_takes_local_means(networks):
     args = deblur.parse(["a.png", "--output", "x", "--model", str(networks["nafnet"])])
-    (module,) = deblur.load_restorer(deblur.choose(args), args)._chain._modules
+    ((module, _),) = system.open_networks(deblur.choose(args))
     assert module.local and module.train_size == 256
     args = deblur.parse(["a.png", "--output", "x", "--model", str(networks["nafnet"]), "--train-size", "0"])
-    assert not deblur.load_restorer(deblur.choose(args), args)._chain._modules[0].local
+    assert not system.open_networks(deblur.choose(args))[0].module.local
 
 
 def test_only_what_is_missing_is_written(call, networks, tmp_path):
@@ -236,7 +236,7 @@ def test_outputs_never_collide(call, tmp_path):
 def test_too_long_a_name_is_refused_first(call, tmp_path):
     write(tmp_path / f"{'n' * 246}.png", RGB8)
     code, _, errors = call(tmp_path / f"{'n' * 246}.png", options=["--side-by-side"])
-    assert code == 2 and "too long a name; rename it" in errors[-1] and not (tmp_path / "out").exists()
+    assert code == 2 and "is longer than 255 bytes; rename the input" in errors[-1] and not (tmp_path / "out").exists()
 
 
 def test_an_input_is_never_overwritten(call, tmp_path):
@@ -391,8 +391,8 @@ def test_an_output_that_cannot_be_written_is_told_with_its_place(call, tmp_path,
 
     monkeypatch.setattr(photos_module, "write", fail)
     code, printed, errors = call(write(tmp_path / "a.png", RGB8))
-    assert code == 2 and "0 written" in printed and f"{target}" in errors[1] and word in errors[1]
-    assert ("bytes are free there" in errors[1]) == (number == errno.ENOSPC) and "Errno" not in errors[1]
+    assert code == 2 and "0 written" in printed and f"{target}" in errors[-1] and word in errors[-1]
+    assert ("bytes are free there" in errors[-1]) == (number == errno.ENOSPC) and "Errno" not in errors[-1]
 
 
 def test_the_next_is_read_and_the_last_written_meanwhile(call, tmp_path, monkeypatch):

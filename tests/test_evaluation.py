@@ -126,6 +126,7 @@ def write_weights(run):
 
 def test_photos_to_score_on_can_come_later_and_change(run):
     write_weights(run)
+    run.config.data.unknown = "folder"
     evaluate.write_results(run, [], Clock(), 1.0, {})
     without = evaluate.inputs(run)
     assert evaluate.finished(run)
@@ -133,11 +134,11 @@ def test_photos_to_score_on_can_come_later_and_change(run):
         run.config.data[key] = str(run.workdir / key)
     assert not evaluate.finished(run)  # there are no such folders, which the check says
     for key in ("test_blur", "test_sharp"):
-        images.write(run.workdir / key / "a.png", np.zeros((4, 4, 3), np.uint8))
+        images.write(run.workdir / key / "a.bmp", np.zeros((4, 4, 3), np.uint8))
     assert not evaluate.finished(run) and evaluate.inputs(run) != without
     evaluate.write_results(run, [a_result()], Clock(), 1.0, {})
     assert evaluate.finished(run)
-    images.write(run.workdir / "test_blur" / "a.png", np.random.default_rng(0).integers(0, 256, (4, 4, 3), np.uint8))
+    images.write(run.workdir / "test_blur" / "a.bmp", np.ones((4, 4, 3), np.uint8))  # a file of the same size
     assert not evaluate.finished(run)
 
 
@@ -276,7 +277,7 @@ def test_large_examples_show_their_middle(tmp_path):
     assert first.captions == {"blurry input": "20 dB"} and second.title == "other 1"
 
 
-def test_of_a_large_photo_without_truth_the_networks_see_what_is_shown(tmp_path):
+def test_large_photos_without_truth_are_cut_first(tmp_path):
     photo, seen = np.zeros((750, 900, 3), np.uint8), []
     photo[15, 90] = 255
     restore = {"deblurrer": lambda x: seen.append(x.shape) or 1 - x}

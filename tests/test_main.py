@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from absl import flags
+from helpers.processes import fresh_flags
 from ml_collections import ConfigDict
 
 from b2b_jax import commandline, images, main, models, record, settings
@@ -54,9 +55,7 @@ def command(monkeypatch, tmp_path, data):
     """Gives a command line to the process, as a shell would: flags start afresh, the folder is the project's."""
 
     def give(config, *arguments):
-        for name in [name for name in flags.FLAGS if name.startswith("config.")]:
-            delattr(flags.FLAGS, name)
-        flags.FLAGS.unparse_flags()
+        fresh_flags()
         monkeypatch.chdir(ROOT)
         where = [f"--config.data.root={data}"] if config else []
         name = [f"--config={config}"] if config else []
@@ -96,7 +95,7 @@ QUICK = "configs/demo.py:quick"
     ("config", "arguments", "wanted"),
     [
         (QUICK, ["--config.translator.stepz=3"], ["'stepz' in config.translator.stepz;", "did you mean 'steps'"]),
-        (QUICK, ["--config.translator.lr=3"], ["'lr' in config.translator.lr;", "configs/default.py has all"]),
+        (QUICK, ["--config.translator.lr=3"], ["'lr' in config.translator.lr;", "configs/default.py lists all keys"]),
         (QUICK, ["--config.data.video.limit=3"], ["'video'", "did you mean 'videos'"]),
         (QUICK, ["--config.translator.steps.x=3"], ["'translator.steps.x'"]),
         (QUICK, ["--config.data.root.x=3"], ["Unknown configuration key", "below a plain value"]),
@@ -271,6 +270,7 @@ def test_a_crop_that_is_blurred_as_it_is_cut_needs_its_margin(refused, stage, cr
         (["data.unknown_blur=none", "data.unknown_sharp=tests"], "data.unknown_blur is none: no such folder"),
         (["data.unknown_blur=tests", "data.unknown_sharp=tests", "data.test_blur=tests"], "No test_sharp photos"),
         (["data.unknown_blur=tests", "data.unknown_sharp=tests", "data.test_known=tests"], "No test_blur photos"),
+        (["data.test_blur=tests"], "data.test_blur goes only with your own photos"),
     ],
 )
 def test_mistakes_are_told_before_anything_is_drawn(refused, tmp_path, arguments, wanted):

@@ -193,7 +193,7 @@ def test_the_other_stages_train_on_several_crops_of_a_photo(tmp_path, monkeypatc
 
 def test_two_streams_of_one_name_are_refused():
     twice = [pipeline.stream(labelled(PHOTOS), pipeline.Crop(4), seed, 1) for seed in range(2)]
-    with pytest.raises(ValueError, match="two streams of one batch call their images image; wanted"):
+    with pytest.raises(ValueError, match="two streams of one batch both name images image; give"):
         pipeline.batches(twice, BATCH, 0, 1)[0]
 
 

@@ -5,11 +5,11 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers.processes import wait_for_file
 
 from b2b_jax.data import dead_leaves, scenes
 
@@ -79,10 +79,7 @@ def test_ctrl_c_while_scenes_are_drawn_is_one_line(tmp_path):
     command, ready = [sys.executable, "-c", program, tmp_path / "ready"], tmp_path / "ready"
     options = {"cwd": Path(__file__).parents[1], "stderr": subprocess.PIPE, "text": True}
     process = subprocess.Popen(command, **options, start_new_session=True)
-    deadline = time.monotonic() + 60
-    while not ready.exists():
-        assert process.poll() is None and time.monotonic() < deadline
-        time.sleep(0.02)
+    wait_for_file(ready, process)
     os.killpg(process.pid, signal.SIGINT)
     assert process.communicate(timeout=60)[1].strip() == "Stopped by SIGINT." and process.returncode == 130
 

@@ -6,7 +6,6 @@ Run as a program, this file is the run that some tests start with several device
 import csv
 import json
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +13,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from helpers.processes import free_port
 from helpers.scored import MEASURE, METHODS, Killed, Mixed, noisy_source, scored, setup
 
 from b2b_jax import sharding
@@ -166,10 +166,8 @@ def test_four_devices_score_as_one(tmp_path):
 
 
 def test_the_first_of_two_processes_scores_on_its_own_devices(tmp_path):
-    with socket.socket() as probe:
-        probe.bind(("localhost", 0))
-        port = probe.getsockname()[1]
-    pair = [start(3, tmp_path / "two", f"localhost:{port}", number) for number in (0, 1)]
+    place = f"localhost:{free_port()}"
+    pair = [start(3, tmp_path / "two", place, number) for number in (0, 1)]
     try:
         found, nothing = map(finish, pair)
     finally:

@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+from helpers.processes import wait_for_file
 
 from b2b_jax import interrupts
 
@@ -38,16 +39,8 @@ sys.exit(128 + stop.number)
 
 def start(folder, **options):
     process = subprocess.Popen([sys.executable, "-c", PROGRAM, folder], cwd=ROOT, **options)
-    wait_for(process, folder / "ready")
+    wait_for_file(folder / "ready", process)
     return process
-
-
-def wait_for(process, ready):
-    """Until the process has made its mark."""
-    deadline = time.monotonic() + 30
-    while not ready.exists():
-        assert process.poll() is None and time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 def lead_terminal():
@@ -92,7 +85,7 @@ def test_ctrl_c_while_modules_are_imported_is_one_line(tmp_path):
     environment = os.environ | {"PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"}
     command = [sys.executable, "-m", "b2b_jax.main"]
     process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
-    wait_for(process, tmp_path / "ready")
+    wait_for_file(tmp_path / "ready", process)
     process.send_signal(signal.SIGINT)
     assert process.communicate(timeout=30)[1] == "\nStopped by SIGINT.\n" and process.returncode == 130
 

@@ -67,11 +67,19 @@ def open_known(config: ConfigDict) -> Known:
     return Known(training(data, Pairs(train)), pipeline.Crop, _scored_pairs(held_out))
 
 
+def own(data: ConfigDict) -> bool:
+    """Whether the camera's photos are folders of one's own."""
+    return bool(data.unknown_blur or data.unknown_sharp or data.unknown in ("", "folder"))
+
+
 def open_unknown(config: ConfigDict) -> Unknown:
     """Opens the camera: your two folders if given, else the dataset `data.unknown`: a layout's name, or "scenes"."""
     data = config.data
-    if data.unknown_blur or data.unknown_sharp or data.unknown in ("", "folder"):
+    if own(data):
         return _own_folders(config)
+    if given := [f"data.{key}" for key in folder.SCORED if data[key]]:
+        wanted = "goes only with your own photos, data.unknown_blur and data.unknown_sharp"
+        raise UserError(f"{given[0]} {wanted}; data.unknown is {data.unknown!r}, which has its own test photos")
     if data.unknown == "scenes":
         return _unknown_scenes(data)
     if data.unknown == "original":
@@ -190,8 +198,9 @@ def _layout_photos(data: ConfigDict, side: str, part: str) -> list[Photo]:
     root = Path(given) if given else Path(data.root) / LAYOUTS[name].folder
     output, option = Path(data.root) / data.prepared, f"--config.data.{side}_path"
     if data.prepare and (given or not prepared.exists(name, output, variant)):
+        parts = finding.find_all(name, root, option, variant)
         takes_long()
-        prepared.prepare(name, root, finding.find_all(name, root, option, variant), output, variant)
+        prepared.prepare(name, root, parts, output, variant)
     # A download that is named is meant, unless it was asked to be prepared.
     if data.prepared and (data.prepare or not given) and prepared.exists(name, output, variant):
         return prepared.find(name, output, part, variant)

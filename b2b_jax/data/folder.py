@@ -102,11 +102,16 @@ def known_twins(data: ConfigDict, photos: list[Photo]) -> list[Path]:
 
 
 def scored_digest(data: ConfigDict) -> str:
-    """SHA-256 of the names and sizes of all photos that `data` gives to score on; empty when it gives none."""
+    """SHA-256 of the names and contents of all photos that `data` gives to score on; empty when it gives none.
+
+    UserError: there are no such photos; ImageError: one cannot be opened.
+    """
     lines = []
     for key in (key for key in SCORED if data[key]):
-        paths = listed(data, key)
-        lines += [f"{key} {path.relative_to(data[key]).as_posix()} {path.stat().st_size}" for path in paths]
+        for path in listed(data, key):
+            with images.open_file(path) as file:
+                content = hashlib.file_digest(file, "sha256").hexdigest()
+            lines.append(f"{key} {path.relative_to(data[key]).as_posix()} {content}")
     return hashlib.sha256("\n".join(sorted(lines)).encode(errors="surrogateescape")).hexdigest() if lines else ""
 
 

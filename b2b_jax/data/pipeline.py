@@ -188,7 +188,7 @@ def stack(elements: Sequence[Record]) -> Batch:
 def _join(parts: Sequence[Batch]) -> Batch:
     keys = Counter(key for part in parts for key in _images(part))
     if twice := [key for key, count in keys.items() if count > 1]:
-        raise ValueError(f"two streams of one batch call their images {', '.join(twice)}; wanted are different names")
+        raise ValueError(f"two streams of one batch both name images {', '.join(twice)}; give each its own names")
     names = np.stack([part["name"] for part in parts], axis=1)
     return {k: v for part in parts for k, v in part.items()} | {"name": names}
 

@@ -1,4 +1,4 @@
-"""What takes minutes when a run opens its photos is put off until everything else has been checked.
+"""Postpones what takes minutes until everything else has been checked.
 
 Drawing scenes, reading videos and preparing a download should not come before the line about a wrong setting.
 """
@@ -6,44 +6,74 @@ Drawing scenes, reading videos and preparing a download should not come before t
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from contextvars import ContextVar
+from typing import Any, NamedTuple, TypeVar
 
 from b2b_jax.errors import UserError
+from b2b_jax.images import ImageError
 
-_putting_off: ContextVar[bool] = ContextVar("putting_off", default=False)
+T = TypeVar("T")
+_postponed: ContextVar[set[str] | None] = ContextVar("postponed", default=None)  # names of `once`; None outside
 
 
 class PutOff(Exception):
-    """It would take long."""
+    """Raised in place of something slow."""
 
 
 @contextlib.contextmanager
 def quickly() -> Iterator[None]:
     """Within, `takes_long` raises PutOff."""
-    token = _putting_off.set(True)
+    token = _postponed.set(set())
     try:
         yield
     finally:
-        _putting_off.reset(token)
+        _postponed.reset(token)
 
 
 def takes_long() -> None:
-    """Stands before what takes long."""
-    if _putting_off.get():
+    """Call this before something slow."""
+    if _postponed.get() is not None:
         raise PutOff
 
 
-def together(calls: Sequence[Callable[[], object]]) -> list:
-    """What each returns. UserError with the lines of all that fail; without any, PutOff if one was put off."""
-    found, problems, put_off = [], [], None
+def once(name: str, call: Callable[[], T]) -> T:
+    """What the call returns. What was postponed under this name is not begun a second time within one `quickly`."""
+    postponed = _postponed.get()
+    if postponed is not None and name in postponed:
+        raise PutOff
+    try:
+        return call()
+    except PutOff:
+        if postponed is not None:
+            postponed.add(name)
+        raise
+
+
+class Tried(NamedTuple):
+    """What became of calls."""
+
+    results: list
+    postponed: list[Callable[[], object]]
+
+
+def attempt(calls: Sequence[Callable[[], object]]) -> Tried:
+    """Makes all calls. UserError with a line for everything that is wrong, each once."""
+    results: list[Any] = []
+    postponed, problems = [], []
     for call in calls:
         try:
-            found.append(call())
-        except PutOff as error:
-            put_off = error
-        except UserError as error:
+            results.append(call())
+        except PutOff:
+            postponed.append(call)
+        except (UserError, ImageError) as error:
             problems += error.args
     if problems:
-        raise UserError(*problems)
-    if put_off:
-        raise put_off
-    return found
+        raise UserError(*dict.fromkeys(problems))
+    return Tried(results, postponed)
+
+
+def together(calls: Sequence[Callable[[], object]]) -> list:
+    """The results of all calls. UserError as `attempt`; else PutOff if any was postponed."""
+    tried = attempt(calls)
+    if tried.postponed:
+        raise PutOff
+    return tried.results

@@ -88,7 +88,7 @@ def _start_worker(*arguments: int) -> subprocess.Popen:
     quiet = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")  # a process per core
     command, environment = [sys.executable, "-c", program], os.environ | quiet
     streams = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE}
-    # A group of its own: of a Ctrl-C only the parent is told, and it ends its workers, or leaves their pipe.
+    # Its own process group: Ctrl-C reaches only the parent, which ends its workers; if it dies, their pipe breaks.
     return subprocess.Popen(command, **streams, env=environment, process_group=0)
 
 
@@ -100,7 +100,7 @@ def _work(seed: int, first: int, count: int, size: int, worker: int, workers: in
             sys.stdout.buffer.write(b"".join(drawn.tobytes() for drawn in scenes))
             sys.stdout.buffer.flush()
         except BrokenPipeError:
-            os._exit(1)  # at any other end Python would try, and complain, once more
+            os._exit(1)  # a normal exit would flush again and print the same error
 
 
 def cached(

@@ -4,7 +4,7 @@
 {"blurry": (h, w, 3), "sharp": (h, w, 3), "name": str}  pairs
 """
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Sized
 from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol
 
@@ -131,6 +131,11 @@ class Part:
         return self.source.size(self.indices[index])
 
 
+def spread(source: Sized, most: int) -> list[int]:
+    """The numbers of at most `most` photos, evenly spread over the source."""
+    return np.linspace(0, len(source) - 1, min(most, len(source))).astype(int).tolist()
+
+
 def check_sizes(source: Source, smallest: int, key: str = "") -> None:
     """UserError when `source` has no photos, or they are unreadable, unequal twins, or smaller than `smallest` pixels.
 
@@ -142,9 +147,9 @@ def check_sizes(source: Source, smallest: int, key: str = "") -> None:
     Headers of at most SIZES_CHECKED photos, evenly spread, are read; a bad one among the others is met later.
     """
     if not len(source):
-        told = f"No photos are left for what --config.{key} cuts" if key else "There are no photos"
-        raise UserError(f"{told}: 0 were found, at least 1 is wanted; look at what --config.data names, and its share")
-    indices = np.unique(np.linspace(0, len(source) - 1, min(len(source), SIZES_CHECKED)).astype(int)).tolist()
+        advice = f" to cut --config.{key} from; check the folders in --config.data, and data.share" if key else ""
+        raise UserError(f"No photos are left{advice}")
+    indices = np.unique(spread(source, SIZES_CHECKED)).tolist()
     with ThreadPoolExecutor() as pool:
         found = list(pool.map(lambda index: _fault(source, index, smallest), indices))
     bad = [fault for fault in found if fault]

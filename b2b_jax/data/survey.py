@@ -11,6 +11,7 @@ from b2b_jax.budget import BYTES_PER_PIXEL, READERS
 from b2b_jax.data import photo
 from b2b_jax.data.photo import File, Photo
 from b2b_jax.data.sharpness import laplacian_variance
+from b2b_jax.data.sources import spread
 from b2b_jax.images import ImageError
 
 MEASURED = 200  # photos of a pile that are read
@@ -31,11 +32,11 @@ def survey(piles: Mapping[str, Sequence[Photo]]) -> dict:
 
 
 def _pile(name: str, photos: Sequence[Photo]) -> dict:
-    spread = np.unique(np.linspace(0, len(photos) - 1, min(len(photos), MEASURED)).astype(int))
+    chosen = np.unique(spread(photos, MEASURED))
     with ThreadPoolExecutor() as pool:
-        jobs = pool.map(_measure, [photos[index].blurry for index in spread])
+        jobs = pool.map(_measure, [photos[index].blurry for index in chosen])
         found = list(
-            filter(None, terminal.bar(jobs, desc=f"looking at {name}", total=len(spread), unit="photo", leave=False))
+            filter(None, terminal.bar(jobs, desc=f"looking at {name}", total=len(chosen), unit="photo", leave=False))
         )
     sharpness = [value for _, value in found]
     return {
@@ -70,7 +71,7 @@ def _warnings(report: Mapping[str, dict], piles: Mapping[str, Sequence[Photo]]) 
     if all(medians) and medians[0][0] > ALIKE * medians[1][0]:
         found.append(
             f"unknown_blur is as sharp as unknown_sharp (median Laplacian variance {medians[0][0]:.2g} and "
-            f"{medians[1][0]:.2g}); are the folders right? (Over-sharpened and noisy photos look sharp, too.)"
+            f"{medians[1][0]:.2g}); are the folders right? (Noise and over-sharpening also count as sharpness.)"
         )
     both = set.intersection(*({p.blurry for p in photos} for photos in piles.values()))
     if both:

@@ -26,9 +26,11 @@ from b2b_jax.evaluation.scoring import Setup, score
 from b2b_jax.evaluation.sheet import Sheet
 from b2b_jax.evaluation.streams import Reduced
 from b2b_jax.files import read_json, read_object, write_json
+from b2b_jax.images import ImageError
 from b2b_jax.settings import as_json
 from b2b_jax.stages import STAGES
 from b2b_jax.stages.common import read_summary
+from b2b_jax.stages.converter import check_translator
 from b2b_jax.stages.run import Run
 
 # Keys that leave the scores of an unfinished evaluation as they are.
@@ -95,7 +97,7 @@ def check(run: Run) -> None:
     open_extras(run)
     rows.check(run)
     if settings.converter.enabled:
-        converter.check(run)
+        check_translator(run)
     if temporal.NAME in metric_names(run) and run.unknown.test:
         temporal.check(camera_set(run), run.unknown.test)
 
@@ -177,14 +179,14 @@ def make_setup(run: Run, folder: Path) -> Setup:
 
 
 def inputs(run: Run) -> dict:
-    """What the scores depend on: the settings, and the weights by their SHA-256, and one's own photos by theirs."""
+    """What the scores depend on: the settings, the SHA-256 of the weights, and the digest of your own test photos."""
     settings = {k: v for k, v in as_json(run.config.evaluation).items() if k not in PASSIVE}
     return {"settings": settings, "weights": digests(run), **own_photos(run)}
 
 
 def own_photos(run: Run) -> dict[str, str]:
-    """The digest of the photos of one's own that are scored, by the key that it is kept under; empty for none."""
-    digest = scored_digest(run.config.data)
+    """{"photos": digest} of your own test photos; {} without any."""
+    digest = scored_digest(run.config.data) if domains.own(run.config.data) else ""
     return {"photos": digest} if digest else {}
 
 
@@ -260,6 +262,6 @@ def finished(run: Run) -> bool:
     done = results.get("evaluation", {})
     try:
         now = {"weights": digests(run), "settings": as_json(run.config.evaluation), **own_photos(run)}
-    except UserError:  # there are no such photos, which the check of the evaluation says
+    except (UserError, ImageError):  # the photos are missing; the check says so
         return False
     return bool(now["weights"]) and {key: done[key] for key in ("weights", "settings", "photos") if key in done} == now

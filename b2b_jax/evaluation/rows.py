@@ -13,7 +13,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from b2b_jax import metrics, networks
-from b2b_jax.data.sources import Part, Source
+from b2b_jax.data.sources import Part, Source, spread
 from b2b_jax.errors import UserError
 from b2b_jax.evaluation import filters
 from b2b_jax.evaluation.scoring import Method
@@ -130,9 +130,7 @@ def choose_filter(deblur: Callable, source: Source, config: ConfigDict) -> filte
 
     config: the section `evaluation`.
     """
-    count = min(config.fixed_filter_images, len(source))
-    spread = np.linspace(0, len(source) - 1, count).astype(int).tolist()
-    photos = centre_crops(Part(source, spread), 0, FILTER_CROP)
+    photos = centre_crops(Part(source, spread(source, config.fixed_filter_images)), 0, FILTER_CROP)
     return filters.choose(
         restore=lambda x: batching.run(deblur, x, config.batch),
         score=lambda x: float(np.mean(metrics.psnr(metrics.round8(x), photos["sharp"]))),

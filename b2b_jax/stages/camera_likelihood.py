@@ -14,6 +14,7 @@ from ml_collections import ConfigDict
 from b2b_jax import levels
 from b2b_jax.data import blur, pipeline
 from b2b_jax.data.skipping import at_least
+from b2b_jax.data.sources import spread
 from b2b_jax.errors import UserError
 from b2b_jax.method import camera_model, likelihood
 from b2b_jax.method.likelihood import Likelihood
@@ -122,7 +123,7 @@ def read(run: Run, method: Likelihood) -> jax.Array:
     """Features (n, 4, c) of the blurry photos, of four windows about the middle of each; too small ones are skipped."""
     pile = at_least(run.unknown.blur, method.reader.window)
     features = jax.jit(lambda x: method.reader.apply({}, x, method="features"))
-    chosen = camera_photos.spread(pile, PHOTOS)
+    chosen = spread(pile, PHOTOS)
     return jnp.stack([features(windows(pile[i]["image"], method.reader.window)) for i in chosen])
 
 
@@ -143,7 +144,7 @@ def settled(run: Run, method: Likelihood, bank: Shot, params: Params) -> tuple[S
     there = np.flatnonzero(share)
     told = jax.jit(lambda x: jax.nn.log_softmax(method.sharpening.apply(params, x)).mean(0))
 
-    cut = (windows_all_over(pile[i]["image"], config.window) for i in camera_photos.spread(pile, PHOTOS))
+    cut = (windows_all_over(pile[i]["image"], config.window) for i in spread(pile, PHOTOS))
     found = np.stack([told(levels.to_float(one)) for one in cut]).mean(0)[there] - np.log(share[there])
     amount, sigma = KINDS[there[found.argmax()]]
     values = [[*KINDS[i], round(float(value), 3)] for i, value in zip(there, found - found.max(), strict=True)]

@@ -10,10 +10,10 @@ from typing import NamedTuple
 import numpy as np
 
 from b2b_jax.data.processing import Processing
-from b2b_jax.data.sources import Source
+from b2b_jax.data.sources import Source, spread
 from b2b_jax.models.autocorrelation import hann
 from b2b_jax.models.development import BINS, radius
-from b2b_jax.stages import camera_jpeg, camera_photos
+from b2b_jax.stages import camera_jpeg
 
 PHOTOS = 256  # that are looked at, at most
 COMPRESSED = 32  # of which JPEG is looked for, at most
@@ -38,7 +38,7 @@ class Noise(NamedTuple):
 
 def found(pile: Source) -> Noise:
     """The noise and the JPEG of a camera's photos."""
-    quality = camera_jpeg.quality(pile[i]["image"] for i in camera_photos.spread(pile, COMPRESSED))
+    quality = camera_jpeg.quality(pile[i]["image"] for i in spread(pile, COMPRESSED))
     return Noise(deviation(spectrum(pile), quality), quality)
 
 
@@ -59,7 +59,7 @@ def deviation(power: np.ndarray, quality: int) -> float:
 
 def spectrum(pile: Source) -> np.ndarray:
     """Power of the noise at each of BINS distances, of a range of 1: float32. Zeros where there are too few windows."""
-    photos = camera_photos.spread(pile, PHOTOS)
+    photos = spread(pile, PHOTOS)
     variances = [windows(pile[i]["image"]).var((1, 2)) for i in photos]
     if sum(map(len, variances)) < FEWEST:
         return np.zeros(BINS, np.float32)

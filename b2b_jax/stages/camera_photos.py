@@ -48,11 +48,6 @@ def held(pile: Source) -> int:
     return min(MOST, max(2, round(HELD_OUT * len(pile))))
 
 
-def spread(pile: Source, most: int) -> list[int]:
-    """The numbers of at most `most` photos of a pile, evenly spread over it."""
-    return np.linspace(0, len(pile) - 1, min(most, len(pile))).astype(int).tolist()
-
-
 def too_few(run: Run) -> list[str]:
     """A line when a pile has too few photos."""
     counts = {"unknown_blur": len(run.unknown.blur), "unknown_sharp": len(run.unknown.sharp)}

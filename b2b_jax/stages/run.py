@@ -11,6 +11,7 @@ from ml_collections import ConfigDict
 
 from b2b_jax import weights
 from b2b_jax.data import domains, near_frames
+from b2b_jax.data.quickly import once
 from b2b_jax.data.sources import Record, Source
 from b2b_jax.networks import WEIGHTS, Network, check_stage, compute_dtype, load, with_local_means
 
@@ -25,17 +26,17 @@ class Run:
     @cached_property
     def known(self) -> domains.Known:
         """Pairs of the known blur."""
-        return domains.open_known(self.config)
+        return once("known", lambda: domains.open_known(self.config))
 
     @cached_property
     def unknown(self) -> domains.Unknown:
         """The camera's photos."""
-        return domains.open_unknown(self.config)
+        return once("unknown", lambda: domains.open_unknown(self.config))
 
     @cached_property
     def clips(self) -> near_frames.Clips:
         """The frames of videos that the adaptation may take its pairs from."""
-        return near_frames.open_clips(self.config.data, self.config.adaptation.frames)
+        return once("clips", lambda: near_frames.open_clips(self.config.data, self.config.adaptation.frames))
 
     @property
     def dtype(self) -> jnp.dtype:

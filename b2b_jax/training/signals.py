@@ -14,7 +14,7 @@ import threading
 from collections.abc import Callable, Collection, Iterator
 from typing import NoReturn
 
-from b2b_jax import files
+from b2b_jax import files, interrupts
 
 NUMBERS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
@@ -53,7 +53,7 @@ def _listen(receiver: socket.socket, react: Callable[[int], None], watched: Coll
 
 def leave(number: int) -> None:
     """Ends the process at once with the signal's exit code, as safely as `kill -9`: whatever was being saved is not."""
-    end(number, f"\nStopped by {signal.Signals(number).name}.")
+    end(number, interrupts.stopped(number))
 
 
 def end(number: int, message: str) -> NoReturn:

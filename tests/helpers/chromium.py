@@ -3,14 +3,14 @@
 import contextlib
 import shutil
 import signal
-import socket
 import subprocess
 import sys
-import time
 import urllib.error
 import urllib.request
 
 import pytest
+
+from helpers.processes import free_port, wait_for
 
 CHROME = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 DRIVER = shutil.which("chromedriver")
@@ -41,9 +41,7 @@ def opened(width: int, colours: str):
 def served(folder, *options):
     """The page's address, served by the command itself, which is run in a folder; SIGTERM ends it."""
     pytest.importorskip("gradio")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     command = [sys.executable, "-m", "b2b_jax.serve", *options, "--port", str(port)]
     with open(folder / "served.log", "wb") as log:
         process = subprocess.Popen([*map(str, command)], stdout=log, stderr=log, cwd=folder)
@@ -64,15 +62,6 @@ def answers(place: str) -> bool:
     except (urllib.error.URLError, TimeoutError):
         return False
     return True
-
-
-def wait_for(happened, seconds: float = 60):
-    """What `happened` returns once it is true; an assertion when it never is."""
-    deadline = time.monotonic() + seconds
-    while not (found := happened()):
-        assert time.monotonic() < deadline, "it never happened"
-        time.sleep(0.2)
-    return found
 
 
 def value(browser, name: str) -> str:

@@ -22,8 +22,9 @@ from b2b_jax.networks import DTYPES, compute_dtype
 MOVABLE = {  # keys of `data` that say where photos lie and how they are read, not what they are
     *("root", "known_path", "unknown_path", "prepared", "prepare", "threads", "prefetch"),
 }
-PLACES = {  # keys beside the stages' `weights` that name a file or folder which a run may not change
+PLACES = {  # keys, besides the stages' `weights`, that name a file or folder
     *("data.unknown_blur", "data.unknown_sharp", "known_blur.path", "adaptation.frames.folder", "kernel_field.kernels"),
+    *("data.root", "data.known_path", "data.unknown_path"),
 }
 LARGEST_INTEGER = (1 << 31) - 1  # steps and seeds have 32 bits on the devices
 ONE_AT_LEAST = {  # names of keys, whatever their section; the others may be 0

@@ -31,6 +31,7 @@ from b2b_jax.data import pipeline
 from b2b_jax.errors import UserError, shown
 from b2b_jax.files import read_object, write_json
 from b2b_jax.method.known_blur import Supply
+from b2b_jax.named import STARTED_IN
 from b2b_jax.stages import camera, camera_dataset, common, known_blur, translator
 from b2b_jax.stages.camera_dataset import Pair
 from b2b_jax.stages.known_blur import KnownBlur
@@ -73,7 +74,7 @@ def make_pairs(run: Run, folder: Path) -> None:
     check_recorded(run, "camera")
     if camera.refused(run):
         reasons = "; ".join(read_object(run.workdir / "camera" / "scores.json").get("reasons", []))
-        print(shown(f"camera: note that the run itself did not use this camera: {reasons}"), file=sys.stderr)
+        print(shown(f"note: the run itself did not use this camera: {reasons}"), file=sys.stderr)
     enable_compilation_cache()
     pairs = terminal.bar(camera_dataset.photograph(run, COUNT.value), total=COUNT.value, unit="pair")
     write_pairs(folder, pairs, {"seed": run.config.seed, "camera": str(run.weights_path("camera"))})
@@ -84,11 +85,10 @@ def recorded(workdir: Path) -> ConfigDict:
     saved = record.read_config(workdir)
     if not saved:
         raise UserError(f"{workdir} is no run's folder: it holds no config.json; name another, or give a --config")
-    old, now = ({name: keys(part) for name, part in one.items()} for one in (saved, newest()))
-    if lacking := settings.lacking(old, now):
-        older = f"{workdir} holds a run of an older version, which did not have {', '.join(lacking)}"
-        raise UserError(f"{older}; say with which configuration it was made: --config")
-    return ConfigDict(tupled(saved))
+    if missing := settings.lacking(keys(saved), keys(newest())):
+        older = f"{workdir} holds a run of an older version, which did not have {', '.join(missing)}"
+        raise UserError(f"{older}; give the configuration that it was made with, --config")
+    return ConfigDict(tupled(settings.placed(saved, [str(saved.get(STARTED_IN, "")), ""])))
 
 
 def newest() -> dict:
@@ -97,8 +97,10 @@ def newest() -> dict:
 
 
 def keys(part: object) -> object:
-    """The keys of a section of a configuration, which all runs have; what lies deeper may be a run's own."""
-    return dict.fromkeys(part) if isinstance(part, dict) else None
+    """The keys of a configuration; not those of networks, optimizers and kernels, which differ from run to run."""
+    if not isinstance(part, dict) or {"name", "kind"} & part.keys():
+        return None
+    return {key: keys(value) for key, value in part.items()}
 
 
 def tupled(value: object) -> object:
@@ -115,7 +117,7 @@ def check_recorded(run: Run, stage: str) -> None:
     changes = settings.differences(old, now, stage)
     if changes and not run.config[stage].weights:
         changed = f"{run.workdir} holds a run of another configuration ({'; '.join(changes)})"
-        raise UserError(f"{changed}; leave out --config, and the run's own is read")
+        raise UserError(f"{changed}; without --config the run's own is used")
 
 
 def output_folder() -> Path:
@@ -125,8 +127,8 @@ def output_folder() -> Path:
     folder = Path(OUTPUT.value)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(
-            f"{folder} is there and not an empty folder; choose another --output, or remove it, if it is what this "
-            "command had written when it was stopped"
+            f"{folder} already exists and is not an empty folder; choose another --output, or remove it if a stopped "
+            "run of this command left it"
         )
     return folder
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from absl import flags
 from helpers import jit
+from helpers.processes import fresh_flags
 from skimage import data
 
 from b2b_jax import images, networks, synthesize
@@ -45,9 +46,7 @@ def synthesized(monkeypatch, capsys, run):
     """Runs the command; returns its exit code and what it said of mistakes."""
 
     def call(*arguments):
-        for name in [name for name in flags.FLAGS if name.startswith("config.")]:
-            delattr(flags.FLAGS, name)
-        flags.FLAGS.unparse_flags()
+        fresh_flags()
         words = {"what": "camera", "count": 1, "workdir": run, "output": run.parent / "pairs"}
         options = [f"--{name}={value}" for name, value in words.items()]
         monkeypatch.setattr(sys, "argv", ["synthesize", *options, *arguments])
@@ -72,13 +71,13 @@ def test_pairs_are_those_of_the_run_and_have_its_jpeg(run, synthesized):
 def test_a_camera_that_the_run_did_not_use_is_said_to_be_such(run, synthesized):
     write_json(run / "camera" / "scores.json", {"usable": False, "reasons": ["no blur was found"]})
     code, lines = synthesized()
-    assert code == 0 and lines == ["camera: note that the run itself did not use this camera: no blur was found"]
+    assert code == 0 and lines == ["note: the run itself did not use this camera: no blur was found"]
 
 
 def test_another_configuration_than_the_runs_is_refused(run, synthesized):
     folder = f"--config.data.unknown_sharp={run.parent / 'unknown_sharp'}"
     code, (line,) = synthesized("--config=configs/camera.py", folder, folder.replace("sharp", "blur"))
-    assert code == 2 and "camera.network.size: 3 → 31" in line and line.endswith("the run's own is read")
+    assert code == 2 and "camera.network.size: 3 → 31" in line and line.endswith("the run's own is used")
 
 
 def test_a_run_of_an_older_version_or_none_is_refused(run, synthesized):
@@ -86,7 +85,7 @@ def test_a_run_of_an_older_version_or_none_is_refused(run, synthesized):
     del config["camera"]["threshold"]
     write_json(run / "config.json", config)
     code, (line,) = synthesized()
-    assert code == 2 and "did not have camera.threshold; say with which" in line
+    assert code == 2 and "did not have camera.threshold; give the configuration" in line
     code, (line,) = synthesized(f"--workdir={run.parent}")
     assert code == 2 and line.startswith(f"{run.parent} is no run's folder")
 
@@ -94,4 +93,20 @@ def test_a_run_of_an_older_version_or_none_is_refused(run, synthesized):
 def test_a_folder_that_a_stopped_command_left_is_to_be_removed(run, synthesized):
     images.write(run.parent / "pairs" / "train" / "0.png", PHOTO)
     code, (line,) = synthesized()
-    assert code == 2 and "remove it, if it is what this command had written when it was stopped" in line
+    assert code == 2 and "remove it if a stopped run of this command left it" in line
+
+
+def test_the_runs_relative_paths_begin_where_it_was_started(run, synthesized, monkeypatch):
+    config = json.loads((run / "config.json").read_text())
+    config["data"] |= {"unknown_blur": "unknown_blur", "unknown_sharp": "unknown_sharp"}
+    write_json(run / "config.json", config | {"started_in": str(run.parent)})
+    elsewhere = run.parent / "elsewhere"
+    images.write(elsewhere / "unknown_blur" / "0.png", PHOTO)
+    images.write(elsewhere / "unknown_sharp" / "0.png", 255 - PHOTO)
+    monkeypatch.chdir(elsewhere)
+    assert synthesized() == (0, [])
+    np.testing.assert_array_equal(images.read(run.parent / "pairs/test/camera/sharp/000000.png"), PHOTO)
+
+
+def test_without_a_run_or_a_configuration_it_says_so(run, synthesized):
+    assert synthesized("--workdir=") == (2, ["No configuration: give --workdir or --config"])

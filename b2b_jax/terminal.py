@@ -21,6 +21,7 @@ from b2b_jax.errors import NO_ROOM
 
 VERSION = f"b2b_jax {__version__}"
 STREAMS = {"stdout": 1, "stderr": 2}
+SECONDS = 10  # between two states of a progress bar in a log
 
 
 class Parser(argparse.ArgumentParser):
@@ -64,11 +65,10 @@ def delivered() -> int:
 def bar(*iterable: Iterable, **options: Any) -> tqdm:
     """A progress bar of tqdm.
 
-    Where stderr is no terminal, such as in a log, a lasting one is renewed every ten seconds and a passing one
-    (leave=False) is not shown.
+    Where stderr is not a terminal, as in a log, it is redrawn every ten seconds; with leave=False not before.
     """
     if not sys.stderr.isatty():
-        options = {"mininterval": 10, "disable": not options.get("leave", True)} | options
+        options = {"mininterval": SECONDS, "delay": 0 if options.get("leave", True) else SECONDS} | options
     return tqdm(*iterable, dynamic_ncols=True, **options)
 
 

@@ -19,7 +19,7 @@ import numpy as np
 import optax
 import pytest
 
-from b2b_jax import files, sharding
+from b2b_jax import files, sharding, terminal
 from b2b_jax.data import pipeline
 from b2b_jax.data.sources import ArraySource
 from b2b_jax.errors import UserError
@@ -102,6 +102,16 @@ def whole(tmp_path_factory):
     folder = tmp_path_factory.mktemp("whole")
     train(folder)
     return folder
+
+
+def test_a_log_is_not_filled_with_what_training_shows(capfd):
+    reporter = types.SimpleNamespace(_shown={}, _bar=terminal.bar(total=9))
+    for step in range(9):
+        reporter._bar.update()
+        loop.Reporter._show(reporter, loss=f"{step}")
+    reporter._bar.close()
+    printed = capfd.readouterr().err
+    assert printed.count("/9") == 2 and "loss=8" in printed  # the first state and the last
 
 
 def test_a_run_logs_every_photo_and_its_goodput(whole):

@@ -270,7 +270,7 @@ class Reporter:
 
     def _show(self, **values: str) -> None:
         self._shown |= values
-        self._bar.set_postfix(self._shown)
+        self._bar.set_postfix(self._shown, refresh=False)  # which the next step does
 
     @contextlib.contextmanager
     def pause(self) -> Iterator[None]:

@@ -183,7 +183,7 @@ def test_one_compilation_serves_all_tiles_and_all_photos_of_a_size():
     assert len(seen) == 1 and seen[0][1:] == (64, 64, 3) and seen[0][0] <= 16
 
 
-def test_programs_of_sizes_long_not_seen_are_given_back(monkeypatch):
+def test_old_programs_are_dropped(monkeypatch):
     seen = []
     with monkeypatch.context() as patch:
         patch.setattr(inference_chain, "PROGRAMS", 2)

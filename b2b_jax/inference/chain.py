@@ -8,6 +8,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -17,13 +18,13 @@ from b2b_jax.networks import Network, apply
 Array = jax.Array
 
 
-PROGRAMS = 8
+PROGRAMS = 8  # that a chain keeps
 
 
 class Chain:
     """Networks one after the other, compiled as one program for each shape of a batch.
 
-    The programs of the PROGRAMS shapes that were used last are kept: each takes 15 MB and more.
+    Only those of the last PROGRAMS shapes are kept, because each takes 15 MB or more.
     Called with images (n, h, w, 3) it returns the outputs of its last `keep` networks side by side, (n, h, w, 3 keep).
     `stride` is what all their strides divide.
     """
@@ -31,9 +32,15 @@ class Chain:
     def __init__(self, networks: Sequence[Network], keep: int = 1):
         self.stride = math.lcm(*(network.module.stride for network in networks))
         self.channels = 3 * keep
-        self._modules = [network.module for network in networks]
-        self._variables = [network.variables for network in networks]
-        self._program = functools.lru_cache(PROGRAMS)(self._compiled)
+        self._variables = variables = [network.variables for network in networks]
+        modules = [network.module for network in networks]
+
+        @functools.lru_cache(PROGRAMS)
+        def program(shape: tuple[int, ...]) -> jax.stages.Compiled:
+            run = functools.partial(_outputs, modules, keep)  # one of its own, which JAX forgets with the program
+            return jax.jit(run).lower(variables, jax.ShapeDtypeStruct(shape, jnp.float32)).compile()
+
+        self._program = program
 
     def __call__(self, images: np.ndarray) -> Array:
         return self._program(images.shape)(self._variables, images)
@@ -42,12 +49,10 @@ class Chain:
         """Bytes that a batch of `shape` takes between input and output, as XLA has laid them out; it compiles."""
         return self._program(shape).memory_analysis().temp_size_in_bytes
 
-    def _compiled(self, shape: tuple[int, ...]) -> jax.stages.Compiled:
-        images = jax.ShapeDtypeStruct(shape, jnp.float32)
-        return jax.jit(self._run).lower(self._variables, images).compile()
 
-    def _run(self, variables: list[Any], images: Array) -> Array:
-        outputs = [images]
-        for module, arrays in zip(self._modules, variables, strict=True):
-            outputs.append(apply(module, arrays, outputs[-1]))
-        return jnp.concatenate(outputs[-(self.channels // 3) :], axis=-1)
+def _outputs(modules: Sequence[nn.Module], keep: int, variables: Sequence[Any], images: Array) -> Array:
+    """What the last `keep` modules make of images, side by side."""
+    outputs = [images]
+    for module, arrays in zip(modules, variables, strict=True):
+        outputs.append(apply(module, arrays, outputs[-1]))
+    return jnp.concatenate(outputs[-keep:], axis=-1)

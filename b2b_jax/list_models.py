@@ -24,7 +24,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--folder", type=files.given, default=RUNS, help="where runs lie (default: runs)")
     options = parser.parse_args(argv)
     if options.folder != RUNS and not options.folder.is_dir():
-        parser.error(f"--folder {options.folder} is no folder; name one that holds runs")
+        parser.error(f"there is no folder {options.folder}; --folder takes one that holds runs")
     rows = [*_named(), *_converted(Path("weights")), *((str(path), what) for path, what in runs(options.folder))]
     width = max(len(name) for name, _ in rows)
     print("\n".join(f"{shown(name):<{width}}  {shown(what)}" for name, what in rows))

@@ -158,7 +158,7 @@ def compute_dtype(name: str) -> jnp.dtype:
     UserError: it is none of DTYPES; float16 would overflow in NAFNet.
     """
     if name not in DTYPES:
-        raise UserError(f"networks cannot compute in {name!r}; wanted is one of {', '.join(DTYPES)}")
+        raise UserError(f"dtype is {name!r}; it can be {', '.join(DTYPES)}")
     if name == "auto":
         name = "float32" if jax.default_backend() == "cpu" else "bfloat16"
     return jnp.dtype(name)

@@ -22,6 +22,8 @@ from b2b_jax.data.photo import Photo
 from b2b_jax.errors import UserError, disk_fault, shown
 from b2b_jax.images import ImageError
 
+ADVICE = "; repair or remove it and run the same command again: it resumes"
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line; returns its exit code."""
@@ -31,8 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         parts = find(args)
         prepared.prepare(args.dataset, args.source, parts, args.output, args.variant)
     except (UserError, ImageError) as error:
-        advice = "; mend or remove it, and the same command resumes" if isinstance(error, ImageError) else ""
-        print(f"prepare: {shown(error)}{advice}", file=sys.stderr)
+        print(f"prepare: {shown(error)}{ADVICE if isinstance(error, ImageError) else ''}", file=sys.stderr)
         return 2
     except OSError as error:
         line, code = disk_fault(error)

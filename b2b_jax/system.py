@@ -58,7 +58,8 @@ def load(
         dtype: what the networks compute in: "float32", "bfloat16", or "auto" (float32 on a CPU only).
 
     Raises:
-        UserError: there is nothing at `path`, it holds no such network, the tile is too small, or the dtype another.
+        UserError: there is nothing at `path`, it holds no such network, the tile is too small, or the dtype is none of
+            these.
     """
     path = named.located(path)
     if path.is_dir():
@@ -208,7 +209,7 @@ def open_networks(choice: Choice, dtype: str = "auto") -> list[Network]:
 
 
 def own_train_size(path: Path, network: Network) -> int:
-    """Of a file's local means, as it says; a converted one, which does not say, has those of its published training."""
+    """The crop size for a file's local means: 0 if it says that it has none, else its network's own."""
     size = getattr(network.module, "train_size", 0)
     return 0 if weights.header(path)["hyper"].get("local") is False else size
 

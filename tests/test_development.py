@@ -74,7 +74,7 @@ def test_what_rounding_and_jpeg_leave_is_no_noise(quality_of_jpeg):
 
 
 class OneByOne:
-    """Photos, each read anew; none before the one before it has left the memory."""
+    """Photos, each read anew; at most one earlier photo is still in memory."""
 
     def __init__(self, *photos: np.ndarray):
         self.photos, self.read = photos, []

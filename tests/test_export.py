@@ -85,6 +85,12 @@ def test_a_file_that_disagrees_is_not_written(run, tmp_path, monkeypatch, capsys
     assert "nothing written" in capsys.readouterr().err and not list(tmp_path.iterdir())
 
 
+def test_to_says_the_format_of_any_name(run, tmp_path):
+    arguments = [str(run), str(tmp_path / "chain.bin"), "--to", "stablehlo", "--size", "16x24", "--method", "deblurrer"]
+    assert export.main(arguments) == 0
+    assert b"StableHLO" in (tmp_path / "chain.bin").read_bytes()[:40]
+
+
 def test_stablehlo_is_a_program_of_plain_operations(run, tmp_path):
     file = tmp_path / "chain.mlir"
     arguments = [str(run), str(file), "--size", "16x24", "--method", "deblurrer"]

@@ -33,7 +33,7 @@ def test_quality_is_found(quality):
     assert abs(camera_jpeg.quality(photos) - quality) <= 2
 
 
-def test_of_one_photo_at_a_time_the_transforms_are_in_memory(monkeypatch):
+def test_transforms_of_one_photo_at_a_time(monkeypatch):
     alive, blocks = [], camera_jpeg.blocks
 
     def noted(photo):

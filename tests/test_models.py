@@ -278,7 +278,7 @@ def test_small_nafnet_of_the_demo_works_on_the_unshuffled_image():
 
 
 @pytest.mark.parametrize("h, w", [(9, 14), (12, 16), (1, 3)])
-def test_photos_that_a_nafnet_cannot_divide_go_on_as_they_end(h, w):
+def test_nafnet_repeats_the_last_pixels(h, w):
     """Zeros beyond the border, as in the original, would darken what is near it."""
     module, x = models.create("nafnet", width=4, encoders=[1], decoders=[1], unshuffle=2), images(2, h, w, 3)
     variables = random_variables(module, x)

@@ -51,7 +51,10 @@ def test_what_is_at_hand_is_listed_by_what_model_takes(tmp_path, monkeypatch, ca
     assert lines[3].endswith("a run with kernel_field, translator, deblurrer; best: consistent")
     with pytest.raises(SystemExit, match="2"):
         list_models.main(["--folder", "nope"])
-    assert capsys.readouterr().err == "models: --folder nope is no folder; name one that holds runs; --help explains\n"
+    assert (
+        capsys.readouterr().err
+        == "models: there is no folder nope; --folder takes one that holds runs; --help explains\n"
+    )
 
 
 # ---- the networks that come with the package ----

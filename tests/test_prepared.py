@@ -153,7 +153,10 @@ def test_two_calls_at_once_are_refused(tmp_path, command, capsys, monkeypatch):
     ("harm", "wanted"),
     [
         (lambda path: path.write_bytes(b"no photo"), "not an image"),
-        (lambda path: path.write_bytes(path.read_bytes()[:45]), "; mend or remove it, and the same command resumes"),
+        (
+            lambda path: path.write_bytes(path.read_bytes()[:45]),
+            "; repair or remove it and run the same command again: it resumes",
+        ),
         (lambda path: path.unlink(), "no sharp twin"),
         (lambda path: images.write(path, np.zeros((3, 9, 3), np.uint8)), "differ in size: 4x4 and 9x3"),
     ],

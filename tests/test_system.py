@@ -75,7 +75,7 @@ def test_what_holds_no_deblurrer_is_told_in_one_line(file, tmp_path):
         "No weights at": (tmp_path / "no.safetensors", {}),
         "is no run's folder": (file, {"method": "adapted"}),
         "cannot overlap": (file, {"tile": 8}),
-        "cannot compute in 'int8'; wanted is one of auto, float32, bfloat16": (file, {"dtype": "int8"}),
+        "dtype is 'int8'; it can be auto, float32, bfloat16": (file, {"dtype": "int8"}),
     }
     for message, (path, options) in wrong.items():
         with pytest.raises(b2b_jax.UserError, match=message) as caught:

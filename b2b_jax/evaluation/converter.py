@@ -22,8 +22,6 @@ from b2b_jax.networks import WEIGHTS, check_made, load
 from b2b_jax.stages import converter, known_blur
 from b2b_jax.stages.run import Run
 
-check = converter.check_translator
-
 # The logit from which a discriminator trained with each loss says "known blur".
 THRESHOLDS = {"logistic": 0.0, "hinge": 0.0, "least_squares": 0.5, "wasserstein": 0.0}
 

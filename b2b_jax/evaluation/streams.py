@@ -86,4 +86,5 @@ def to_devices(photos: Photos) -> Photos:
     """The batch, split over the devices of this process where it has several; no other process evaluates."""
     if jax.local_device_count() == 1:
         return photos
-    return {key: jax.device_put(value, sharding.split(sharding.own_mesh())) for key, value in photos.items()}
+    split = sharding.split(sharding.make_mesh(jax.local_devices()))
+    return {key: jax.device_put(value, split) for key, value in photos.items()}

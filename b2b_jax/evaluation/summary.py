@@ -210,7 +210,7 @@ def facts(run: Run, results: dict) -> list[tuple[str, str]]:
         found.append((stage.capitalize(), network(run.weights_path(stage)) + given))
     found += [(stage.capitalize(), f"left out: {reason}") for stage, reason in reasons.items()]
     learnt = read_object(run.workdir / "camera" / "scores.json")
-    found += [("Learnt camera", verdict(learnt))] if learnt else []
+    found += [("Learnt camera", verdict(learnt))] if learnt and "camera" not in reasons else []
     for stage, digest in results.get("evaluation", {}).get("weights", {}).items():
         found.append((f"SHA-256 of {stage}", digest))
     devices = f"{jax.device_count()} × {jax.devices()[0].device_kind} ({platform.machine()})"

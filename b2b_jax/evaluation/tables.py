@@ -122,7 +122,7 @@ class Result:
 
     @property
     def recipe(self) -> dict[str, object]:
-        """All settings of data and training, without where files lie but for the photos that are scored."""
+        """All settings of data and training; no paths, except those of the scored photos."""
         shared = flatten_dict(identity(self.config, SECTIONS), sep=".")
         scored = {f"data.{key}": self.config["data"].get(key, "") for key in SCORED}
         return scored | {key: value for key, value in shared.items() if key != "seed" and not key.endswith("weights")}

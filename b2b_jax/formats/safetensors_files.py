@@ -45,8 +45,8 @@ def read(path: Path) -> tuple[dict[str, str], dict[str, np.ndarray]]:
 def write(path: Path, arrays: Mapping[str, np.ndarray], text: Mapping[str, str]) -> None:
     """Writes arrays, and the text beside them, into a file that is there, without a copy of them all in memory.
 
-    The library's `save_file` writes another file, readable by its owner alone, and puts it in the place of this one; a
-    process that is killed meanwhile leaves it behind. KeyError: an array is of a type that is not one of TYPES.
+    Not by the library's `save_file`: it writes another file, which only its owner may read, and moves it here; a kill
+    leaves that file behind. KeyError: an array is of a type that is not one of TYPES.
     """
     header: dict[str, Any] = {"__metadata__": dict(text)}
     order, start = sorted(arrays, key=lambda name: (-arrays[name].dtype.itemsize, name)), 0  # all are aligned so

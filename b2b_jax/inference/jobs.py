@@ -140,7 +140,7 @@ class Claims(NamedTuple):
 
     def _problem(self, target: Path) -> str:
         if len(os.fsencode(target.name)) > LONGEST_NAME:
-            return f"its output {target} would have too long a name; rename it"
+            return f"the name of its output {target} is longer than {LONGEST_NAME} bytes; rename the input"
         place = os.path.realpath(target)
         if place in self.sources:
             return f"its output {target} would overwrite an input; choose another --output"

@@ -38,7 +38,7 @@ MATRICES = {1: Colorspace.ITU709, 4: Colorspace.FCC, 5: Colorspace.ITU601, 6: Co
 MATRICES |= {7: Colorspace.SMPTE240M, 9: Colorspace.BT2020}
 
 
-PATCH = 8  # pixels of a side, of which a format keeps so many colours across and down:
+PATCH = 8  # pixels; the keys below are how many colour samples a format keeps of 8 across and 8 down
 SUBSAMPLINGS = {(8, 8): "4:4:4", (4, 8): "4:2:2", (8, 4): "4:4:0", (2, 8): "4:1:1", (2, 2): "4:1:0", (4, 4): "4:2:0"}
 
 

@@ -71,7 +71,8 @@ class Worker:
 
     def __init__(self, folder: Path):
         self._folder = folder
-        self._deblurrers: dict[tuple[str, str], tuple[list, Deblurrer]] = {}  # and what their files were then
+        # By model and method, each with the stamps of its files when it was read.
+        self._deblurrers: dict[tuple[str, str], tuple[list, Deblurrer]] = {}
 
     def deblurrer(self, model: str, method: str) -> Deblurrer:
         """The system of a model and one of its methods, as its files are now; UserError when they cannot be read."""
@@ -110,10 +111,10 @@ class Worker:
 
 
 def stamps(model: Path, method: str) -> list:
-    """Which files a system is read from, with their times and sizes: other ones than before are to be read again."""
+    """The files a system is read from, with times and sizes; if these change, it is read again."""
     choice = system.from_run(model, method) if model.is_dir() else Choice(None, model, None)
-    files = [path.stat() for path in (choice.translator, choice.deblurrer) if path and path.exists()]
-    return [choice, *((file.st_mtime_ns, file.st_size) for file in files)]
+    states = [path.stat() for path in (choice.translator, choice.deblurrer) if path and path.exists()]
+    return [choice, *((state.st_mtime_ns, state.st_size) for state in states)]
 
 
 def listed(paths: Sequence[str], output: Path) -> tuple[list[Job], list[str]]:

@@ -72,7 +72,7 @@ def _mean(score: np.ndarray) -> float | None:
 
 def _why(means: Mapping[str, float | None], scores: Mapping[Choice, np.ndarray]) -> str:
     if not comparable(scores):
-        return ", for want of two photos made by the learnt camera with finite scores to compare"
+        return "; fewer than two photos of the learnt camera have finite scores to compare"
     told = {name: "no finite score" if mean is None else f"{mean:.2f} dB" for name, mean in means.items()}
     return f" on photos made by the learnt camera: {', '.join(f'{name} {mean}' for name, mean in told.items())}"
 

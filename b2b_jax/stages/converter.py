@@ -106,7 +106,7 @@ def check_translator(run: Run) -> None:
     """UserError unless the run has, or will have, a translator that was trained against a discriminator."""
     if lacks := discriminator_lacks(run):
         wanted = "the discriminator of a translator that is trained adversarially in this run"
-        raise UserError(f"evaluation.converter.enabled wants {wanted}, but {lacks}; change that, or set it to False")
+        raise UserError(f"evaluation.converter.enabled needs {wanted}, but {lacks}; change that or set it to False")
 
 
 def discriminator_lacks(run: Run) -> str:

@@ -213,8 +213,8 @@ def check_reader(run: Run) -> None:
         raise UserError(f"kernel_field.teacher=reader: there is no reader at {reader_path(run)}; see camera.learner")
     found, reader = camera.load(run).module, run.read(reader_path(run)).module
     if not isinstance(found, Bank):
-        wanted = "which no discriminator, but camera.learner=likelihood has learnt"
-        raise UserError(f"kernel_field.teacher=reader: camera.weights is {given}; wanted is a camera {wanted}")
+        wanted = "which was learnt adversarially; give one learnt with camera.learner=likelihood"
+        raise UserError(f"kernel_field.teacher=reader: camera.weights is {given}, {wanted}")
     if not isinstance(reader, Reader):
         raise UserError(f"kernel_field.teacher=reader: {reader_path(run)} holds {type(reader).__name__}, not a Reader")
     camera_photos.check_unseen(run, found.reach)
@@ -257,7 +257,7 @@ def family_reach(run: Run) -> int:
 
 
 def camera_reach(run: Run) -> int:
-    """Pixels that the camera reaches, at most: of a given one, just so many."""
+    """Pixels that the camera reaches at most; of a given camera, exactly."""
     if run.config.camera.weights:
         return camera.load(run).module.reach
     return run.config.camera.network.size // 2 + HALO

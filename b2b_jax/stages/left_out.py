@@ -1,4 +1,4 @@
-"""Stages that leave themselves out: each keeps the reason in a small file, so that nobody waits for it.
+"""Stages that skip themselves: each records the reason in a small file, so that the report does not wait for it.
 
 At the next start such a stage looks again, since what it lacked may have come.
 """
@@ -30,6 +30,6 @@ def forget(run: Run, stage: str) -> None:
 
 
 def reason(run: Run, stage: str) -> str:
-    """Why the stage left itself out when it was last tried; empty when it did not, or its weights are there now."""
+    """Why the stage was last skipped; "" if it was not, or has weights by now."""
     found = read_object(run.workdir / stage / FILE).get("reason", "")
     return "" if run.trained(stage) else str(found)

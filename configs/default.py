@@ -583,7 +583,7 @@ def evaluation() -> ConfigDict:
             "validation_images": 32,  # scored during training; those of a published dataset come from its test part
             "validation_crop": 256,  # pixels, centre crop of a validation photo
             "batch": 8,  # photos of one size that go through a network at once
-            "megapixels": 8.0,  # in such a batch, unless it is a single photo: bounds the memory
+            "megapixels": 8.0,  # in such a batch: bounds the memory; larger photos go through in tiles
             "save_images": False,  # all results as PNG, under evaluation/images/<set>/<row>/
             "fixed_filter": False,  # also score the best of a family of fixed filters, chosen with the truth
             "fixed_filter_images": 24,  # photos on whose centres it is chosen, each 20 passes of the deblurrer

@@ -13,6 +13,7 @@ from helpers import jit
 from b2b_jax import levels, models, templates
 from b2b_jax import networks as running
 from b2b_jax.errors import UserError
+from b2b_jax.evaluation import rows
 from b2b_jax.inference import batching, tiles
 from b2b_jax.inference import chain as inference_chain
 from b2b_jax.inference.chain import Chain
@@ -166,6 +167,14 @@ def test_a_chain_is_its_networks_one_after_the_other(chain, networks):
     wanted = jnp.concatenate([translate(x), deblur(translate(x))], axis=-1)
     np.testing.assert_allclose(chain(x), wanted, atol=1e-5)
     assert chain.stride == 4
+
+
+def test_the_evaluation_cuts_large_photos():
+    seen, photos = [], levels.to_float(np.stack([noise(40, 700), noise(40, 700)[::-1]]))
+    networks = [Network(Mosaic(seen.append), {}), Network(Mosaic(), {})]
+    whole, tiled = (rows.restoring(networks, megapixels)(photos) for megapixels in (0.028, 0.0279))
+    np.testing.assert_allclose(tiled, whole, atol=1e-6)
+    assert seen[0] == (2, 40, 700, 3) and all(shape[2] <= 512 for shape in seen[1:]) and len(seen) > 1
 
 
 # ------------------------------------------------------------------------------------------- compilations, memory, time

@@ -4,7 +4,9 @@ A new row is an entry of ROWS; the network that it runs is an entry of `stages.S
 Images are NHWC float32 in [0, 1].
 """
 
-from collections.abc import Callable, Mapping
+import functools
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -19,6 +21,8 @@ from b2b_jax.evaluation import filters
 from b2b_jax.evaluation.scoring import Method
 from b2b_jax.files import read_object, write_json
 from b2b_jax.inference import batching
+from b2b_jax.inference.chain import Chain
+from b2b_jax.inference.tiles import Restorer
 from b2b_jax.networks import Network
 from b2b_jax.settings import check_choice
 from b2b_jax.stages import agreement
@@ -38,9 +42,9 @@ class Table:
     memory: Path  # a JSON file that keeps what was chosen, for an evaluation that is killed and resumed
     notes: dict[str, str] = field(default_factory=dict)  # what a row needs said, by its name
 
-    def network(self, stage: str) -> Callable:
-        """The stage's network, compiled: images to images."""
-        return networks.runner(self.run.network(stage))
+    def network(self, *stages: str) -> Callable:
+        """The networks of the stages, one after the other: images to images, see `restoring`."""
+        return restoring(list(map(self.run.network, stages)), self.run.config.evaluation.megapixels)
 
 
 class Row(NamedTuple):
@@ -74,6 +78,19 @@ def check(run: Run) -> None:
         check_choice("evaluation.rows", name, ROWS)
 
 
+def restoring(chain: Sequence[Network], megapixels: float) -> Callable:
+    """Networks one after the other, compiled: images to images; those of more than `megapixels` go through in tiles."""
+    whole = list(map(networks.runner, chain))
+    tiled = Restorer(Chain(chain), memory=0)
+
+    def restore(images: np.ndarray) -> np.ndarray:
+        if math.prod(images.shape[1:3]) <= megapixels * 1e6:
+            return functools.reduce(lambda x, run: run(x), whole, images)
+        return np.stack([tiled.photo(photo, tiled.plan(*photo.shape[:2])) for photo in np.asarray(images)])
+
+    return restore
+
+
 def _alone(stage: str) -> Callable[[Table], Method]:
     def make(table: Table) -> Method:
         restore = table.network(stage)
@@ -84,8 +101,8 @@ def _alone(stage: str) -> Callable[[Table], Method]:
 
 def _translated(stage: str) -> Callable[[Table], Method]:
     def make(table: Table) -> Method:
-        translate, deblur = table.network(stage), table.network("deblurrer")
-        return lambda photos: deblur(translate(photos["blurry"]))
+        restore = table.network(stage, "deblurrer")
+        return lambda photos: restore(photos["blurry"])
 
     return make
 
@@ -105,7 +122,7 @@ def agreeing(run: Run) -> dict[str, Network]:
 
 def _agreeing(row: str) -> Callable[[Table], Method]:
     def make(table: Table) -> Method:
-        restore = networks.runner(agreeing(table.run)[row])
+        restore = restoring([agreeing(table.run)[row]], table.run.config.evaluation.megapixels)
         return lambda photos: restore(photos["blurry"])
 
     return make

@@ -81,6 +81,8 @@ def test_kernels_are_drawn_white_at_their_peak():
 def test_figures_leave_out_what_the_camera_lacks():
     shot = Shot(None, np.array([1.0, 3.0]), np.array([2.0, 2.0]), None, None)
     assert camera_figures.figures(shot) == {"sharpening": [2.0, 1.0], "sharpening_sigma": [2.0, 0.0]}
+    found = {"noise": [0.0125, 0.002], "jpeg_quality": [75.0, 0.0], "spread": [2.13, 0.5], "shots": 8}
+    assert camera_figures.told(found) == "spread 2.13 ± 0.50 pixels, noise 3.2 ± 0.5 grey levels, JPEG quality 75 ± 0"
 
 
 @pytest.mark.parametrize(
@@ -272,7 +274,7 @@ def test_the_report_shows_the_camera(tmp_path):
         and shown.title.endswith("Note that the sharp photos have more noise")
         and list(shown.images) == ["kernels"]
     )
-    assert shown.captions["kernels"] == "spread in pixels 2.10 ± 0.20, noise 0.0010 ± 0.0000"
+    assert shown.captions["kernels"] == "spread 2.10 ± 0.20 pixels, noise 0.3 ± 0.0 grey levels"
     found = {"nats_read": 2.345, "shots": 321, "spread": [2.1, 0.2], "usable": True, "reasons": [], "notes": []}
     write_json(tmp_path / "camera" / "scores.json", found)
     (shown,) = summary.camera(Run(demo.get_config(), tmp_path))

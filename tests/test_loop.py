@@ -196,7 +196,8 @@ def test_a_signal_saves_the_running_step_and_the_rest_is_the_same(whole, tmp_pat
     before = [signal.getsignal(number) for number in signals.NUMBERS]
     with pytest.raises(loop.Stopped) as stop:
         train(tmp_path, at=send_at(3, *numbers))
-    assert stop.value.code == code and "Saving, then stopping" in capsys.readouterr().err
+    said = capsys.readouterr()
+    assert stop.value.code == code and "Saving, then stopping" in said.err and "net: 3 parameters, on" in said.out
     assert [signal.getsignal(number) for number in signals.NUMBERS] == before
     newest = checkpoint.steps(tmp_path / "checkpoints")[0]
     assert 3 < newest < STEPS and newest == rows(tmp_path, "images.jsonl")[-1]["step"]

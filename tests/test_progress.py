@@ -50,6 +50,13 @@ def test_progress_tells_steps_rate_and_time_left(run):
     assert progress.progress(run, "")[1].text == "240 of 600 steps"
 
 
+def test_a_stage_that_only_chooses_has_nothing_to_train(run):
+    run.config.kernel_field.update(enabled=True, teacher="reader")
+    parts = progress.progress(run, "kernel_field")
+    assert {part.name: part.text for part in parts}["kernel_field"] == "nothing to train"
+    assert progress.line(parts, "kernel_field").startswith("The stage kernel_field is running: nothing to train. ")
+
+
 def test_the_time_left_follows_the_last_rows():
     """A slow start, such as one that compiles, does not count for ever."""
     rows = a_log(2000, begin=1000.0)

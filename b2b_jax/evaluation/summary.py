@@ -25,7 +25,7 @@ from b2b_jax.evaluation.report import Example, Report, Table
 from b2b_jax.evaluation.rows import ROWS, best
 from b2b_jax.files import read_object
 from b2b_jax.folders import natural_key
-from b2b_jax.stages import SECTIONS, STAGES, left_out, trained_here
+from b2b_jax.stages import SECTIONS, STAGES, camera_figures, left_out, trained_here
 from b2b_jax.stages.run import Run
 from b2b_jax.training import log
 
@@ -52,13 +52,6 @@ CONVERTER = {
     "input": "camera's photos y",
     "converted": "translated G(y)",
     "known": "photos of the known blur",
-}
-CAMERA = {  # what was found of it, its name and decimals
-    "spread": ("spread in pixels", 2),
-    "sharpening": ("sharpening", 2),
-    "sharpening_sigma": ("its sigma in pixels", 2),
-    "noise": ("noise", 4),
-    "response": ("response", 2),
 }
 CURVES = {  # title, label, the keys of metrics.jsonl, logarithmic
     "loss": ("Loss", ("loss",), False),
@@ -284,17 +277,12 @@ def camera(run: Run) -> list[Example]:
     folder, found = run.workdir / "camera", read_object(run.workdir / "camera" / "scores.json")
     if not found:
         return []
-    parts = [
-        f"{CAMERA[name][0]} {found[name][0]:.{CAMERA[name][1]}f} ± {found[name][1]:.{CAMERA[name][1]}f}"
-        for name in CAMERA
-        if name in found
-    ]
     pictures = {name: folder / f"{name}.png" for name in ("kernels", "true_kernels")}
     shown = {name.replace("_", " "): images.read(path) for name, path in pictures.items() if path.is_file()}
     _, samples = log.read_samples(folder)
     photos = zip(*samples.values(), strict=True) if samples else []
     made = [Example(f"shot {i}", dict(zip(samples, photo, strict=True))) for i, photo in enumerate(photos, start=1)]
-    return [Example(verdict(found), shown, {"kernels": ", ".join(parts)}), *made] if shown else made
+    return [Example(verdict(found), shown, {"kernels": camera_figures.told(found)}), *made] if shown else made
 
 
 def verdict(found: dict) -> str:

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from b2b_jax import metrics, networks, sharding
+from b2b_jax import metrics, networks, sharding, terminal
 from b2b_jax.errors import UserError
 from b2b_jax.files import write_json
 from b2b_jax.method import camera_model
@@ -87,7 +87,8 @@ def tried(run: Run, network: Network, ways: Sequence[Choice], count: int) -> dic
         return module.apply(weights, photo, shares, method="each")[:, 0]
 
     blurry, sharp, numbers = photos(run, count)
-    restored = np.stack([results(weights, blurry[i : i + 1], numbers[i]) for i in range(len(blurry))], axis=1)
+    turns = terminal.bar(range(count), desc="trying the camera", unit="photo", leave=False)
+    restored = np.stack([results(weights, blurry[i : i + 1], numbers[i]) for i in turns], axis=1)
     return {way: metrics.psnr(metrics.round8(x), sharp) for way, x in zip(ways, restored, strict=True)}
 
 

@@ -67,6 +67,8 @@ def record(run: Run, found: dict, reasons: list[str]) -> None:
     if sharding.is_first():
         verdict = {"usable": not reasons, "reasons": reasons, "notes": notes}
         write_json(run.workdir / "camera" / "scores.json", found | verdict)
+        if found:
+            print(f"camera: {camera_figures.told(found)}")
         for note in notes:
             print(f"camera: note that {note}")
         for reason in reasons:

@@ -12,6 +12,15 @@ from b2b_jax.models.camera import Shot
 
 NOTABLE = 0.7  # AUC above which something other than blur may have been learnt as blur, too
 NOISIER = 1.5  # times the blurry photos' noise, and 1 grey level more, above which the sharp ones have too much
+PARTS = {  # what is said of them, with mean and standard deviation
+    "spread": "spread {:.2f} ± {:.2f} pixels",
+    "sharpening": "sharpening {:.2f} ± {:.2f}",
+    "sharpening_sigma": "its sigma {:.2f} ± {:.2f} pixels",
+    "noise": "noise {:.1f} ± {:.1f} grey levels",
+    "response": "response {:.2f} ± {:.2f}",
+    "jpeg_quality": "JPEG quality {:.0f} ± {:.0f}",
+}
+GREY = {"noise": 255}  # of whose figures the range is 1
 BLOCK = 8  # pixels a side of the blocks in which noise is measured
 TOLD_APART = 0.95  # AUC above which the generated photos are no photos of this camera
 LEGIBLE = 1.0  # nats that have to be read of a photo's blur
@@ -28,6 +37,12 @@ def figures(shot: Shot) -> dict[str, list[float]]:
         for name, values in parts.items()
         if values is not None
     }
+
+
+def told(found: Mapping) -> str:
+    """The figures in words."""
+    means = {name: [GREY.get(name, 1) * value for value in found[name]] for name in PARTS if name in found}
+    return ", ".join(PARTS[name].format(*values) for name, values in means.items())
 
 
 def spread(kernels: np.ndarray) -> np.ndarray:

@@ -148,9 +148,10 @@ class FreshState:
 def opened(task: Task, mesh: Mesh, seed: int, checkpoints: Checkpoints) -> tuple[FreshState, State | None]:
     """The fresh state and the newest checkpoint's; without a checkpoint None, and the fresh state is being drawn."""
     fresh = FreshState(task, mesh, seed)
-    sizes = [f"{name} {count_parameters(params):,} parameters" for name, params in fresh.like.params.items()]
+    sizes = {name: f"{count_parameters(params):,} parameters" for name, params in fresh.like.params.items()}
+    told = sizes.values() if len(sizes) == 1 else [f"{name} {size}" for name, size in sizes.items()]
     if sharding.is_first():
-        print(f"{task.name}: {', '.join(sizes)}, on {jax.device_count()} {jax.devices()[0].device_kind} device(s)")
+        print(f"{task.name}: {', '.join(told)}, on {jax.device_count()} {jax.devices()[0].device_kind} device(s)")
     state = checkpoints.restore(fresh.like)
     if state is None:
         fresh.begin()

@@ -15,3 +15,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 if hasattr(signal, "SIGHUP"):
     signal.signal(signal.SIGHUP, signal.SIG_DFL)  # what is ignored is inherited
 os.environ.setdefault("XLA_FLAGS", FLAGS)  # read when JAX first compiles; programs that tests start inherit it
+
+
+def pytest_collection_modifyitems(items):
+    """The tortures take longest and come first; `--no-loadscope-reorder` keeps it so, other tests run beside them."""
+    items.sort(key=lambda item: item.path.stem != "test_torture")

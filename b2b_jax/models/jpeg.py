@@ -17,6 +17,7 @@ from scipy import fft
 Array = jax.Array
 
 BLOCK = 8
+TIE = 1e-3  # by which a half may be missed in float32
 TO_YCC = np.array([[0.299, 0.587, 0.114], [-0.168736, -0.331264, 0.5], [0.5, -0.418688, -0.081312]])
 TO_RGB = np.linalg.inv(TO_YCC)
 
@@ -28,20 +29,31 @@ def compressed(photo: Array, quality: Array) -> Array:
     ycc = jnp.round(255 * padded @ TO_YCC.T.astype(np.float32))  # whole numbers, as libjpeg has them throughout
     luma, chroma = steps(quality)
     y = rounded(ycc[..., :1] - 128, luma) + 128
-    small = ycc[..., 1:].reshape(len(photo), padded.shape[1] // 2, 2, padded.shape[2] // 2, 2, 2).mean((2, 4))
-    c = jax.image.resize(rounded(jnp.round(small), chroma), (*y.shape[:3], 2), "linear")  # as libjpeg enlarges it
+    c = jax.image.resize(rounded(halved(ycc[..., 1:]), chroma), (*y.shape[:3], 2), "linear")  # as libjpeg enlarges it
     rgb = jnp.concatenate([y, c], axis=-1)[:, :h, :w] @ TO_RGB.T.astype(np.float32)
     return jnp.round(jnp.clip(rgb, 0, 255)) / 255
 
 
+def halved(x: Array) -> Array:
+    """Means of 2×2 whole numbers (n, h, w, c), halves rounded down and up in turn, from column to column."""
+    n, h, w, c = x.shape
+    bias = (1 + np.arange(w // 2)[:, None] % 2) / 4
+    return jnp.floor(x.reshape(n, h // 2, 2, w // 2, 2, c).mean((2, 4)) + bias.astype(np.float32))
+
+
 def rounded(x: Array, step: Array) -> Array:
-    """x (n, h, w, c), of whole blocks, with each of their frequencies rounded to a multiple of its step (8, 8)."""
+    """x (n, h, w, c), of whole blocks, with each of their frequencies rounded to a multiple of its step (8, 8).
+
+    Results are whole numbers from -128 to 127. Halves go where libjpeg rounds them: of frequencies away from zero, of
+    pixels up. Flat blocks often are halves, and would be tinted.
+    """
     n, h, w, c = x.shape
     dct = cosines()
     blocks = x.reshape(n, h // BLOCK, BLOCK, w // BLOCK, BLOCK, c)
     spectrum = jnp.einsum("nhiwjc,ui,vj->nhwcuv", blocks, dct, dct)
-    spectrum = jnp.round(spectrum / step) * step
-    return jnp.round(jnp.einsum("nhwcuv,ui,vj->nhiwjc", spectrum, dct, dct)).reshape(x.shape)
+    spectrum = jnp.sign(spectrum) * jnp.floor(jnp.abs(spectrum) / step + 0.5) * step
+    pixels = jnp.einsum("nhwcuv,ui,vj->nhiwjc", spectrum, dct, dct).reshape(x.shape)
+    return jnp.clip(jnp.floor(pixels + 0.5 + TIE), -128, 127)
 
 
 def steps(quality: Array | float) -> tuple[Array, Array]:

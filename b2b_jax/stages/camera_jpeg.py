@@ -12,21 +12,39 @@ from scipy import fft
 from b2b_jax.models import jpeg
 from b2b_jax.models.jpeg import BLOCK
 
-QUALITIES = np.arange(5, 99)
+QUALITIES = np.arange(5, 91)  # of finer ones hardly a step of LOW is coarse enough
 COARSE = 3.0  # grey levels of a step: what is finer is lost in the rounding of pixels
 ZERO = 0.6  # of a step, below which a coefficient is no multiple but zero, of any step
-LOW = [(i, j) for i in range(4) for j in range(4) if 1 <= i + j <= 3]  # frequencies that photos have
+ALL = [(i, j) for i in range(BLOCK) for j in range(BLOCK) if i + j]
+LOW = [(i, j) for i, j in ALL if i + j <= 3]  # frequencies that photos have
 FEWEST = 2000  # coefficients that are not zero
 SURE = 0.6  # mean of cos(2π coefficient / step), 1 where all are multiples, 0 where none is
 
 
 def quality(photos: Iterable[np.ndarray]) -> int:
-    """The quality, 5 to 98, of uint8 photos (h, w, 3) that were all compressed alike and are not cut; 0 for none."""
+    """The quality, 5 to 90, of uint8 photos (h, w, 3) that were all compressed alike and are not cut; 0 for none.
+
+    Where qualities have the same steps at the frequencies of LOW, such as 74 and 75, all frequencies decide.
+    """
     tables = [np.asarray(jpeg.steps(float(q))[0]) for q in QUALITIES]
-    told = sum((fits(blocks(photo), tables) for photo in photos), np.zeros((len(tables), 2)))  # a photo at a time
-    found = np.where(told[:, 1] >= FEWEST, told[:, 0] / np.maximum(told[:, 1], 1), 0.0)
+    alike = [[i for i, other in enumerate(tables) if same(other, table)] for table in tables]
+    twins = [i for i, others in enumerate(alike) if len(others) > 1]
+    low, all_ = np.zeros((len(tables), 2)), np.zeros((len(tables), 2))
+    for photo in photos:  # one at a time
+        spectra = blocks(photo)
+        low += [fit(spectra, table, LOW) for table in tables]
+        all_[twins] += [fit(spectra, tables[i], ALL) for i in twins]
+        del spectra
+    found = np.where(low[:, 1] >= FEWEST, low[:, 0] / np.maximum(low[:, 1], 1), 0.0)
     best = int(np.argmax(found))
-    return int(QUALITIES[best]) if found[best] > SURE else 0
+    if found[best] <= SURE:
+        return 0
+    return int(QUALITIES[max(alike[best], key=lambda i: all_[i, 0] / max(all_[i, 1], 1))])
+
+
+def same(table: np.ndarray, other: np.ndarray) -> bool:
+    """Whether two tables of steps (8, 8) cannot be told apart by LOW."""
+    return all(table[at] == other[at] for at in LOW)
 
 
 def blocks(photo: np.ndarray) -> np.ndarray:
@@ -37,15 +55,10 @@ def blocks(photo: np.ndarray) -> np.ndarray:
     return fft.dctn(cut, axes=(1, 2), norm="ortho")
 
 
-def fits(spectra: np.ndarray, tables: Sequence[np.ndarray]) -> np.ndarray:
-    """`fit` of each of these tables of steps (8, 8): (tables, 2)."""
-    return np.array([fit(spectra, steps) for steps in tables])
-
-
-def fit(spectra: np.ndarray, steps: np.ndarray) -> tuple[float, int]:
+def fit(spectra: np.ndarray, steps: np.ndarray, frequencies: Sequence[tuple[int, int]]) -> tuple[float, int]:
     """How nearly the coefficients that are not zero are multiples of the steps (8, 8): a sum, up to their number."""
     total, count = 0.0, 0
-    for at in LOW:
+    for at in frequencies:
         if steps[at] >= COARSE:
             parts = spectra[:, *at] / steps[at]
             parts = parts[np.abs(parts) > ZERO]

@@ -37,19 +37,19 @@ def test_it_is_pillows_but_for_rounding(quality, shape):
     assert np.abs(apart.mean((0, 1))).max() < 0.1
 
 
-@pytest.mark.parametrize("quality", [20, 30, 75])
+@pytest.mark.parametrize("quality", [5, 10, 20, 25, 30, 50, 53, 75])
 def test_flat_colour_is_not_tinted(quality):
     """Flat blocks often lie between two levels; rounded to even ones they would all be changed to the same side."""
     colours = np.random.default_rng(0).integers(0, 256, (8, 8, 3)).astype(np.uint8)
     photo = colours.repeat(16, axis=0).repeat(16, axis=1)
     made = jit(jpeg.compressed)(levels.to_float(photo)[None], jnp.float32(quality))[0]
     apart = levels.to_uint8(made).astype(int) - compressed(photo, quality)
-    assert np.abs(apart).mean() < 0.1 and np.abs(apart.mean((0, 1))).max() < 0.02
+    assert np.abs(apart).max() <= 1 and np.abs(apart.mean((0, 1))).max() < 0.02
 
 
-@pytest.mark.parametrize("quality", [20, 50, 75, 90])
+@pytest.mark.parametrize("quality", [20, 50, 75, 88, 90])
 def test_quality_is_found(quality):
-    """50 and 75 have twins, of the same steps at low frequencies."""
+    """50, 75 and 88 have twins, with the same coarse steps at low frequencies."""
     photos = [compressed(photo, quality) for photo in (data.coffee(), data.chelsea())]
     assert camera_jpeg.quality(photos) == quality
 

@@ -18,6 +18,7 @@ Array = jax.Array
 
 BLOCK = 8
 TIE = 1e-3  # by which a half may be missed in float32
+EXACT = jax.lax.Precision.HIGHEST  # accelerators would round the factors, and halves would be missed by more
 TO_YCC = np.array([[0.299, 0.587, 0.114], [-0.168736, -0.331264, 0.5], [0.5, -0.418688, -0.081312]])
 TO_RGB = np.linalg.inv(TO_YCC)
 
@@ -26,12 +27,17 @@ def compressed(photo: Array, quality: Array) -> Array:
     """Photos (n, h, w, 3) after JPEG of a `quality` () from 1 to 100, rounded to 8 bits again."""
     (h, w), whole = photo.shape[1:3], 2 * BLOCK
     padded = jnp.pad(photo, ((0, 0), (0, -h % whole), (0, -w % whole), (0, 0)), mode="edge")
-    ycc = jnp.round(255 * padded @ TO_YCC.T.astype(np.float32))  # whole numbers, as libjpeg has them throughout
+    ycc = jnp.round(product(255 * padded, TO_YCC))  # whole numbers, as libjpeg has them throughout
     luma, chroma = steps(quality)
     y = rounded(ycc[..., :1] - 128, luma) + 128
     c = jax.image.resize(rounded(halved(ycc[..., 1:]), chroma), (*y.shape[:3], 2), "linear")  # as libjpeg enlarges it
-    rgb = jnp.concatenate([y, c], axis=-1)[:, :h, :w] @ TO_RGB.T.astype(np.float32)
+    rgb = product(jnp.concatenate([y, c], axis=-1)[:, :h, :w], TO_RGB)
     return jnp.round(jnp.clip(rgb, 0, 255)) / 255
+
+
+def product(colours: Array, matrix: np.ndarray) -> Array:
+    """Colours (..., 3) times a matrix (3, 3), in float32 on every device."""
+    return jnp.matmul(colours, matrix.T.astype(np.float32), precision=EXACT)
 
 
 def halved(x: Array) -> Array:
@@ -45,14 +51,14 @@ def rounded(x: Array, step: Array) -> Array:
     """x (n, h, w, c), of whole blocks, with each of their frequencies rounded to a multiple of its step (8, 8).
 
     Results are whole numbers from -128 to 127. Halves go where libjpeg rounds them: of frequencies away from zero, of
-    pixels up. Flat blocks often are halves, and would be tinted.
+    pixels up. Flat blocks often fall on a half; rounding to even would tint them.
     """
     n, h, w, c = x.shape
     dct = cosines()
     blocks = x.reshape(n, h // BLOCK, BLOCK, w // BLOCK, BLOCK, c)
-    spectrum = jnp.einsum("nhiwjc,ui,vj->nhwcuv", blocks, dct, dct)
-    spectrum = jnp.sign(spectrum) * jnp.floor(jnp.abs(spectrum) / step + 0.5) * step
-    pixels = jnp.einsum("nhwcuv,ui,vj->nhiwjc", spectrum, dct, dct).reshape(x.shape)
+    spectrum = jnp.einsum("nhiwjc,ui,vj->nhwcuv", blocks, dct, dct, precision=EXACT)
+    spectrum = jnp.sign(spectrum) * jnp.floor(jnp.abs(spectrum) / step + 0.5 + TIE) * step
+    pixels = jnp.einsum("nhwcuv,ui,vj->nhiwjc", spectrum, dct, dct, precision=EXACT).reshape(x.shape)
     return jnp.clip(jnp.floor(pixels + 0.5 + TIE), -128, 127)
 
 

@@ -12,7 +12,7 @@ from scipy import fft
 from b2b_jax.models import jpeg
 from b2b_jax.models.jpeg import BLOCK
 
-QUALITIES = np.arange(5, 91)  # of finer ones hardly a step of LOW is coarse enough
+QUALITIES = np.arange(5, 91)  # above 90 hardly any step of LOW reaches COARSE
 COARSE = 3.0  # grey levels of a step: what is finer is lost in the rounding of pixels
 ZERO = 0.6  # of a step, below which a coefficient is no multiple but zero, of any step
 ALL = [(i, j) for i in range(BLOCK) for j in range(BLOCK) if i + j]
@@ -24,7 +24,7 @@ SURE = 0.6  # mean of cos(2π coefficient / step), 1 where all are multiples, 0 
 def quality(photos: Iterable[np.ndarray]) -> int:
     """The quality, 5 to 90, of uint8 photos (h, w, 3) that were all compressed alike and are not cut; 0 for none.
 
-    Where qualities have the same steps at the frequencies of LOW, such as 74 and 75, all frequencies decide.
+    Between qualities of the same steps at the frequencies of LOW, such as 74 and 75, all frequencies decide.
     """
     tables = [np.asarray(jpeg.steps(float(q))[0]) for q in QUALITIES]
     alike = [[i for i, other in enumerate(tables) if same(other, table)] for table in tables]
@@ -44,7 +44,7 @@ def quality(photos: Iterable[np.ndarray]) -> int:
 
 def same(table: np.ndarray, other: np.ndarray) -> bool:
     """Whether two tables of steps (8, 8) cannot be told apart by LOW."""
-    return all(table[at] == other[at] for at in LOW)
+    return all(max(table[at], COARSE) == max(other[at], COARSE) for at in LOW)
 
 
 def blocks(photo: np.ndarray) -> np.ndarray:

@@ -97,10 +97,9 @@ def test_sizes_are_name_height_width_from_the_header(tmp_path):
 
 
 def test_check_sizes_refuses_a_pile_without_photos():
-    with pytest.raises(
-        UserError, match=r"No photos are left to cut --config\.translator\.crop from; check the folders"
-    ):
-        check_sizes(Photos([]), 8, "translator.crop")
+    for key, wanted in (("translator.crop", r" for --config\.translator\.crop"), ("", "")):
+        with pytest.raises(UserError, match=f"No photos are left{wanted}; check the folders"):
+            check_sizes(Photos([]), 8, key)
 
 
 def test_check_sizes_names_a_photo_smaller_than_the_crop(tmp_path):
@@ -414,6 +413,14 @@ def test_flat_folders_are_cut_as_published(tmp_path):
     unknown = domains.open_unknown(original_config(tmp_path, [f"{i:02d}.png" for i in range(10)]))
     assert levels_of(unknown.blur) == [0, 1, 2, 3, 4, 5] and levels_of(unknown.sharp) == [106, 107, 108, 109]
     assert unknown.test is unknown.pairs is None and unknown.split["unknown_blur"]["photos"] == 6
+
+
+def test_published_folders_are_scored_on_pairs_that_are_given(tmp_path):
+    config = original_config(tmp_path, [f"{i:02d}.png" for i in range(10)])
+    for part in ("test_blur", "test_sharp"):
+        write(tmp_path / part / "0.png", 7)
+        config.data[part] = str(tmp_path / part)
+    assert len(domains.open_unknown(config).test) == 1
 
 
 def test_folders_of_the_same_scenes_are_divided_by_scene(tmp_path):

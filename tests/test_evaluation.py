@@ -124,10 +124,15 @@ def write_weights(run):
         (run.workdir / stage / WEIGHTS).write_bytes(stage.encode())
 
 
+def write_results(run, sets, clock=None):
+    """As an evaluation of 1.26 s does."""
+    evaluate.write_results(run, sets, evaluate.inputs(run), evaluate.timing(clock or Clock(), 1.26), {})
+
+
 def test_photos_to_score_on_can_come_later_and_change(run):
     write_weights(run)
     run.config.data.unknown = "folder"
-    evaluate.write_results(run, [], Clock(), 1.0, {})
+    write_results(run, [])
     without = evaluate.inputs(run)
     assert evaluate.finished(run)
     for key in ("test_blur", "test_sharp"):
@@ -136,9 +141,20 @@ def test_photos_to_score_on_can_come_later_and_change(run):
     for key in ("test_blur", "test_sharp"):
         images.write(run.workdir / key / "a.bmp", np.zeros((4, 4, 3), np.uint8))
     assert not evaluate.finished(run) and evaluate.inputs(run) != without
-    evaluate.write_results(run, [a_result()], Clock(), 1.0, {})
+    write_results(run, [a_result()])
     assert evaluate.finished(run)
     images.write(run.workdir / "test_blur" / "a.bmp", np.ones((4, 4, 3), np.uint8))  # a file of the same size
+    assert not evaluate.finished(run)
+
+
+def test_photos_that_change_while_they_are_scored_are_not_those_that_were_scored(run):
+    write_weights(run)
+    run.config.data.update(unknown="original", **{key: str(run.workdir / key) for key in ("test_blur", "test_sharp")})
+    for key in ("test_blur", "test_sharp"):
+        images.write(run.workdir / key / "a.bmp", np.zeros((4, 4, 3), np.uint8))
+    scored = evaluate.inputs(run)
+    images.write(run.workdir / "test_blur" / "a.bmp", np.ones((4, 4, 3), np.uint8))
+    evaluate.write_results(run, [a_result()], scored, evaluate.timing(Clock(), 1.0), {})
     assert not evaluate.finished(run)
 
 
@@ -147,9 +163,7 @@ def test_results_hold_the_first_set_on_top_and_are_finished_until_something_chan
     assert not evaluate.finished(run)
     spent = Clock()
     spent.seconds["networks"], spent.images = 1.234, 2
-    evaluate.write_results(
-        run, [a_result() | {"notes": {"niqe": "x"}}, a_result() | {"dataset": "two"}], spent, 1.26, {}
-    )
+    write_results(run, [a_result() | {"notes": {"niqe": "x"}}, a_result() | {"dataset": "two"}], spent)
     results = json.loads((run.workdir / "results.json").read_text())
     assert results["dataset"] == "one" and results["images"] == 2 and results["rows"]["input"]["psnr"] == 21.0
     assert [other["dataset"] for other in results["other_sets"]] == ["two"]
@@ -210,7 +224,7 @@ def test_examples_are_spread_and_extreme():
     gains = [0.5, 3.0, -1.0, 0.2, 0.1, 0.0, 0.3]
     values = {"deblurrer": {"psnr": [20.0] * 7}, "blur2blur": {"psnr": [20 + gain for gain in gains]}}
     scores = Scores([str(i) for i in range(7)], values)
-    chosen = examples.choose(scores, spread=3, extremes=1)
+    chosen = examples.choose(scores, even=3, extremes=1)
     assert chosen == {1: "largest gain, +3.00 dB", 2: "smallest gain, -1.00 dB", 0: "", 3: "", 6: ""}
     assert examples.choose(Scores(["a"], {k: {"psnr": v["psnr"][:1]} for k, v in values.items()}), 6, 2) == {0: ""}
 

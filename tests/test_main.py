@@ -270,7 +270,7 @@ def test_a_crop_that_is_blurred_as_it_is_cut_needs_its_margin(refused, stage, cr
         (["data.unknown_blur=none", "data.unknown_sharp=tests"], "data.unknown_blur is none: no such folder"),
         (["data.unknown_blur=tests", "data.unknown_sharp=tests", "data.test_blur=tests"], "No test_sharp photos"),
         (["data.unknown_blur=tests", "data.unknown_sharp=tests", "data.test_known=tests"], "No test_blur photos"),
-        (["data.test_blur=tests"], "data.test_blur goes only with your own photos"),
+        (["data.test_blur=tests"], "data.test_blur can only be used with your own photos"),
     ],
 )
 def test_mistakes_are_told_before_anything_is_drawn(refused, tmp_path, arguments, wanted):

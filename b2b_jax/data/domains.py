@@ -72,14 +72,20 @@ def own(data: ConfigDict) -> bool:
     return bool(data.unknown_blur or data.unknown_sharp or data.unknown in ("", "folder"))
 
 
+def takes_test_photos(data: ConfigDict) -> bool:
+    """Whether the run is scored on `data.test_*`: neither folders of one's own nor the published code's bring pairs."""
+    return own(data) or data.unknown == "original"
+
+
 def open_unknown(config: ConfigDict) -> Unknown:
     """Opens the camera: your two folders if given, else the dataset `data.unknown`: a layout's name, or "scenes"."""
     data = config.data
     if own(data):
         return _own_folders(config)
-    if given := [f"data.{key}" for key in folder.SCORED if data[key]]:
-        wanted = "goes only with your own photos, data.unknown_blur and data.unknown_sharp"
-        raise UserError(f"{given[0]} {wanted}; data.unknown is {data.unknown!r}, which has its own test photos")
+    given = [f"data.{key}" for key in folder.SCORED if data[key]]
+    if given and not takes_test_photos(data):
+        wanted = "can only be used with your own photos (data.unknown_blur, data.unknown_sharp)"
+        raise UserError(f"{given[0]} {wanted}; data.unknown is {data.unknown!r}, which brings its own test photos")
     if data.unknown == "scenes":
         return _unknown_scenes(data)
     if data.unknown == "original":

@@ -147,9 +147,9 @@ def check_sizes(source: Source, smallest: int, key: str = "") -> None:
     Headers of at most SIZES_CHECKED photos, evenly spread, are read; a bad one among the others is met later.
     """
     if not len(source):
-        advice = f" to cut --config.{key} from; check the folders in --config.data, and data.share" if key else ""
-        raise UserError(f"No photos are left{advice}")
-    indices = np.unique(spread(source, SIZES_CHECKED)).tolist()
+        wanted = f" for --config.{key}" if key else ""
+        raise UserError(f"No photos are left{wanted}; check the folders under --config.data and data.share")
+    indices = spread(source, SIZES_CHECKED)
     with ThreadPoolExecutor() as pool:
         found = list(pool.map(lambda index: _fault(source, index, smallest), indices))
     bad = [fault for fault in found if fault]

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import jax
 
-from b2b_jax import networks, niqe
+from b2b_jax import niqe
 from b2b_jax.data import domains
 from b2b_jax.data.folder import scored_digest
 from b2b_jax.data.sources import Source
@@ -35,7 +35,7 @@ from b2b_jax.stages.run import Run
 
 # Keys that leave the scores of an unfinished evaluation as they are.
 PASSIVE = {
-    *("images", "batch", "megapixels", "examples", "extremes", "ablation", "converter"),
+    *("images", "batch", "examples", "extremes", "ablation", "converter"),
     *("validation_images", "validation_crop"),
 }
 
@@ -48,10 +48,11 @@ def evaluate(run: Run) -> None:
     Without truth to score against, only the examples are written.
     """
     start, folder = time.monotonic(), run.workdir / "evaluation"
-    keep_or_clear(folder, inputs(run))
-    stages = [name for name in ("deblurrer", "translator", "kernel_field", "adaptation") if name in digests(run)]
-    restore = {name: networks.runner(run.network(name)) for name in stages}
-    restore |= {row: networks.runner(network) for row, network in rows.agreeing(run).items()}
+    now, megapixels = inputs(run), run.config.evaluation.megapixels
+    keep_or_clear(folder, now)
+    stages = [name for name in ("deblurrer", "translator", "kernel_field", "adaptation") if name in now["weights"]]
+    shown = {name: run.network(name) for name in stages} | rows.agreeing(run)
+    restore = {name: rows.restoring([network], megapixels) for name, network in shown.items()}
     setup, results = make_setup(run, folder), []
     for name, source in test_sets(run).items():
         results.append(evaluate_set(run, restore, name, source, setup))
@@ -60,7 +61,7 @@ def evaluate(run: Run) -> None:
     if not results and restore:
         show_photos(run, restore, folder / "examples")
     judged = converter.judge(run, restore["translator"]) if run.config.evaluation.converter.enabled else {}
-    write_results(run, results, setup.clock, time.monotonic() - start, judged)
+    write_results(run, results, now, timing(setup.clock, time.monotonic() - start), judged)
 
 
 def evaluate_set(run: Run, restore: Mapping[str, Callable], name: str, source: Source, setup: Setup) -> dict:
@@ -113,7 +114,7 @@ def test_sets(run: Run) -> dict[str, Source]:
 
 def camera_set(run: Run) -> str:
     """The name of the camera's test set."""
-    return "test" if run.config.data.unknown_blur else run.config.data.unknown
+    return "test" if domains.own(run.config.data) else run.config.data.unknown
 
 
 def show_photos(run: Run, restore: Mapping[str, Callable], folder: Path) -> None:
@@ -186,7 +187,7 @@ def inputs(run: Run) -> dict:
 
 def own_photos(run: Run) -> dict[str, str]:
     """{"photos": digest} of your own test photos; {} without any."""
-    digest = scored_digest(run.config.data) if domains.own(run.config.data) else ""
+    digest = scored_digest(run.config.data) if domains.takes_test_photos(run.config.data) else ""
     return {"photos": digest} if digest else {}
 
 
@@ -208,8 +209,12 @@ def keep_or_clear(folder: Path, now: dict) -> None:
     write_json(folder / "inputs.json", now)
 
 
-def write_results(run: Run, sets: list[dict], clock: Clock, seconds: float, judged: dict) -> None:
-    """results.json: the first test set at the top, the others under `other_sets`."""
+def write_results(run: Run, sets: list[dict], scored: dict, times: dict, judged: dict) -> None:
+    """results.json: the first test set at the top, the others under `other_sets`.
+
+    scored: the `inputs` of the evaluation, as they were when it began. times: its `timing`; an evaluation that scored
+    nothing keeps that of the one before.
+    """
     nothing = {"dataset": None, "images": 0, "rows": {}, "notes": {}, "protocol": None, "protocol_text": ""}
     before = read_results(run.workdir).get("evaluation", {})
     results = {
@@ -220,10 +225,9 @@ def write_results(run: Run, sets: list[dict], clock: Clock, seconds: float, judg
         "train": {stage: read_summary(run.workdir / stage) for stage in STAGES if (run.workdir / stage).is_dir()},
         **{name: read_json(run.workdir / name / "scores.json") for name in ("blur_extractor", "camera", "adaptation")},
         "evaluation": {
-            **(timing(clock, seconds) if clock.images or not before else {key: before[key] for key in TIMING}),
+            **(times if times["scored"] or not before else {key: before[key] for key in TIMING}),
+            **scored,
             "settings": as_json(run.config.evaluation),
-            "weights": digests(run),
-            **own_photos(run),
         },
     }
     write_json(run.workdir / "results.json", results)
@@ -260,6 +264,8 @@ def finished(run: Run) -> bool:
     if path.exists() and not results:
         print(f"{shown(path)} is damaged; the evaluation makes it anew", file=sys.stderr)
     done = results.get("evaluation", {})
+    if not done:
+        return False
     try:
         now = {"weights": digests(run), "settings": as_json(run.config.evaluation), **own_photos(run)}
     except (UserError, ImageError):  # the photos are missing; the check says so

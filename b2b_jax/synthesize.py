@@ -16,6 +16,7 @@ camera and what it did to each photo, DIR/kernels.npy its kernels.
 """
 
 import dataclasses
+import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -88,7 +89,8 @@ def recorded(workdir: Path) -> ConfigDict:
     if missing := settings.lacking(keys(saved), keys(newest())):
         older = f"{workdir} holds a run of an older version, which did not have {', '.join(missing)}"
         raise UserError(f"{older}; give the configuration that it was made with, --config")
-    return ConfigDict(tupled(settings.placed(saved, [str(saved.get(STARTED_IN, "")), ""])))
+    began = str(saved.get(STARTED_IN, ""))
+    return ConfigDict(tupled(settings.placed(saved, [began if os.path.isdir(began) else ""])))
 
 
 def newest() -> dict:
@@ -96,11 +98,11 @@ def newest() -> dict:
     return commandline.configuration("camera", "small").to_dict()
 
 
-def keys(part: object) -> object:
-    """The keys of a configuration; not those of networks, optimizers and kernels, which differ from run to run."""
-    if not isinstance(part, dict) or {"name", "kind"} & part.keys():
+def keys(part: object, depth: int = 0) -> object:
+    """The keys of a configuration; within its sections not those of networks, optimizers and kernels, which vary."""
+    if not isinstance(part, dict) or (depth > 1 and {"name", "kind"} & part.keys()):
         return None
-    return {key: keys(value) for key, value in part.items()}
+    return {key: keys(value, depth + 1) for key, value in part.items()}
 
 
 def tupled(value: object) -> object:

@@ -82,10 +82,11 @@ def test_another_configuration_than_the_runs_is_refused(run, synthesized):
 
 def test_a_run_of_an_older_version_or_none_is_refused(run, synthesized):
     config = json.loads((run / "config.json").read_text())
-    del config["camera"]["threshold"]
+    del config["camera"]["threshold"], config["data"]["share"], config["camera"]["bank"]["sharpening"]["window"]
     write_json(run / "config.json", config)
     code, (line,) = synthesized()
-    assert code == 2 and "did not have camera.threshold; give the configuration" in line
+    missing = "camera.threshold, camera.bank.sharpening.window, data.share"
+    assert code == 2 and f"did not have {missing}; give the configuration" in line
     code, (line,) = synthesized(f"--workdir={run.parent}")
     assert code == 2 and line.startswith(f"{run.parent} is no run's folder")
 

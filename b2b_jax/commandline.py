@@ -115,7 +115,7 @@ def _wrong_value(message: str, advice: str) -> str:
     """One line of what the flags say of a mistake; one inside a configuration file comes as a whole traceback."""
     line = message.strip().splitlines()[-1].strip().removeprefix("ValueError: ")
     if "indices must be integers" in line:  # below a text or a tuple
-        line = "Unknown configuration key: one of those given continues below a plain value"
+        line = "Unknown configuration key: one of the given keys goes below a plain value"
     elif line.startswith("flag --") and (wanted := next((w for said, w in WANTED.items() if said in line), "")):
         return f"{line.partition(': ')[0].removeprefix('flag ')}: {wanted}"
     return f"{line.rstrip('.')}. {advice}"

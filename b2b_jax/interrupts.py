@@ -26,8 +26,9 @@ def watch_imports() -> None:
     def said(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
         if not issubclass(kind, KeyboardInterrupt):
             return before(kind, error, trace)
-        with contextlib.suppress(OSError, ValueError):  # closed outputs
+        with contextlib.suppress(OSError, ValueError, AttributeError):  # a closed stdout, which may be None
             sys.stdout.flush()
+        with contextlib.suppress(OSError, ValueError):
             print(stopped(signal.SIGINT), file=sys.stderr, flush=True)
         os._exit(128 + signal.SIGINT)
 

@@ -65,7 +65,7 @@ def delivered() -> int:
 def bar(*iterable: Iterable, **options: Any) -> tqdm:
     """A progress bar of tqdm.
 
-    Where stderr is not a terminal, as in a log, it is redrawn every ten seconds; with leave=False not before.
+    Where stderr is not a terminal, as in a log, it is redrawn every ten seconds; with leave=False it appears after ten.
     """
     if not sys.stderr.isatty():
         options = {"mininterval": SECONDS, "delay": 0 if options.get("leave", True) else SECONDS} | options

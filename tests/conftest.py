@@ -18,5 +18,5 @@ os.environ.setdefault("XLA_FLAGS", FLAGS)  # read when JAX first compiles; progr
 
 
 def pytest_collection_modifyitems(items):
-    """The tortures take longest and come first; `--no-loadscope-reorder` keeps it so, other tests run beside them."""
+    """The tortures take longest, so they start first; `--no-loadscope-reorder` keeps that order."""
     items.sort(key=lambda item: item.path.stem != "test_torture")

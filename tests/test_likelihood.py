@@ -509,6 +509,9 @@ def test_agreement_needs_the_kernel_fields_own_camera(tmp_path, monkeypatch, cap
     assert bool(told) == ("adaptation: no step towards agreement" in capsys.readouterr().out)
     with pytest.raises(UserError, match=told) if told else contextlib.nullcontext():
         agreement.check(run)
+    run.config.camera.crop = 64
+    with pytest.raises(UserError, match=told or r"--config\.camera\.crop"):
+        agreement.check(run)
 
 
 NAN, INF = np.nan, np.inf

@@ -50,11 +50,11 @@ def test_progress_tells_steps_rate_and_time_left(run):
     assert progress.progress(run, "")[1].text == "240 of 600 steps"
 
 
-def test_a_stage_that_only_chooses_has_nothing_to_train(run):
+def test_a_stage_that_only_chooses_has_no_steps(run):
     run.config.kernel_field.update(enabled=True, teacher="reader")
     parts = progress.progress(run, "kernel_field")
-    assert {part.name: part.text for part in parts}["kernel_field"] == "nothing to train"
-    assert progress.line(parts, "kernel_field").startswith("The stage kernel_field is running: nothing to train. ")
+    assert {part.name: part.text for part in parts}["kernel_field"] == "no steps to train"
+    assert progress.line(parts, "kernel_field").startswith("The stage kernel_field is running: no steps to train. ")
 
 
 def test_the_time_left_follows_the_last_rows():

@@ -90,6 +90,17 @@ def test_ctrl_c_while_modules_are_imported_is_one_line(tmp_path):
     assert process.communicate(timeout=30)[1] == "\nStopped by SIGINT.\n" and process.returncode == 130
 
 
+def test_ctrl_c_without_an_output_is_a_line_too(monkeypatch, capfd):
+    codes = []
+    monkeypatch.setattr(sys, "orig_argv", ["python", "-m", "b2b_jax.main"])
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
+    monkeypatch.setattr(os, "_exit", codes.append)
+    interrupts.watch_imports()
+    monkeypatch.setattr(sys, "stdout", None)
+    sys.excepthook(KeyboardInterrupt, KeyboardInterrupt(), None)
+    assert codes == [130] and capfd.readouterr().err == "\nStopped by SIGINT.\n"
+
+
 @pytest.mark.parametrize(
     ("words", "answer"),
     [

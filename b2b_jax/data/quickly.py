@@ -36,7 +36,7 @@ def takes_long() -> None:
 
 
 def once(name: str, call: Callable[[], T]) -> T:
-    """What the call returns. What was postponed under this name is not begun a second time within one `quickly`."""
+    """What the call returns. Within `quickly`, a name that was postponed before raises PutOff at once."""
     postponed = _postponed.get()
     if postponed is not None and name in postponed:
         raise PutOff

@@ -32,7 +32,7 @@ def survey(piles: Mapping[str, Sequence[Photo]]) -> dict:
 
 
 def _pile(name: str, photos: Sequence[Photo]) -> dict:
-    chosen = np.unique(spread(photos, MEASURED))
+    chosen = spread(photos, MEASURED)
     with ThreadPoolExecutor() as pool:
         jobs = pool.map(_measure, [photos[index].blurry for index in chosen])
         found = list(

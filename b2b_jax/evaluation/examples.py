@@ -12,7 +12,7 @@ import jax
 import numpy as np
 
 from b2b_jax import images, levels
-from b2b_jax.data.sources import Source
+from b2b_jax.data.sources import Source, spread
 from b2b_jax.evaluation.pictures import fitting, middle, part
 from b2b_jax.evaluation.scores import Scores
 from b2b_jax.evaluation.scoring import Method
@@ -20,23 +20,23 @@ from b2b_jax.evaluation.streams import Batch, divided, read_ahead, to_devices
 from b2b_jax.files import write_json
 
 
-def choose(scores: Scores, spread: int, extremes: int) -> dict[int, str]:
+def choose(scores: Scores, even: int, extremes: int) -> dict[int, str]:
     """Positions in `scores.names`, and what they are examples of.
 
     Args:
       scores: of one set.
-      spread: photos evenly spread over the set.
+      even: photos evenly spread over the set.
       extremes: photos with the largest gain in PSNR of blur2blur over the deblurrer, and as many with the smallest;
         none without these rows.
     """
-    count, chosen = len(scores.names), {}
+    chosen = {}
     compared = {"blur2blur", "deblurrer"} <= scores.values.keys()
     pair = [scores.values[row]["psnr"] for row in ("blur2blur", "deblurrer")] if compared else [[], []]
     gain = np.subtract(*pair)
     extremes = min(extremes, len(gain) // 2)
     for kind, indices in (("largest gain", np.argsort(-gain)), ("smallest gain", np.argsort(gain))):
         chosen |= {index: f"{kind}, {gain[index]:+.2f} dB" for index in indices[:extremes].tolist()}
-    for index in np.linspace(0, count - 1, min(spread, count)).astype(int).tolist():
+    for index in spread(scores.names, even):
         chosen.setdefault(index, "")
     return chosen
 

@@ -25,7 +25,7 @@ def _stage(run: Run, stage: str, steps: int, running: str) -> Progress:
         return Progress(stage, 0, 0, f"left out: {reason}")
     rows = log.read(run.workdir / stage)
     done = steps if (run.workdir / stage / WEIGHTS).is_file() else int(rows[-1]["step"]) if rows else 0
-    text = f"{done:,} of {steps:,} steps" if steps else "nothing to train"
+    text = f"{done:,} of {steps:,} steps" if steps else "no steps to train"
     if stage == running:
         left = seconds_left(rows, steps)
         text += "".join(f", {x}" for x in (rate(rows), left and f"about {duration(left)} left") if x)

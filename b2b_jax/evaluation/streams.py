@@ -45,7 +45,7 @@ class Batch(NamedTuple):
 def plan(sizes: Sequence[tuple[int, int]], batch: int, megapixels: float, devices: int = 1) -> list[Batch]:
     """Divides photos of the sizes (height, width) into batches of equal size, sizes in the order of their first photo.
 
-    A batch has at most `batch` photos and `megapixels`, but one of each device at least; one program serves all of a
+    A batch has at most `batch` photos and `megapixels`, but at least one per device; one program serves all of a
     size, and its photos can be shared evenly by the devices.
     """
     groups: dict[tuple[int, int], list[int]] = {}

@@ -18,7 +18,7 @@ from b2b_jax.networks import Network, apply
 Array = jax.Array
 
 
-PROGRAMS = 8  # that a chain keeps
+PROGRAMS = 8  # compiled programs that a chain keeps
 
 
 class Chain:
@@ -37,7 +37,9 @@ class Chain:
 
         @functools.lru_cache(PROGRAMS)
         def program(shape: tuple[int, ...]) -> jax.stages.Compiled:
-            run = functools.partial(_outputs, modules, keep)  # one of its own, which JAX forgets with the program
+            run = functools.partial(
+                _outputs, modules, keep
+            )  # a new object each time, so that JAX forgets it with the program
             return jax.jit(run).lower(variables, jax.ShapeDtypeStruct(shape, jnp.float32)).compile()
 
         self._program = program

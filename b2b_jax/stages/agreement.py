@@ -88,7 +88,7 @@ def tried(run: Run, network: Network, ways: Sequence[Choice], count: int) -> dic
 
     blurry, sharp, numbers = photos(run, count)
     turns = terminal.bar(range(count), desc="trying the camera", unit="photo", leave=False)
-    restored = np.stack([results(weights, blurry[i : i + 1], numbers[i]) for i in turns], axis=1)
+    restored = np.stack([np.asarray(results(weights, blurry[i : i + 1], numbers[i])) for i in turns], axis=1)
     return {way: metrics.psnr(metrics.round8(x), sharp) for way, x in zip(ways, restored, strict=True)}
 
 

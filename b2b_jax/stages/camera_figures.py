@@ -15,12 +15,12 @@ NOISIER = 1.5  # times the blurry photos' noise, and 1 grey level more, above wh
 PARTS = {  # what is said of them, with mean and standard deviation
     "spread": "spread {:.2f} ± {:.2f} pixels",
     "sharpening": "sharpening {:.2f} ± {:.2f}",
-    "sharpening_sigma": "its sigma {:.2f} ± {:.2f} pixels",
+    "sharpening_sigma": "sharpening sigma {:.2f} ± {:.2f} pixels",
     "noise": "noise {:.1f} ± {:.1f} grey levels",
     "response": "response {:.2f} ± {:.2f}",
     "jpeg_quality": "JPEG quality {:.0f} ± {:.0f}",
 }
-GREY = {"noise": 255}  # of whose figures the range is 1
+GREY = {"noise": 255}  # figures of a range of 1, shown in grey levels
 BLOCK = 8  # pixels a side of the blocks in which noise is measured
 TOLD_APART = 0.95  # AUC above which the generated photos are no photos of this camera
 LEGIBLE = 1.0  # nats that have to be read of a photo's blur

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from b2b_jax import levels
-from b2b_jax.data.sources import Source
+from b2b_jax.data.sources import Source, spread
 from b2b_jax.models.autocorrelation import autocorrelations, strengths
 
 PHOTOS = 120  # of each pile that are looked at, evenly spread
@@ -36,8 +36,8 @@ def evidence(blurry: Source, sharp: Source) -> float:
 
 def described(pile: Source) -> np.ndarray:
     """The features of up to PHOTOS photos of a pile that show something: (photos, features)."""
-    chosen = np.linspace(0, len(pile) - 1, min(PHOTOS, len(pile))).astype(int)
-    return np.array([found for i in chosen if (found := features(pile[int(i)]["image"])) is not None])
+    chosen = spread(pile, PHOTOS)
+    return np.array([found for i in chosen if (found := features(pile[i]["image"])) is not None])
 
 
 def variance(photos: np.ndarray) -> np.ndarray:

@@ -37,9 +37,7 @@ class Chain:
 
         @functools.lru_cache(PROGRAMS)
         def program(shape: tuple[int, ...]) -> jax.stages.Compiled:
-            run = functools.partial(
-                _outputs, modules, keep
-            )  # a new object each time, so that JAX forgets it with the program
+            run = functools.partial(_outputs, modules, keep)  # a new one each time: JAX keeps what it traced with it
             return jax.jit(run).lower(variables, jax.ShapeDtypeStruct(shape, jnp.float32)).compile()
 
         self._program = program

@@ -41,7 +41,7 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
-from b2b_jax import extras, files, folders, memory, system, terminal
+from b2b_jax import extras, files, folders, memory, networks, system, terminal
 from b2b_jax import named as named_networks
 from b2b_jax.errors import UserError, VideoError, disk_fault, shown
 from b2b_jax.images import ImageError
@@ -64,6 +64,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         with terminable():
             args = parse(argv)
             choice = choose(args)
+            for path in filter(None, (choice.translator, choice.deblurrer)):
+                networks.check_there(path)  # also where all outputs exist and nothing is loaded
             found = jobs.collect(args.inputs, args.output, kinds(args), args.overwrite)
             for folder in found.folders:
                 files.tidy(folder)

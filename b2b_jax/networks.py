@@ -41,14 +41,19 @@ class Network(NamedTuple):
     variables: Any
 
 
+def check_there(path: Path) -> None:
+    """UserError when there is no file at `path`."""
+    if not path.is_file():
+        raise UserError(f"No weights at {path}; train the stage first, or convert a .pth with b2b_jax.convert")
+
+
 def load(path: Path, dtype: jnp.dtype) -> Network:
     """Reads a network from its .safetensors file; UserError when it is missing, damaged or not one of ours.
 
     Parameters are float32, whatever precision the file has; `dtype` is what the network computes in.
     """
     try:
-        if not path.is_file():
-            raise UserError(f"No weights at {path}; train the stage first, or convert a .pth with b2b_jax.convert")
+        check_there(path)
         module, variables = weights.load(path)
     except (ValueError, OSError, MemoryError) as error:
         raise UserError(str(error) or f"{path}: not enough memory") from error

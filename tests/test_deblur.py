@@ -79,6 +79,8 @@ def test_the_same_command_goes_on(call, tmp_path):
     np.testing.assert_array_equal(images.read(tmp_path / "out" / "b.png"), RGB8)
     code, printed, _ = call(tmp_path / "in")
     assert code == 0 and "0 written" in printed and "2 skipped" in printed
+    code, _, errors = call(tmp_path / "in", options=["--model", str(tmp_path / "none.safetensors")])
+    assert code == 2 and "No weights at" in errors[0]  # although nothing is left to do
     assert call(tmp_path / "in", options=["--overwrite"])[0] == 0
     np.testing.assert_array_equal(images.read(tmp_path / "out" / "a.png"), RGB8)
 

@@ -11,7 +11,7 @@ synthesize   writes photos with the known blur, or pairs of your camera
 prepare      packs a dataset into a few large files
 export       writes a deblurrer as ONNX or StableHLO
 models       lists the deblurrers at hand
-serve        opens a page on this computer to deblur photos
+serve        opens a page on this computer to deblur photos and train a camera
 tables       prints the paper's tables from finished runs
 sweep        runs a list of commands, resumed when it is started again
 """

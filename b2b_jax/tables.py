@@ -1,4 +1,4 @@
-"""Prints the paper's tables 2 to 6 from finished runs, the paper's own values beside ours.
+"""Prints the paper's tables 1 to 6 from finished runs, the paper's own values beside ours.
 
     python -m b2b_jax.tables runs/*                                  Markdown
     python -m b2b_jax.tables runs/reds runs/rsblur --format latex    or csv

@@ -21,10 +21,10 @@ consistent makes its results agree with the photo instead. If your camera does n
 --config.camera.network.sharpening=False. A real lens blurs light, which is then stored as sRGB:
 --config.camera.network.response=True tells the learnt camera so. The camera is learnt from crops of 240 pixels, for
 which sharp photos need 286 pixels a side (276 with `camera.py:small`); --config.camera.crop takes smaller ones. The
-sizes above have not been run to the end; those of `camera.py:small`, the demo's but for this crop, have.
+sizes above have not been run to the end; those of `camera.py:small` and `medium` have.
 
-`camera.py:small` needs nothing but the two folders, and minutes on a CPU instead of days on a GPU: small networks,
-and a deblurrer that is trained on generated scenes under the paths of a hand-held camera. `camera.py:medium` is the
+`camera.py:small` needs nothing but the two folders, and a CPU instead of days on a GPU: small networks, and a
+deblurrer that is trained on generated scenes under the paths of a hand-held camera. `camera.py:medium` is the
 same with a deblurrer of four times as many parameters: an hour or more on a CPU, for two decibels more on photographs
 of a burst merge (docs/photographs.md).
 """

@@ -9,9 +9,9 @@ Then the camera itself is learnt from its blurry and its sharp photos, and the d
 
 Variants: `demo.py:full` adds the upper bound, a deblurrer trained on the camera's own pairs, and a translator trained
 with pairs of the learnt camera (twice the time); `demo.py:hard` has a camera that no single filter serves:
-over-sharpened or soft, from photo to photo; `demo.py:quick` proves the plumbing in about a minute, its scores mean
-nothing; `demo.py:gpu` is the same idea with the paper's generator and NAFNet-32, meant for minutes on one accelerator,
-where it has not been run yet.
+over-sharpened or soft, from photo to photo; `demo.py:extractor` learns the known blur from pairs, too (half as long
+again); `demo.py:quick` proves the plumbing in about a minute, its scores mean nothing; `demo.py:gpu` is the same idea
+with the paper's generator and NAFNet-32, meant for minutes on one accelerator, where it has not been run yet.
 """
 
 from ml_collections import ConfigDict

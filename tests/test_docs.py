@@ -13,6 +13,7 @@ from urllib.parse import unquote, urlsplit
 import pytest
 
 ROOT = Path(__file__).parents[1]
+MODULE = re.compile(r"(?<![\w./])((?:\w+/)+\w+\.py)\b")
 DOCUMENTS = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md")), ROOT / "docs" / "tour.ipynb"]
 PLAIN = [ROOT / "CITATION.cff", ROOT / "pyproject.toml", ROOT / "mkdocs.yml", ROOT / "docs" / "onnx_page.html"]
 
@@ -43,6 +44,11 @@ def addresses(markdown: str) -> list[str]:
     """Addresses of the web, in code too; what ends a sentence or a bracket is no part of one."""
     found = (re.match(r"[^()]*(\([^()]*\)[^()]*)*", address)[0] for address in ADDRESS.findall(markdown))
     return [address.rstrip(".,;:!*") for address in found]
+
+
+def modules(markdown: str) -> set[str]:
+    """Files of Python with their folders, in code and in commands; of a name in capitals there are many."""
+    return {name for name in MODULE.findall(markdown) if not Path(name).stem.isupper()}
 
 
 def anchors(markdown: str) -> set[str]:
@@ -89,6 +95,12 @@ def test_every_link_leads_somewhere(path):
     assert not list(broken(path, text(path)))
 
 
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
+def test_every_module_is_there(path):
+    roots = (ROOT, ROOT / "b2b_jax", ROOT / "tests")
+    assert not [name for name in modules(text(path)) if not any((root / name).is_file() for root in roots)]
+
+
 @pytest.mark.parametrize("path", DOCUMENTS + PLAIN, ids=lambda path: path.name)
 def test_every_address_is_well_formed(path):
     assert not [address for address in addresses(text(path)) if malformed(address)]
@@ -111,6 +123,7 @@ def test_what_is_broken_is_found():
     bad = ["gone.md", "docs/reliability.md#files-of-nothing", "#two", "", "../../etc/passwd", "docs/gone.md"]
     assert list(broken(ROOT / "README.md", page)) == bad
     assert len(links(page)) == len(bad) + 4 and links('<a href="x.md">') == ["x.md"]
+    assert modules("`stages/gone.py`, python tools/gone.py; configs/NAME.py") == {"stages/gone.py", "tools/gone.py"}
 
 
 @pytest.mark.parametrize(

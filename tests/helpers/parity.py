@@ -1,7 +1,8 @@
 """Our networks and operators against those of the PyTorch originals, fixture by fixture of the reference data.
 
-`python tests/parity.py` prints the table of docs/parity.md. Weights come through the converter: read from the .pth,
-recognised, transposed. Each comparison yields (what, got, wanted), arrays in our layouts.
+`PYTHONPATH=tests:. python tests/helpers/parity.py` prints the table of docs/parity.md. Weights come through the
+converter: read from the .pth, recognised, transposed. Each comparison yields (what, got, wanted), arrays in our
+layouts.
 """
 
 import functools

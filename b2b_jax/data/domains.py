@@ -68,12 +68,12 @@ def open_known(config: ConfigDict) -> Known:
 
 
 def own(data: ConfigDict) -> bool:
-    """Whether the camera's photos are folders of one's own."""
+    """Whether the camera's photos are the user's own folders."""
     return bool(data.unknown_blur or data.unknown_sharp or data.unknown in ("", "folder"))
 
 
 def takes_test_photos(data: ConfigDict) -> bool:
-    """Whether the run is scored on `data.test_*`: neither folders of one's own nor the published code's bring pairs."""
+    """Whether the test pairs come from `data.test_*`: own folders and the published code's bring none themselves."""
     return own(data) or data.unknown == "original"
 
 

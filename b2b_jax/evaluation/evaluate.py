@@ -35,8 +35,7 @@ from b2b_jax.stages.run import Run
 
 # Keys that leave the scores of an unfinished evaluation as they are.
 PASSIVE = {
-    *("images", "batch", "examples", "extremes", "ablation", "converter"),
-    *("validation_images", "validation_crop"),
+    *("images", "batch", "examples", "extremes", "ablation", "converter", "validation_images", "validation_crop"),
 }
 
 TIMING = ("seconds", "timing", "scored", "device")

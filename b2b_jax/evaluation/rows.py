@@ -79,7 +79,7 @@ def check(run: Run) -> None:
 
 
 def restoring(chain: Sequence[Network], megapixels: float) -> Callable:
-    """Networks one after the other, compiled: images to images; larger ones than `megapixels` go in tiles."""
+    """The networks in a row, compiled: images to images. Images larger than `megapixels` are cut into tiles."""
     whole = list(map(networks.runner, chain))
     tiled = Restorer(Chain(chain), memory=0)
 

@@ -14,6 +14,8 @@ import numpy as np
 from PIL import Image
 from scipy import fft
 
+from b2b_jax.models.layers import cells
+
 Array = jax.Array
 
 BLOCK = 8
@@ -42,9 +44,8 @@ def product(colours: Array, matrix: np.ndarray) -> Array:
 
 def halved(x: Array) -> Array:
     """Means of 2×2 whole numbers (n, h, w, c), halves rounded down and up in turn, from column to column."""
-    n, h, w, c = x.shape
-    bias = (1 + np.arange(w // 2)[:, None] % 2) / 4
-    return jnp.floor(x.reshape(n, h // 2, 2, w // 2, 2, c).mean((2, 4)) + bias.astype(np.float32))
+    means = cells(x, 2).mean((2, 4))
+    return jnp.floor(means + (1 + np.arange(means.shape[2], dtype=np.float32)[:, None] % 2) / 4)
 
 
 def rounded(x: Array, step: Array) -> Array:
@@ -53,10 +54,8 @@ def rounded(x: Array, step: Array) -> Array:
     Results are whole numbers from -128 to 127. Halves go where libjpeg rounds them: of frequencies away from zero, of
     pixels up. Flat blocks often fall on a half; rounding to even would tint them.
     """
-    n, h, w, c = x.shape
     dct = cosines()
-    blocks = x.reshape(n, h // BLOCK, BLOCK, w // BLOCK, BLOCK, c)
-    spectrum = jnp.einsum("nhiwjc,ui,vj->nhwcuv", blocks, dct, dct, precision=EXACT)
+    spectrum = jnp.einsum("nhiwjc,ui,vj->nhwcuv", cells(x, BLOCK), dct, dct, precision=EXACT)
     spectrum = jnp.sign(spectrum) * jnp.floor(jnp.abs(spectrum) / step + 0.5 + TIE) * step
     pixels = jnp.einsum("nhwcuv,ui,vj->nhiwjc", spectrum, dct, dct, precision=EXACT).reshape(x.shape)
     return jnp.clip(jnp.floor(pixels + 0.5 + TIE), -128, 127)

@@ -29,17 +29,17 @@ def quality(photos: Iterable[np.ndarray]) -> int:
     tables = [np.asarray(jpeg.steps(float(q))[0]) for q in QUALITIES]
     alike = [[i for i, other in enumerate(tables) if same(other, table)] for table in tables]
     twins = [i for i, others in enumerate(alike) if len(others) > 1]
-    low, all_ = np.zeros((len(tables), 2)), np.zeros((len(tables), 2))
+    low, every = np.zeros((len(tables), 2)), np.zeros((len(tables), 2))
     for photo in photos:  # one at a time
         spectra = blocks(photo)
         low += [fit(spectra, table, LOW) for table in tables]
-        all_[twins] += [fit(spectra, tables[i], ALL) for i in twins]
+        every[twins] += [fit(spectra, tables[i], ALL) for i in twins]
         del spectra
     found = np.where(low[:, 1] >= FEWEST, low[:, 0] / np.maximum(low[:, 1], 1), 0.0)
     best = int(np.argmax(found))
     if found[best] <= SURE:
         return 0
-    return int(QUALITIES[max(alike[best], key=lambda i: all_[i, 0] / max(all_[i, 1], 1))])
+    return int(QUALITIES[max(alike[best], key=lambda i: every[i, 0] / max(every[i, 1], 1))])
 
 
 def same(table: np.ndarray, other: np.ndarray) -> bool:

@@ -147,7 +147,7 @@ def test_photos_to_score_on_can_come_later_and_change(run):
     assert not evaluate.finished(run)
 
 
-def test_photos_that_change_while_they_are_scored_are_not_those_that_were_scored(run):
+def test_photos_changed_while_scored_are_scored_again(run):
     write_weights(run)
     run.config.data.update(unknown="original", **{key: str(run.workdir / key) for key in ("test_blur", "test_sharp")})
     for key in ("test_blur", "test_sharp"):

@@ -514,6 +514,19 @@ def test_agreement_needs_the_kernel_fields_own_camera(tmp_path, monkeypatch, cap
         agreement.check(run)
 
 
+@pytest.mark.parametrize(
+    ("held", "filled", "rule"),
+    [
+        ([30, 32, 31, 29.0], [29, 33, 30, 30.0], "alone"),
+        ([31, 32, 31.2, 31], [31.1, 32, 31.1, 31], "held"),  # filled is as good, and takes more
+        ([30, 32, 31, 29.0], [35, 36, 35, 33.0], "filled"),
+    ],
+)
+def test_a_step_is_taken_if_it_is_surely_better(held, filled, rule):
+    scores = {"alone": [30, 31, 30, 30], "held": held, "filled": filled}
+    assert agreement.surest({name: np.array(score, float) for name, score in scores.items()}) == rule
+
+
 NAN, INF = np.nan, np.inf
 
 

@@ -99,6 +99,6 @@ def _unfailing(stream: io.TextIOWrapper | None, number: int) -> io.TextIOWrapper
         io.BufferedWriter(_Unfailing(number, "w", closefd=False)),
         encoding=stream.encoding if stream else "utf-8",
         errors="backslashreplace",
-        line_buffering=stream.line_buffering if stream else True,
+        line_buffering=stream.line_buffering or stream.write_through if stream else True,  # the latter: python -u
         write_through=stream.write_through if stream else False,
     )

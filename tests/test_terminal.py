@@ -54,6 +54,24 @@ def test_what_cannot_be_encoded_is_escaped(tmp_path):
     assert ran.stdout.startswith(b"caf\\udce9 and") and ran.stderr == b"caf\\udce9\n"
 
 
+AT_ONCE = """
+import os, sys
+from b2b_jax import terminal
+terminal.protect()
+print("a line")
+print("a mistake", file=sys.stderr)
+terminal.bar(total=2, desc="steps")
+os._exit(3)
+"""
+
+
+def test_an_unbuffered_python_loses_no_line():
+    environment = os.environ | {"PYTHONUNBUFFERED": "1"}  # as in many containers
+    ran = subprocess.run([sys.executable, "-c", AT_ONCE], cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert (ran.returncode, ran.stdout) == (3, "a line\n")
+    assert ran.stderr.startswith("a mistake\n") and "steps:   0%" in ran.stderr
+
+
 @pytest.mark.parametrize(("module", "words", "code"), [("list_models", [], 1), ("cli", ["--version"], 0)])
 def test_what_a_full_disk_did_not_take_is_told(tmp_path, module, words, code):
     command = [sys.executable, "-m", f"b2b_jax.{module}", *words]

@@ -8,8 +8,10 @@ import pytest
 from helpers import applied, jit
 from skimage import data
 
-from b2b_jax import metrics, networks
+from b2b_jax import levels, metrics, networks
 from b2b_jax.data import blur
+from b2b_jax.inference.chain import Chain
+from b2b_jax.inference.tiles import Restorer
 from b2b_jax.models.consistent import STEPS, WAYS, Explained, agreeing, explained, parts, with_mirrored
 from b2b_jax.models.kernel_field import convolved
 from b2b_jax.models.kernel_mixture import KernelMixture
@@ -130,6 +132,29 @@ def test_an_adapted_deblurrer_sees_the_photo_itself_and_goes_part_of_the_way(ste
     wanted = (1 - step) * softened + step * agreed
     np.testing.assert_allclose(networks.runner(held)(dark), wanted, atol=1e-5)
     assert float(jnp.abs(agreed - softened).max()) > 0.1
+
+
+def test_large_photos_agree_at_the_seams_of_their_tiles_too(monkeypatch):
+    """A tile cannot agree near its own edges, beyond which it does not know what made the photo."""
+    mixture = KernelMixture(count=1, size=13, reach=13, lags=5, width=8, dim=4, window=48)
+    variables = jit(mixture.init)(jax.random.key(0), SHARP)
+    variables["params"] |= {"kernel": KERNELS[:1], "filling": KERNELS[:1]}
+    chain, still = (
+        Chain([networks.held(Network(mixture, variables), Network(Nothing(), {}), step)]) for step in (1.0, 0.0)
+    )
+    assert chain.margin == 6 + 13 and still.margin == 0
+    wide = jnp.asarray(data.astronaut()[None, :100, 30:478] / np.float32(255))
+    blurry = levels.to_uint8(np.asarray(convolved(wide, KERNELS[:1]))[0])
+
+    def difference():
+        """Grey levels, root mean square, in the middle, where one tile of 240 pixels ends."""
+        parts = [Restorer(chain, tile, 32) for tile in (0, 240)]
+        whole, tiled = (part.photo(blurry, part.plan(100, 448)).astype(float) for part in parts)
+        return np.sqrt(np.square(whole - tiled)[16:-16, 216:232].mean())
+
+    assert difference() < 1
+    monkeypatch.setattr(chain, "margin", 0)
+    assert difference() > 2  # with the overlap that was asked for
 
 
 def test_an_unknown_rule_is_refused():

@@ -77,7 +77,7 @@ def whole_photo(chain: Chain, photo: np.ndarray) -> np.ndarray:
 )
 def test_tiles_cover_every_pixel_on_the_grid_of_the_strides(tile, overlap, stride):
     for length in itertools.chain(range(1, 4 * tile, 7), [tile, tile + 1, 5000]):
-        starts, side, weights = cut(length, tile, overlap, stride)
+        starts, side, weights = cut(length, tile, overlap, stride, overlap / 4)
         assert starts[0] == 0 and starts[-1] + side == length and side <= tile
         assert all(start % stride == 0 for start in starts) and (length - side) % stride == 0
         assert all(b - a <= side - overlap and b > a for a, b in itertools.pairwise(starts))
@@ -89,12 +89,19 @@ def test_tiles_cover_every_pixel_on_the_grid_of_the_strides(tile, overlap, strid
 
 
 def test_a_tile_has_no_say_near_its_seams():
-    starts, _, weights = cut(832, 256, 64, 4)
+    starts, _, weights = cut(832, 256, 64, 4, 16)
     assert starts == [0, 192, 384, 576]
     inner = weights[1]
     assert not inner[:16].any() and not inner[-16:].any() and (inner[48:-48] == 1).all()
     np.testing.assert_allclose(inner[16:48], np.sin(np.pi / 2 * (np.arange(32) + 0.5) / 32) ** 2, atol=1e-6)
     assert (weights[0, :208] == 1).all() and (weights[-1, 48:] == 1).all()
+
+
+def test_a_margin_is_kept_whatever_the_overlap():
+    starts, side, weights = cut(500, 200, 100, 4, 40)
+    assert len(starts) == 4 and side == 200
+    assert not weights[1, :40].any() and not weights[1, -40:].any() and weights[1, 60:-60].min() > 0
+    assert (weights[0, :40] == 1).all()
 
 
 @pytest.mark.parametrize(("tile", "overlap"), [(40, 40), (67, 64), (4, 0)])

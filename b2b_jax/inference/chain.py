@@ -26,11 +26,13 @@ class Chain:
 
     Only those of the last PROGRAMS shapes are kept, because each takes 15 MB or more.
     Called with images (n, h, w, 3) it returns the outputs of its last `keep` networks side by side, (n, h, w, 3 keep).
-    `stride` is what all their strides divide.
+    `stride` is what all their strides divide. `margin` is how far from an edge results may depend on where the photo
+    was cut, in pixels: the sum of what the networks say of themselves, 0 for those that say nothing.
     """
 
     def __init__(self, networks: Sequence[Network], keep: int = 1):
         self.stride = math.lcm(*(network.module.stride for network in networks))
+        self.margin = sum(getattr(network.module, "margin", 0) for network in networks)
         self.channels = 3 * keep
         self._variables = variables = [network.variables for network in networks]
         modules = [network.module for network in networks]

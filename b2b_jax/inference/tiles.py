@@ -3,7 +3,8 @@
 A tile starts at a multiple of the networks' stride, so that their strided convolutions meet the same pixels as in the
 whole photo, and its side leaves the same remainder as the photo's, so that they pad the last tile just as they pad the
 whole photo. What remains of a seam is what a network cannot see beyond a tile's edge: there a tile has no weight, which
-rises to one as a raised cosine over the middle half of the overlap.
+rises to one as a raised cosine over the middle half of the overlap. A network that says how far its borders reach (its
+`margin`) gets overlaps wide enough that no tile has weight there.
 
 Against whole photos, overlaps of 64 pixels leave at most 0.1/255 with trained MIMO-UNets and 0.05 to 0.8/255 with
 NAFNet-32 of random weights, from gentle to fierce; 32 pixels leave up to 6/255 of the last. What a network takes from
@@ -27,6 +28,7 @@ from b2b_jax.inference import batching
 from b2b_jax.inference.chain import Chain
 
 TILE, OVERLAP = 512, 64  # pixels
+RAMP = OVERLAP // 2  # pixels, over which a tile's weight rises at least, where the networks have a margin
 # Pixels that run at once. A CPU takes twice as long for a pixel of four tiles of 512 as for one of a single tile, whose
 # features its caches hold better; an accelerator wants to be filled.
 PIXELS_AT_ONCE = {"cpu": TILE**2}
@@ -64,11 +66,13 @@ class Restorer:
     """Runs a chain of networks on photos and frames of any size.
 
     tile: largest side of a tile in pixels; 0 runs a photo whole if that takes at most `memory` bytes, else in tiles
-    of TILE, or larger where strides need it. overlap: pixels that neighbouring tiles share at least. UserError: the
-    tile is no larger than its overlap.
+    of TILE, or larger where strides or overlaps need it. overlap: pixels that neighbouring tiles share at least; more
+    where the networks' margin needs it. UserError: the tile is no larger than its overlap.
     """
 
     def __init__(self, chain: Chain, tile: int = 0, overlap: int = OVERLAP, memory: int | None = None):
+        if overlap >= 0 and chain.margin:
+            overlap = max(overlap, 2 * chain.margin + RAMP)
         smallest = overlap + 2 * chain.stride
         if (tile and tile < smallest) or overlap < 0:
             raise UserError(
@@ -76,7 +80,9 @@ class Restorer:
                 f"{smallest} for that: choose another --tile or --overlap"
             )
         self._chain, self._tile, self._overlap = chain, tile, overlap
-        self._largest = tile or max(TILE, -(-smallest // chain.stride) * chain.stride)
+        self._margin = max(overlap / 4, chain.margin)
+        usual = max(TILE, 4 * overlap if chain.margin else smallest)  # wide overlaps would cut it in more pieces
+        self._largest = tile or -(-usual // chain.stride) * chain.stride
         self._memory = memory_budget() if memory is None else memory
 
     @property
@@ -126,26 +132,29 @@ class Restorer:
         return self._chain(batch.astype(np.float32) if floats else levels.to_float(batch))
 
     def _cut(self, h: int, w: int, tile: int) -> Plan:
-        rows, columns = (cut(length, tile, self._overlap, self._chain.stride) for length in (h, w))
+        rows, columns = (cut(length, tile, self._overlap, self._chain.stride, self._margin) for length in (h, w))
         at_once = PIXELS_AT_ONCE.get(jax.default_backend(), PIXELS_ON_ACCELERATOR)
         return Plan(rows, columns, min(max(at_once // (rows.side * columns.side), 1), LARGEST_BATCH))
 
 
-def cut(length: int, tile: int, overlap: int, stride: int) -> Axis:
-    """Cuts `length` pixels into equal tiles of at most `tile`, evenly spread; the first to the last covers them all."""
+def cut(length: int, tile: int, overlap: int, stride: int, margin: float) -> Axis:
+    """Cuts `length` pixels into equal tiles of at most `tile`, evenly spread; the first to the last covers them all.
+
+    They overlap by at least `overlap`, and have no weight within `margin` of their edges.
+    """
     if length <= tile:
         return Axis([0], length, np.ones((1, length), np.float32))
     side = tile - (tile - length) % stride
     last, step = length - side, (side - overlap) // stride * stride
     count = math.ceil(last / step)
     starts = [round(i * last / count / stride) * stride for i in range(count + 1)]
-    return Axis(starts, side, _weights(starts, side, overlap))
+    return Axis(starts, side, _weights(starts, side, overlap, margin))
 
 
-def _weights(starts: list[int], side: int, overlap: int) -> np.ndarray:
-    """Raised-cosine ramps over the middle half of the overlaps, divided by what all tiles add up to at a pixel."""
+def _weights(starts: list[int], side: int, overlap: int, margin: float) -> np.ndarray:
+    """Raised-cosine ramps between the margins of two tiles, divided by what all tiles add up to at a pixel."""
     distance = np.arange(side) + 0.5  # pixels from the tile's edge
-    ramp = np.sin(np.pi / 2 * np.clip(2 * distance / max(overlap, 1) - 0.5, 0, 1)) ** 2
+    ramp = np.sin(np.pi / 2 * np.clip((distance - margin) / max(overlap - 2 * margin, 0.5), 0, 1)) ** 2
     windows = np.ones((len(starts), side))
     windows[1:] *= ramp  # at its own edges the photo ends for the networks as it does in the whole
     windows[:-1] *= ramp[::-1]

@@ -66,6 +66,11 @@ class Consistent(nn.Module):
         """The deblurrer's."""
         return self.deblurrer.stride
 
+    @property
+    def margin(self) -> int:
+        """Pixels from an edge within which agreement is not whole; 0 where there is none."""
+        return 0 if self.mixture.rule == ALONE else border(self.mixture.reach)
+
     def __call__(self, x: Array) -> Array:
         photo = x.astype(jnp.float32)
         denoised, shares = self.mixture.denoised(photo), self.mixture.shares(photo)
@@ -106,6 +111,11 @@ class Held(nn.Module):
     def stride(self) -> int:
         """The deblurrer's."""
         return self.deblurrer.stride
+
+    @property
+    def margin(self) -> int:
+        """As in Consistent."""
+        return border(self.mixture.reach) if self.step else 0
 
     def __call__(self, x: Array) -> Array:
         photo = x.astype(jnp.float32)
@@ -207,7 +217,12 @@ def _inside(x: Array, k: int) -> Array:
     return x[..., cut[0], cut[1]]
 
 
+def border(k: int) -> int:
+    """Pixels from an edge within which a residual under kernels of k pixels does not wholly count."""
+    return k // 2 + k
+
+
 def _taper(side: int, k: int) -> np.ndarray:
-    """0 within half a kernel of either border, 1 beyond one and a half, a raised cosine between: (side,)."""
+    """0 within half a kernel of either edge, 1 beyond `border`, a raised cosine between: (side,)."""
     distance = np.minimum(np.arange(side), np.arange(side)[::-1])
     return np.sin(np.pi / 2 * np.clip((distance - k // 2) / k, 0, 1)).astype(np.float32) ** 2

@@ -54,6 +54,14 @@ def test_quality_is_found(quality):
     assert camera_jpeg.quality(photos) == quality
 
 
+@pytest.mark.parametrize("turn", [lambda x: x, np.fliplr, np.flipud, lambda x: np.rot90(x), lambda x: np.rot90(x, 3)])
+@pytest.mark.parametrize("quality", [50, 85])
+def test_quality_is_found_in_photos_that_were_turned(quality, turn):
+    """Their tables are transposed, and with sides of no whole blocks the last block comes first."""
+    photos = [compressed(photo[:301, :390], quality) for photo in (data.coffee(), data.astronaut())]
+    assert camera_jpeg.quality([photos[0], np.ascontiguousarray(turn(photos[1]))]) == quality
+
+
 @pytest.mark.parametrize("preset", ["web_high", "medium", "maximum"])
 def test_tables_that_are_not_libjpegs_are_no_quality(preset):
     photos = [data.astronaut(), data.coffee(), data.chelsea(), data.rocket()]
@@ -61,6 +69,7 @@ def test_tables_that_are_not_libjpegs_are_no_quality(preset):
 
 
 def test_transforms_of_one_photo_at_a_time(monkeypatch):
+    """Of a photo of whole blocks, which is read once for each of two ways to turn it, and once more for the best."""
     alive, blocks = [], camera_jpeg.blocks
 
     def noted(photo):
@@ -70,12 +79,12 @@ def test_transforms_of_one_photo_at_a_time(monkeypatch):
         return spectra
 
     monkeypatch.setattr(camera_jpeg, "blocks", noted)
-    photos = [compressed(photo, 60) for photo in (data.coffee(), data.chelsea())]
-    assert camera_jpeg.quality(photos) == 60 and len(alive) == 2
+    photos = [compressed(photo[:296, :400], 60) for photo in (data.coffee(), data.chelsea())]
+    assert camera_jpeg.quality(photos) == 60 and len(alive) == 6
 
 
 @pytest.mark.parametrize(
-    "photo", [data.coffee(), compressed(data.coffee(), 60)[3:, 5:], np.full((64, 64, 3), 90, np.uint8)]
+    "photo", [data.coffee(), compressed(data.coffee(), 60)[3:-2, 5:-1], np.full((64, 64, 3), 90, np.uint8)]
 )
 def test_without_compression_or_with_another_grid_none_is_found(photo):
     assert camera_jpeg.quality([photo]) == 0

@@ -4,8 +4,8 @@
     python -m b2b_jax.tables runs/reds runs/rsblur --format latex    or csv
 
 What was not run is left empty; folders without a finished run are named on stderr and left out. Exit codes: 0 done; 2
-there is no finished run at all, or two that differ in more than the seed belong in one cell (one line on stderr); 1 the
-disk is full.
+there is no finished run at all, or two that belong in one cell differ in more than the seed or have the same one (one
+line on stderr); 1 the disk is full.
 """
 
 import sys
@@ -25,9 +25,12 @@ def main(arguments: list[str] | None = None) -> int:
     except UserError as error:
         print(error, file=sys.stderr)
         return 2
-    missing = [str(folder) for folder in options.runs if folder not in {run.folder for run in runs}]
+    folders = tables.distinct(options.runs)
+    missing = [str(folder) for folder in folders if folder not in {run.folder for run in runs}]
     if missing:
         print(f"Left out, without a finished run: {shown(', '.join(missing))}", file=sys.stderr)
+    if len(folders) < len(options.runs):
+        print(f"Folders given more than once, counted once: {len(options.runs) - len(folders)}", file=sys.stderr)
     print("\n\n".join(tables.FORMATS[options.format](grid) for grid in grids))
     return terminal.delivered()
 

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from b2b_jax import models, sweep
 from b2b_jax import tables as commands
 from b2b_jax.errors import UserError
 from b2b_jax.evaluation import tables
+from b2b_jax.networks import WEIGHTS
 from b2b_jax.stages import translator
 from configs import ablations, baselines, reds
 
@@ -25,13 +27,14 @@ ROOT = Path(__file__).parents[1]
 SWEEP = ROOT / "b2b_jax" / "sweep.py"
 
 
-def write_run(folder, dataset, psnr, network="nafnet", ablation="", **results):
+def write_run(folder, dataset, psnr, network="nafnet", ablation="", seed=0, weights="", **results):
     folder.mkdir()
     config = {
+        "seed": seed,
         "evaluation": {"ablation": ablation},
         "data": {"scenes": {"test": 64, "size": 160}, "root": str(folder)},
         "known_blur": {"source": "synthetic"},
-        "deblurrer": {"network": {"name": network}, "weights": str(folder)},
+        "deblurrer": {"network": {"name": network}, "weights": weights},
         "blur_extractor": {},
         "translator": {"steps": 600},
     }
@@ -47,7 +50,7 @@ def folders(tmp_path):
     accuracies = {"input": {"acc1": 0.1, "acc2": 0.2}, "converted": {"acc1": 0.9, "acc2": 0.85}}
     return [
         write_run(tmp_path / "a", "reds", {"deblurrer": 25.0, "blur2blur": 27.0}, converter=accuracies),
-        write_run(tmp_path / "b", "reds", {"deblurrer": 26.0, "blur2blur": 28.0}),
+        write_run(tmp_path / "b", "reds", {"deblurrer": 26.0, "blur2blur": 28.0}, seed=1),
         write_run(tmp_path / "c", "scenes", {"deblurrer": 20.0, "blur2blur": 22.0}, network="restormer"),
         write_run(tmp_path / "d", "reds", {"deblurrer": 10.0, "blur2blur": 24.0}, ablation="ratio,0.7"),
         write_run(tmp_path / "e", "reds", {"deblurrer": 10.0, "blur2blur": 23.0}, ablation="ratio,0.65"),
@@ -105,6 +108,67 @@ def test_runs_of_different_recipes_are_not_averaged(folders):
     tables.make(tables.read(folders[1:]))
 
 
+def change(folder, name, **values):
+    path = folder / name
+    path.write_text(json.dumps(json.loads(path.read_text()) | values))
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "told"),
+    [
+        ("results.json", {"protocol": "nafnet", "protocol_text": "3-D"}, "but differ in protocol, protocol_text;"),
+        ("results.json", {"images": 4}, "but differ in images;"),
+        ("config.json", {"evaluation": {"fixed_filter_images": 2}}, "but differ in evaluation.fixed_filter_images;"),
+        ("config.json", {"seed": 0}, "and have one seed, 0: they are no repetitions; give one of them"),
+    ],
+)
+def test_runs_that_were_scored_otherwise_or_have_one_seed_are_not_averaged(folders, name, values, told):
+    change(folders[1], name, **values)
+    with pytest.raises(UserError, match=f"a and .*b belong in one cell {re.escape(told)}"):
+        tables.make(tables.read(folders[:2]))
+
+
+def test_a_folder_that_is_given_twice_counts_once(folders, capsys, monkeypatch):
+    monkeypatch.chdir(folders[0].parent)
+    assert commands.main([str(folders[0]), "a", str(folders[1])]) == 0
+    printed = capsys.readouterr()
+    assert "(2 runs)" in printed.out and printed.err == "Folders given more than once, counted once: 1\n"
+
+
+def given_to_two_runs(tmp_path, first, second):
+    """Runs of seeds 0 and 1 whose deblurrers are the files."""
+    files = zip((first, second), "ab", strict=True)
+    evaluations = ({"weights": {"deblurrer": str(file)}} for file in (first, second))
+    return [
+        write_run(tmp_path / name, "reds", {"deblurrer": 25.0 + i}, seed=i, weights=str(file), evaluation=evaluation)
+        for i, ((file, name), evaluation) in enumerate(zip(files, evaluations, strict=True))
+    ]
+
+
+def test_published_weights_are_compared(tmp_path):
+    with pytest.raises(UserError, match=r"differ in deblurrer\.weights"):
+        tables.make(tables.read(given_to_two_runs(tmp_path, "gopro.safetensors", "rsblur.safetensors")))
+    (tmp_path / "again").mkdir()
+    tables.make(tables.read(given_to_two_runs(tmp_path / "again", "gopro.safetensors", "gopro.safetensors")))
+
+
+@pytest.mark.parametrize("change_maker", [False, True])
+@pytest.mark.parametrize("moved", [False, True])
+def test_weights_of_runs_that_differ_in_their_seed_are_repetitions(tmp_path, change_maker, moved):
+    makers = [write_run(tmp_path / f"deblurrer_{i}", "reds", {}, seed=i) for i in range(2)]
+    if change_maker:
+        config = json.loads((makers[1] / "config.json").read_text())
+        change(makers[1], "config.json", deblurrer=config["deblurrer"] | {"steps": 5})
+    before = Path("/gone") if moved else tmp_path
+    runs = given_to_two_runs(tmp_path, *(before / maker.name / "deblurrer" / WEIGHTS for maker in makers))
+    runs.append(write_run(tmp_path / "own", "reds", {"deblurrer": 27.0}, seed=2))  # trains its deblurrer itself
+    if not change_maker:
+        assert "(3 runs)" in tables.markdown(tables.make(tables.read(runs))[1])
+        return
+    with pytest.raises(UserError, match=r"differ in deblurrer\.weights"):
+        tables.make(tables.read(runs))
+
+
 def test_scenes_of_another_size_have_a_column_of_their_own(folders):
     path = folders[2] / "config.json"
     path.write_text(path.read_text().replace('"size": 160', '"size": 80'))
@@ -147,7 +211,7 @@ def test_rivals_have_rows_of_their_own(tmp_path):
         write_run(tmp_path / "a", "reds", {"deblurrer": 22.0}, ablation="rival,bsrgan"),
         write_run(tmp_path / "b", "reds", {"cyclegan": 21.0}, ablation="rival,cyclegan"),
         write_run(tmp_path / "c", "reds", {"paired": 29.0}, ablation="rival,paired"),
-        write_run(tmp_path / "d", "reds", {"deblurrer": 25.0, "paired": 31.0, "adapted": 27.0}),
+        write_run(tmp_path / "d", "reds", {"deblurrer": 25.0, "paired": 31.0, "adapted": 27.0}, seed=1),
     ]
     text = tables.markdown(tables.make(tables.read(folders))[1])
     found = {name: line(text, f"| {name} |").split(" | ")[2] for name in ("NAFNet on BSRGAN's degradation", "NAFNet")}
@@ -166,9 +230,8 @@ def test_every_row_of_the_baselines_is_in_the_table():
 def test_table_1_counts_a_runs_photos(folders):
     piles = {name: {"photos": count} for name, count in (("unknown_blur", 14000), ("unknown_sharp", 10000))}
     (folders[0] / "split.json").write_text(json.dumps(piles))
-    results = json.loads((folders[0] / "results.json").read_text())
-    (folders[0] / "results.json").write_text(json.dumps(results | {"images": 3000}))
-    text = tables.markdown(tables.make(tables.read(folders))[0])
+    change(folders[0], "results.json", images=3000)
+    text = tables.markdown(tables.make(tables.read(folders[:1]))[0])
     assert line(text, "| blurry photos B |").split(" | ")[1:3] == ["[5,400]", "14,000 [14,400]"]
     assert line(text, "| test pairs |").split(" | ")[2] == "3,000 [3,000]"
 

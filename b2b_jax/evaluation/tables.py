@@ -8,7 +8,7 @@ Generated scenes have a column for each number and size of them.
 
 import csv
 import io
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -20,8 +20,9 @@ from b2b_jax.data.folder import SCORED
 from b2b_jax.errors import UserError
 from b2b_jax.evaluation.published import CONVERTER, GENERATOR, METHODS, PHOTOS, RATIO, SIZE, Values
 from b2b_jax.files import read_object
-from b2b_jax.settings import identity
-from b2b_jax.stages import SECTIONS
+from b2b_jax.named import WEIGHTS, in_run
+from b2b_jax.settings import differences, identity
+from b2b_jax.stages import SECTIONS, STAGES
 
 DATASETS = {"rb2v": "RB2V_Street", "reds": "REDS", "rsblur": "RSBlur", "gopro": "GoPro"}  # the paper's columns
 NETWORKS = {"nafnet": "NAFNet", "restormer": "Restormer"}
@@ -122,10 +123,32 @@ class Result:
 
     @property
     def recipe(self) -> dict[str, object]:
-        """All settings of data and training; no paths, except those of the scored photos."""
-        shared = flatten_dict(identity(self.config, SECTIONS), sep=".")
-        scored = {f"data.{key}": self.config["data"].get(key, "") for key in SCORED}
-        return scored | {key: value for key, value in shared.items() if key != "seed" and not key.endswith("weights")}
+        """All that repetitions share: settings of data and training, where given networks come from, and the scoring.
+
+        No paths, except those of the scored photos.
+        """
+        scored = {key: self.results.get(key) for key in ("protocol", "protocol_text", "images")}
+        scored |= {f"data.{key}": self.config["data"].get(key, "") for key in SCORED}
+        scored["evaluation.fixed_filter_images"] = self.config["evaluation"].get("fixed_filter_images")
+        if self.config["data"].get(SCORED[0]):
+            scored["test photos"] = self.results.get("evaluation", {}).get("photos")
+        return scored | training(self.config) | {f"{stage}.weights": self.source(stage) for stage in SECTIONS}
+
+    def source(self, stage: str) -> object:
+        """What tells a given network from one that this run would have trained.
+
+        Of one that another run trained that is how the settings differ up to this stage, whatever the seeds; of any
+        other file its SHA-256.
+        """
+        if not self.config.get(stage, {}).get("weights"):
+            return []
+        path = in_run(self.folder, self.config, stage)
+        made, maker = path.parent.name, trained_by(path, self.folder.parent)
+        if maker:
+            sections = SECTIONS[: SECTIONS.index(made) + 1] if made in SECTIONS else SECTIONS
+            changed = differences(*(training(config, sections) for config in (self.config, maker)))
+            return changed if made == stage else [made, *changed]
+        return self.results.get("evaluation", {}).get("weights", {}).get(stage, str(path.resolve()))
 
     def score(self, row: str) -> Values | None:
         """PSNR and SSIM of a row of the run's first test set."""
@@ -145,8 +168,35 @@ class Result:
             return False
 
 
+def training(config: Mapping, sections: Sequence[str] = SECTIONS) -> dict[str, object]:
+    """The settings of data and training of a run's configuration, by their keys; no seed and no weights."""
+    shared = flatten_dict(identity(config, sections), sep=".")
+    return {key: value for key, value in shared.items() if key != "seed" and not key.endswith("weights")}
+
+
+def trained_by(path: Path, beside: Path) -> dict:
+    """The configuration of the run that trained the weights at `path`; empty when they are no run's, or it is gone.
+
+    beside: where the run's folder lies now, if it was moved together with the one that its weights were given to.
+    """
+    if path.name != WEIGHTS or path.parent.name not in STAGES:
+        return {}
+    home = path.absolute().parents[1]
+    configs = (read_object(folder / "config.json") for folder in (home, beside / home.name))
+    return next((one for one in configs if isinstance(one.get("data"), dict)), {})
+
+
+def distinct(folders: Sequence[Path]) -> list[Path]:
+    """The folders, each once, however it is spelt."""
+    found: dict[Path, Path] = {}
+    for folder in folders:
+        found.setdefault(folder.resolve(), folder)
+    return list(found.values())
+
+
 def read(folders: Sequence[Path]) -> list[Result]:
-    """The finished runs in the folders, less those whose files are damaged; UserError when there is none."""
+    """The finished runs in the folders, each once, less damaged ones; UserError when there is none."""
+    folders = distinct(folders)
     files = ((folder, read_object(folder / "config.json"), read_object(folder / "results.json")) for folder in folders)
     found = [run for run in map(Result, *zip(*files, strict=True)) if run.is_whole and run.results["rows"]]
     if not found:
@@ -238,7 +288,7 @@ def _line(
 
 
 def check_alike(runs: Sequence[Result]) -> None:
-    """UserError when runs that would be averaged differ in more than their seed."""
+    """UserError when runs that would be averaged differ in more than their seed, or do not differ in it."""
     for run in runs[1:]:
         first, other = runs[0].recipe, run.recipe
         changed = [key for key in sorted(first.keys() | other.keys()) if first.get(key) != other.get(key)]
@@ -247,6 +297,12 @@ def check_alike(runs: Sequence[Result]) -> None:
                 f"{runs[0].folder} and {run.folder} belong in one cell but differ in {', '.join(changed[:3])}"
                 f"{' and more' if len(changed) > 3 else ''}; give one of them"
             )
+    seeds: dict[object, Result] = {}
+    for run in runs:
+        first = seeds.setdefault(run.config.get("seed"), run)
+        if first is not run:
+            pair = f"{first.folder} and {run.folder} belong in one cell and have one seed, {run.config.get('seed')}"
+            raise UserError(f"{pair}: they are no repetitions; give one of them")
 
 
 def _protocols(runs: Sequence[Result]) -> str:

@@ -96,22 +96,22 @@ def main() -> int:
             run_stages(run)
     except (UserError, ImageError) as error:
         print(error, file=sys.stderr)
-        return 2
+        return 2 if isinstance(error, sharding.Agreed) else sharding.leave(2)
     except (loop.Diverged, CheckpointError) as error:
         print(shown(error), file=sys.stderr)
-        return 1
+        return sharding.leave(1)
     except OSError as error:
         if error.errno is None:
             raise
         line, code = disk_fault(error)
         print(line, file=sys.stderr)
-        return code
+        return sharding.leave(code)
     except loop.Stopped as stop:
         print("Stopped; the same command resumes from here.", file=sys.stderr)
-        return stop.code
+        return stop.code  # in all processes
     except KeyboardInterrupt:  # before signals are watched
         print(interrupts.stopped(signal.SIGINT), file=sys.stderr)
-        return 130
+        return sharding.leave(130)
     return 0
 
 
@@ -221,7 +221,5 @@ if __name__ == "__main__":
         code = main()
     except Exception:
         traceback.print_exc()
-        code = 1
-    if code == 1:
-        sharding.leave(code)
+        code = sharding.leave(1)
     sys.exit(code)

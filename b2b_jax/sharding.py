@@ -24,6 +24,10 @@ _passed = itertools.count()  # the same in all processes: they pass the same pla
 PATIENCE = 30 * 24 * 3600 * 1000  # ms that processes wait for one that evaluates; a dead one is found by its heartbeat
 
 
+class Agreed(UserError):
+    """A user's mistake that every process raises, so that all of them end together."""
+
+
 def make_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
     """Returns the mesh of these devices, by default all of all processes, axis `data`."""
     devices = jax.devices() if devices is None else devices
@@ -109,15 +113,17 @@ def several(environment: Mapping[str, str]) -> bool:
     return int(tasks or 1) > 1 or (chips and importlib.util.find_spec("libtpu") is not None)
 
 
-def leave(code: int) -> None:
+def leave(code: int) -> int:
     """Ends one of several processes at once after an error of its own, so that the others notice and end as well.
 
-    Otherwise JAX waits at the exit for them, and they wait for this one's part of the next step.
+    Otherwise JAX waits at the exit for them, and they wait for this one's part of the next step. Returns the exit code
+    where there is only one process.
     """
-    if jax.process_count() > 1:
+    if distributed.global_state.num_processes > 1:  # asks no device, which would have to be started first
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
+    return code
 
 
 def is_first() -> bool:
@@ -132,7 +138,10 @@ def wait_for_all(name: str) -> None:
 
 
 def first_alone(name: str, action: Callable[[], object]) -> None:
-    """Runs `action` in the first process while the others wait; its UserError is raised in all. Once per `name`."""
+    """Runs `action` in the first process while the others wait; its UserError is raised in all. Once per `name`.
+
+    Of several processes, it is raised as Agreed.
+    """
     if jax.process_count() == 1:
         action()
     elif is_first():
@@ -141,8 +150,8 @@ def first_alone(name: str, action: Callable[[], object]) -> None:
             action()
         except UserError as error:
             outcome = str(error)
-            raise
+            raise Agreed(*error.args) from error
         finally:
             distributed.global_state.client.key_value_set(f"b2b_jax/{name}", outcome or "done")
     elif (outcome := distributed.global_state.client.blocking_key_value_get(f"b2b_jax/{name}", PATIENCE)) != "done":
-        raise UserError(*outcome.splitlines())
+        raise Agreed(*outcome.splitlines())

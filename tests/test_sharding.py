@@ -1,5 +1,7 @@
 """Devices: eight of them train as one does, and frozen networks stay arguments. NHWC images in [0, 1].
 
+Processes: what becomes of the others where one of them meets a mistake.
+
 Run as a program, this file is the run that the first tests start with eight devices; it prints what it measured.
 """
 
@@ -19,6 +21,7 @@ import numpy as np
 import pytest
 from helpers import FLAGS
 from helpers.networks import random_variables
+from helpers.processes import free_port
 from jax.sharding import AxisType, Mesh
 
 from b2b_jax import models, sharding
@@ -196,3 +199,52 @@ def test_the_host_s_cpu_computes_and_where_jax_has_none_the_default_device(monke
     monkeypatch.setattr(jax, "local_devices", none)
     with sharding.host() as there:
         assert not there and jax.config.jax_default_device is None
+
+
+ONE_OF_TWO = """
+import sys, jax
+from b2b_jax import main, sharding
+from b2b_jax.errors import UserError
+
+def mistake():
+    raise UserError("a mistake")
+
+def run_stages(run):
+    sharding.first_alone("look", {look})
+    if jax.process_index() == 1:
+        mistake()
+    sharding.wait_for_all("the next step")
+
+main.run_stages = run_stages
+sys.exit(main.main())
+"""
+
+
+@pytest.fixture
+def pair(tmp_path):
+    """Starts two processes of a run; ends those that are left."""
+    started = []
+
+    def start(look):
+        command = [sys.executable, "-c", ONE_OF_TWO.format(look=look), "--config=configs/demo.py:quick"]
+        command += [f"--workdir={tmp_path}", f"--coordinator=localhost:{free_port()}", "--num_processes=2"]
+        environment = os.environ | {"JAX_PLATFORMS": "cpu"}
+        options = {"cwd": ROOT, "env": environment, "stderr": subprocess.PIPE, "text": True}
+        started.extend(subprocess.Popen([*command, f"--process_id={number}"], **options) for number in range(2))
+        return started
+
+    yield start
+    for process in started:
+        process.kill()
+        process.wait()
+
+
+def test_a_process_that_alone_meets_a_mistake_ends_at_once(pair):
+    _, second = pair("lambda: None")
+    said = second.communicate(timeout=200)[1]
+    assert second.returncode == 2 and said == "a mistake\n"
+
+
+def test_a_mistake_that_all_know_of_ends_all_in_one_line(pair):
+    said = [(process.communicate(timeout=200)[1], process.returncode) for process in pair("mistake")]
+    assert said == [("a mistake\n", 2)] * 2

@@ -178,6 +178,28 @@ def test_results_hold_the_first_set_on_top_and_are_finished_until_something_chan
     assert not evaluate.finished(run)
 
 
+def test_the_best_system_is_kept_where_not_all_are_scored(run):
+    write_weights(run)
+    path = run.workdir / "results.json"
+
+    def method(**psnr):
+        write_results(run, [a_result() | {"rows": {row: {"psnr": value} for row, value in psnr.items()}}])
+        return json.loads(path.read_text())["method"]
+
+    assert method(deblurrer=20.0) is None  # nobody knows
+    assert method(deblurrer=20.0, blur2blur=23.0) == "blur2blur"
+    assert method(deblurrer=20.0) == method(input=19.0) == "blur2blur"
+    write_results(run, [])
+    assert json.loads(path.read_text())["method"] == "blur2blur"
+    assert method(deblurrer=20.0, blur2blur=19.0) == method(blur2blur=25.0) == "deblurrer"
+    assert method(deblurrer=20.0, blur2blur=23.0) == "blur2blur"
+    (run.workdir / "translator" / WEIGHTS).unlink()
+    assert method(input=19.0) is None
+    write_weights(run)
+    path.write_text('{"method": ["blur2blur"]}')  # damaged
+    assert method(deblurrer=20.0) is None
+
+
 def test_scores_are_kept_for_equal_inputs_only(run):
     write_weights(run)
     folder = run.workdir / "evaluation"
@@ -331,6 +353,11 @@ def test_summary_line_knows_every_system(system):
     line = summary.summary_line(a_table(input=20.0, deblurrer=21.0, **{system: 23.5}) | {"method": system})
     assert "gains +2.50 dB over the deblurrer alone and +3.50 dB over the blurry input" in line
     assert line.startswith(summary.SUBJECTS[system]) and f"uses {system}, which scored best" in line
+
+
+def test_summary_line_tells_that_the_best_system_was_scored_before():
+    line = summary.summary_line(a_table(input=20.0, deblurrer=21.0) | {"method": "adapted"})
+    assert line.endswith("uses adapted, which scored best when all systems were scored.")
 
 
 def test_summary_line_tells_both_gains():

@@ -215,11 +215,12 @@ def write_results(run: Run, sets: list[dict], scored: dict, times: dict, judged:
     nothing keeps that of the one before.
     """
     nothing = {"dataset": None, "images": 0, "rows": {}, "notes": {}, "protocol": None, "protocol_text": ""}
-    before = read_results(run.workdir).get("evaluation", {})
+    last = read_results(run.workdir)
+    before = last.get("evaluation", {})
     results = {
         **(sets[0] if sets else nothing),
         "other_sets": sets[1:],
-        "method": rows.best(sets[0]["rows"]) if sets else None,
+        "method": best_system(run, sets[0]["rows"] if sets else {}, last.get("method")),
         "converter": judged,
         "train": {stage: read_summary(run.workdir / stage) for stage in STAGES if (run.workdir / stage).is_dir()},
         **{name: read_json(run.workdir / name / "scores.json") for name in ("blur_extractor", "camera", "adaptation")},
@@ -230,6 +231,17 @@ def write_results(run: Run, sets: list[dict], scored: dict, times: dict, judged:
         },
     }
     write_json(run.workdir / "results.json", results)
+
+
+def best_system(run: Run, scores: Mapping[str, Mapping[str, float]], before: str | None) -> str | None:
+    """The system that `deblur` should use: the best of `scores`, if all that the run has are among them.
+
+    Else it is that of the evaluation before, as long as the run has it.
+    """
+    there = rows.systems(run)
+    if scores and all(name in scores for name in there):
+        return rows.best(scores)
+    return before if before in there else None
 
 
 def read_results(workdir: Path) -> dict:

@@ -62,6 +62,12 @@ def best(scores: Mapping[str, Mapping[str, float]]) -> str | None:
     return max((row for row in SYSTEMS if row in scores), key=lambda row: scores[row]["psnr"], default=None)
 
 
+def systems(run: Run) -> list[str]:
+    """Those of SYSTEMS that the run has."""
+    table = Table(run, (), Path())
+    return [name for name in SYSTEMS if all(map(run.trained, ROWS[name].needs)) and ROWS[name].wanted(table)]
+
+
 def methods(table: Table) -> dict[str, Method]:
     """The rows that the run wants of this test set, each a function of its photos; UserError if it has no network."""
     asked = table.run.config.evaluation.rows or ROWS

@@ -6,8 +6,10 @@ FFmpeg guesses by the content, and would take photos, texts, and playlists that 
 import contextlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import av
+import numpy as np
 
 from b2b_jax import ends, images
 from b2b_jax.errors import VideoError
@@ -22,6 +24,7 @@ JUMPING = {"mpegts", "mpeg"}  # formats for broadcasting, which may begin and en
 EXACT = {"mov", "matroska", "avi"}  # containers whose headers say when the file ends
 TOLERANCE = 0.1  # seconds that a whole file may end before its header says, besides the time of its last frame
 HEAD = 64  # bytes, at most, from where FFmpeg says that a packet lies to its first byte
+UNTURNED = [1, 0, 0, 0, 1, 0, 0, 0, 1]
 OPTIONS = {"format_whitelist": ",".join(DEMUXERS), "protocol_whitelist": "file"}
 
 
@@ -84,6 +87,41 @@ def pictures(path: Path, container: av.container.InputContainer) -> av.VideoStre
 def formats(container: av.container.InputContainer) -> set[str]:
     """FFmpeg's names of the container's format."""
     return set(container.format.name.split(","))
+
+
+class Turn(NamedTuple):
+    """How a player turns and mirrors the stored frames (h, w, ...) of a video: three steps, in this order."""
+
+    swapped: bool  # rows become columns
+    upside_down: bool
+    mirrored: bool
+
+    def upright(self, stored: np.ndarray) -> np.ndarray:
+        """A frame as it is seen; itself where nothing is turned."""
+        image = stored.swapaxes(0, 1) if self.swapped else stored
+        return np.ascontiguousarray(image[self._steps])
+
+    def stored(self, upright: np.ndarray) -> np.ndarray:
+        """A frame as it is stored, a view."""
+        image = upright[self._steps]
+        return image.swapaxes(0, 1) if self.swapped else image
+
+    @property
+    def _steps(self) -> tuple[slice, slice]:
+        return slice(None, None, -1 if self.upside_down else 1), slice(None, None, -1 if self.mirrored else 1)
+
+
+def turning(frame: av.VideoFrame) -> Turn:
+    """How a player turns the frame, to the nearest quarter of a turn."""
+    a, b, _, c, d, *_ = display_matrix(frame) or UNTURNED  # a step right adds (a, b) to what is seen, one down (c, d)
+    swapped = abs(c) > abs(a)
+    return Turn(swapped, (b if swapped else d) < 0, (c if swapped else a) < 0)
+
+
+def display_matrix(frame: av.VideoFrame) -> list[int] | None:
+    """How a player turns and mirrors the frame, nine numbers as FFmpeg keeps them; None where nothing is said."""
+    data = frame.side_data.get("DISPLAYMATRIX")  # by name: what iterating yields differs between releases of PyAV
+    return None if data is None else np.frombuffer(data, np.int32).tolist()
 
 
 class Ending:

@@ -3,6 +3,7 @@
 import os
 from fractions import Fraction
 from pathlib import Path
+from types import SimpleNamespace
 
 import av
 import numpy as np
@@ -62,6 +63,31 @@ def convert(source: Path, on_error: str = "skip") -> tuple[Path, str]:
 def seconds(path) -> list[float]:
     with av.open(str(path)) as container:
         return [float(frame.pts * frame.time_base) for frame in container.decode(video=0)]
+
+
+# ---------------------------------------------------------------------------------------------------------------- turns
+
+
+@pytest.mark.parametrize("matrix", [(a, 0, 0, d) for a in (1, -1) for d in (1, -1)])
+@pytest.mark.parametrize("swapped", [False, True])
+def test_frames_are_turned_as_players_do(matrix, swapped):
+    """FFmpeg: a stored pixel (x, y) is seen at (a x + c y, b x + d y), and shifted into view."""
+    a, b, c, d = (0, matrix[0], matrix[3], 0) if swapped else matrix
+    data = (np.array([a, b, 0, c, d, 0, 0, 0, 1 << 14]) << 16).astype(np.int32)
+    stored = np.arange(2 * 3 * 4).reshape(2, 3, 4)
+    y, x = np.mgrid[:2, :3]
+    seen_x, seen_y = a * x + c * y, b * x + d * y
+    wanted = np.zeros((3, 2, 4) if swapped else (2, 3, 4), int)
+    wanted[seen_y - seen_y.min(), seen_x - seen_x.min()] = stored
+    turn = clips.turning(SimpleNamespace(side_data={"DISPLAYMATRIX": data.tobytes()}))
+    np.testing.assert_array_equal(turn.upright(stored), wanted)
+    np.testing.assert_array_equal(turn.stored(wanted), stored)
+
+
+@pytest.mark.parametrize("data", [{}, {"DISPLAYMATRIX": np.zeros(9, np.int32).tobytes()}])
+def test_a_frame_that_is_not_turned_is_not_copied(data):
+    turn, frame = clips.turning(SimpleNamespace(side_data=data)), np.ones((2, 3, 3), np.uint8)
+    assert np.shares_memory(turn.upright(frame), frame) and turn.upright(frame).shape == frame.shape
 
 
 # --------------------------------------------------------------------------------------------------------------- clocks

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 
 import av
 import numpy as np
@@ -19,12 +20,18 @@ from configs import camera
 VIDEOS = {"every": 1, "limit": 0, "thin": 0.0}
 
 
-def write_video(path, levels, size=(16, 24), rotation=None):
-    """A video without losses; a frame is grey of its level, but for a white top left corner."""
+def write_video(path, levels, size=(16, 24), turn=()):
+    """A video without losses; a frame is grey of its level, but for a white top left corner.
+
+    turn: arguments of set_display_rotation.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     with av.open(path, "w") as container:
-        stream = container.add_stream("ffv1", rate=25)
-        stream.height, stream.width, stream.pix_fmt = *size, "bgr0"
+        codec, pixels = ("png", "rgb24") if path.suffix == ".mov" else ("ffv1", "bgr0")
+        stream = container.add_stream(codec, rate=25)
+        stream.height, stream.width, stream.pix_fmt = *size, pixels
+        if turn:
+            stream.set_display_rotation(*turn)
         for level in levels:
             image = np.full((*size, 3), level, np.uint8)
             image[: size[0] // 2, : size[1] // 2] = 255
@@ -87,20 +94,21 @@ def test_a_stopped_extraction_is_gone_on_with(tmp_path, monkeypatch):
     assert {path: path.stat().st_mtime_ns for path in files[:3]} == times
 
 
-@pytest.mark.parametrize("degrees", [0, 90, 180, -90])
-def test_a_frame_is_turned_as_its_video_says(degrees):
-    class Turned:
-        """A frame with the side data that a phone held upright writes."""
+TURNED = {
+    (0,): lambda frame: frame,
+    (90,): np.rot90,
+    (180,): lambda frame: frame[::-1, ::-1],
+    (-90,): lambda frame: np.rot90(frame, -1),
+    (0, True): np.fliplr,
+    (0, False, True): np.flipud,
+}
 
-        rotation = degrees
 
-        def to_ndarray(self, format):
-            return np.arange(2 * 3 * 3, dtype=np.uint8).reshape(2, 3, 3)
-
-    ((_, image),) = frames._chosen(iter([Turned()]), every=1, thin=0.0)
-    flat = Turned().to_ndarray("rgb24")
-    wanted = {0: flat, 90: flat.transpose(1, 0, 2)[::-1], 180: flat[::-1, ::-1], -90: flat.transpose(1, 0, 2)[:, ::-1]}
-    np.testing.assert_array_equal(image, wanted[degrees])
+@pytest.mark.parametrize("turn", TURNED)
+def test_a_frame_is_turned_as_its_video_says(tmp_path, turn):
+    (plain,), _ = frames.extract(write_video(tmp_path / "a.mov", [60]), tmp_path / "cache", 1, 0, 0.0)
+    (turned,), _ = frames.extract(write_video(tmp_path / "b.mov", [60], turn=turn), tmp_path / "cache", 1, 0, 0.0)
+    np.testing.assert_array_equal(images.read(turned), TURNED[turn](images.read(plain)))
 
 
 def test_a_video_that_breaks_off_gives_what_it_holds_and_one_that_is_none_a_line(tmp_path):
@@ -257,4 +265,37 @@ def test_main_reports_once(tmp_path, capsys):
     for _ in range(2):
         record.write_camera(domains.open_unknown(own_config(tmp_path)), tmp_path / "run")
     assert capsys.readouterr().out.count("unknown_blur: 4 photos of 2 scenes") == 1
-    assert json.loads((tmp_path / "run" / "data_report.json").read_text())["unknown_blur"]["photos"] == 4
+    report = tmp_path / "run" / "data_report.json"
+    assert json.loads(report.read_text())["unknown_blur"]["photos"] == 4
+
+
+def test_a_pile_that_changes_is_reported_again(tmp_path, capsys):
+    write_piles(tmp_path, blur_noise=3, sharp_noise=30, scenes=2, photos=2)
+    record.write_camera(domains.open_unknown(own_config(tmp_path)), tmp_path / "run")
+    photos = [photo.blurry for photo in domains.open_unknown(own_config(tmp_path)).piles["unknown_blur"]]
+    photos[0].rename(photos[0].with_name("other.png"))
+    capsys.readouterr()
+    for _ in range(2):
+        record.write_camera(domains.open_unknown(own_config(tmp_path)), tmp_path / "run")
+    told = capsys.readouterr().out
+    assert told.count("unknown_blur has changed: 4 photos when this run began, 4 now.") == 1
+    assert "unknown_sharp has changed" not in told
+
+
+def test_photos_to_score_on_are_left_out_of_training(tmp_path, capsys):
+    """A folder of them within the pile, and a copy elsewhere under another name."""
+    write_piles(tmp_path, blur_noise=3, sharp_noise=30, scenes=2, photos=2)
+    config = own_config(tmp_path)
+    piles = domains.open_unknown(config).piles
+    for key in ("test_blur", "test_sharp"):
+        config.data[key] = str(tmp_path / key)
+        (tmp_path / key).mkdir()
+    (tmp_path / "test_blur" / "a.png").symlink_to(piles["unknown_blur"][1].blurry)
+    shutil.copyfile(piles["unknown_sharp"][0].blurry, tmp_path / "test_sharp" / "a.png")
+    kept = domains.open_unknown(config).piles
+    assert kept["unknown_blur"] == [piles["unknown_blur"][i] for i in (0, 2, 3)]
+    assert kept["unknown_sharp"] == piles["unknown_sharp"][1:]
+    assert "unknown_blur: 1 of 4 photos are left out of training" in capsys.readouterr().out
+    config.data.update(test_blur=config.data.unknown_blur, test_sharp=config.data.unknown_blur)
+    with pytest.raises(UserError, match=r"All photos of data\.unknown_blur are photos to score on, too"):
+        domains.open_unknown(config)

@@ -51,10 +51,11 @@ def test_of_a_mirrored_video_the_input_is_seen_on_the_left(tmp_path):
 
 def test_the_shift_that_brings_a_turned_frame_into_view_grows_with_it():
     quarter = [0, 1 << 16, 0, -(1 << 16), 0, 0, 48 << 16, 0, 1 << 30]  # seen x = 48 - y, seen y = x
-    canvas = panels.canvas(64, 48, 3, quarter)
-    assert (canvas.width, canvas.height, canvas.axis, canvas.backwards) == (64, 144, 0, True)
+    canvas = panels.canvas(64, 48, 3, quarter, swapped=True)
+    assert (canvas.width, canvas.height) == (64, 144)
     assert canvas.matrix == [*quarter[:6], 144 << 16, 0, 1 << 30]
-    assert panels.canvas(64, 48, 1, quarter).matrix == quarter and panels.canvas(64, 48, 2, None).matrix is None
+    assert panels.canvas(64, 48, 1, quarter, swapped=True).matrix == quarter
+    assert panels.canvas(64, 48, 2, None).matrix is None
 
 
 def test_three_pictures_and_the_single_ones_come_of_one_pass(tmp_path):

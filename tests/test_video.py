@@ -66,8 +66,37 @@ def test_durations_are_kept(tmp_path):
 def test_turned_and_mirrored(tmp_path, turn):
     source = make(tmp_path / "a.mp4", turn=turn, sound=None)
     first, again = (read(path)[0][0] for path in (source, convert(source)))
-    matrices = [video_writer._display_matrix(frame) for frame in (first, again)]
+    matrices = [clips.display_matrix(frame) for frame in (first, again)]
     assert matrices[0] == matrices[1] and matrices[0][:4] != [65536, 0, 0, 0]
+
+
+SEEN = {  # by the turn, what a player makes of a stored frame
+    None: lambda stored: stored,
+    (90,): np.rot90,
+    (180,): lambda stored: np.rot90(stored, 2),
+    (270,): lambda stored: np.rot90(stored, 3),
+    (0, True): np.fliplr,
+}
+
+
+@pytest.mark.parametrize("pixels", ["yuv420p", "yuv444p", "yuv420p10le"])
+@pytest.mark.parametrize("turn", SEEN)
+def test_the_networks_get_upright_frames_and_the_video_is_stored_as_before(tmp_path, turn, pixels):
+    source, given = make(tmp_path / "a.mp4", turn=turn, pixels=pixels, sound=None), []
+
+    def darker_on_the_left(frames):
+        for frame in frames:
+            given.append(frame)
+            yield np.where(np.arange(frame.shape[1])[:, None] < frame.shape[1] // 2, frame // 2, frame)
+
+    first, again = (read(path)[0] for path in (source, convert(source, darker_on_the_left)))
+    for before, seen, after in zip(first, given, again, strict=True):
+        upright, written = SEEN[turn](rgb(before)), SEEN[turn](rgb(after))
+        assert seen.flags["C_CONTIGUOUS"] and seen.shape == upright.shape
+        assert np.abs(seen / (257 if seen.dtype == np.uint16 else 1) - upright).mean() < 1
+        assert (after.width, after.height, after.rotation) == (before.width, before.height, before.rotation)
+        left, right = np.s_[:, : upright.shape[1] // 2 - 2], np.s_[:, upright.shape[1] // 2 + 2 :]
+        assert np.abs(written - upright / 2)[left].mean() < 2 and np.abs(written - upright)[right].mean() < 2
 
 
 @pytest.mark.parametrize("matrix", [1, 5, 6, 9])

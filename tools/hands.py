@@ -109,7 +109,7 @@ def frames(clip: Path) -> Iterator[np.ndarray]:
         with clips.opened(clip) as container, clips.named(clip, "no video, or broken"):
             packets = clips.packets(container, clips.pictures(clip, container))
             for frame in (frame for packet in packets for frame in packet.decode()):
-                yield np.ascontiguousarray(np.rot90(frame.to_ndarray(format="rgb24"), frame.rotation // 90))
+                yield clips.turning(frame).upright(frame.to_ndarray(format="rgb24"))
     except clips.VideoError as error:
         raise UserError(error) from error
 

@@ -106,8 +106,8 @@ def _chosen(decoded: Iterator[av.VideoFrame], every: int, thin: float) -> Iterat
     """Each `every`-th frame that differs from the last chosen one, upright, with its number."""
     last = None
     for number, frame in islice(enumerate(decoded), 0, None, every):
-        image = np.rot90(frame.to_ndarray(format="rgb24"), frame.rotation // 90)
+        image = clips.turning(frame).upright(frame.to_ndarray(format="rgb24"))
         small = np.asarray(Image.fromarray(image).convert("L").resize(THUMBNAIL, Image.Resampling.BOX), np.float32)
         if last is None or np.abs(small - last).mean() >= thin:
             last = small
-            yield number, np.ascontiguousarray(image)
+            yield number, image

@@ -19,10 +19,10 @@ MOST_PIXELS, LONGEST_SIDE = 4096 * 2176, 8192
 WIDEST = {".jpg": 65_500, ".jpeg": 65_500, ".webp": 16_383}  # pixels that a photo of the suffix can have
 
 
-def join(pictures: np.ndarray, axis: int = 1, backwards: bool = False) -> np.ndarray:
-    """(h, w, 3 k) to one picture (h, k w, 3), or (k h, w, 3) along axis 0; `backwards` begins with the last."""
+def join(pictures: np.ndarray, axis: int = 1) -> np.ndarray:
+    """(h, w, 3 k) to one picture (h, k w, 3), or (k h, w, 3) along axis 0."""
     parts = np.split(pictures, pictures.shape[-1] // 3, axis=-1)
-    return parts[0] if len(parts) == 1 else np.concatenate(parts[::-1] if backwards else parts, axis=axis)
+    return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=axis)
 
 
 def after_input(restore: Callable[[Frames], Frames]) -> Callable[[Frames], Frames]:
@@ -59,24 +59,21 @@ class Canvas(NamedTuple):
 
     width: int
     height: int
-    axis: int
-    backwards: bool
     matrix: list[int] | None  # how a player turns it, nine numbers as FFmpeg keeps them
     note: str
 
 
-def canvas(width: int, height: int, count: int, matrix: list[int] | None) -> Canvas:
-    """Where `count` stored pictures of width x height lie so that they are seen side by side, and how large."""
-    right, down = (1, 0), (0, 1)  # what a step along the stored rows and columns adds to the seen x
-    if matrix:
-        right, down = matrix[0:2], matrix[3:5]
-    axis = 1 if abs(right[0]) >= abs(down[0]) else 0
-    backwards = (right if axis else down)[0] < 0
+def canvas(width: int, height: int, count: int, matrix: list[int] | None, swapped: bool = False) -> Canvas:
+    """The stored frame in which `count` stored pictures of width x height are seen side by side.
+
+    matrix: how a player turns it; `swapped` if stored rows are then seen as columns.
+    """
+    axis = 0 if swapped else 1
     full = (width * count, height) if axis else (width, height * count)
     percent = 100 if count == 1 else next((x for x in range(100, 1, -1) if _is_playable(*_shrunk(full, x))), 1)
     size = _shrunk(full, percent)
     note = "" if percent == 100 else f"side by side at {percent} % of its size, {size[0]} x {size[1]}, to be playable"
-    return Canvas(*size, axis, backwards, matrix and _moved(matrix, axis, size[0] / width, size[1] / height), note)
+    return Canvas(*size, matrix and _moved(matrix, axis, size[0] / width, size[1] / height), note)
 
 
 def _shrunk(size: tuple[int, int], percent: int) -> tuple[int, int]:

@@ -2,9 +2,10 @@
 
 Kept are the time stamps and durations of frames, rotation and mirroring (the display matrix), colour range, matrix,
 primaries and transfer, HDR10's static data, the pixel's aspect, titles and tags, chapters, fonts, and the packets of
-sound and subtitles, which are copied; what is not is said. Frames are RGB, (h, w, 3): uint8, or uint16 when the video
-has more than 8 bits, which are then kept. Interlaced frames are taken as they lie. `video_writer` tells how pictures
-are encoded, `streams` what becomes of the rest, `joins` how clocks that jump are mended.
+sound and subtitles, which are copied; what is not is said. The function gets frames upright, as photos and training's
+frames are, and they are stored turned as they were: RGB, (h, w, 3), uint8, or uint16 when the video has more than 8
+bits, which are then kept. Interlaced frames are taken as they lie. `video_writer` tells how pictures are encoded,
+`streams` what becomes of the rest, `joins` how clocks that jump are mended.
 """
 
 import contextlib
@@ -17,7 +18,7 @@ import av
 import numpy as np
 
 from b2b_jax import files
-from b2b_jax.clips import JUMPING, Clock, Ending, VideoError, formats, named, opened, packets, pictures
+from b2b_jax.clips import JUMPING, Clock, Ending, VideoError, formats, named, opened, packets, pictures, turning
 from b2b_jax.inference import joins
 from b2b_jax.inference.background import behind, made_ahead
 from b2b_jax.inference.video_writer import SCALING, Writer, depth
@@ -76,8 +77,8 @@ def convert(source: Path, targets: Mapping[Path, slice], restore: Restore, on_er
 
     targets: paths whose suffixes `jobs.output_suffix` gave, and the channels of the restored frames that each takes:
         three, or several times three for as many pictures side by side.
-    restore: frames (h, w, 3) to frames (h, w, c) of the same dtype, one for one. Meanwhile other threads decode the
-        frames to come and encode those that are done.
+    restore: upright frames (h, w, 3) to frames (h, w, c) of the same dtype, one for one. Meanwhile other threads decode
+        the frames to come and encode those that are done.
     on_error: "skip" leaves out frames that cannot be decoded or are cut off, and counts them; "stop" makes them a
         VideoError.
     VideoError: the file is missing, broken or has no pictures, or its sound cannot be kept.
@@ -143,10 +144,11 @@ class Clip(NamedTuple):
 
 
 def _frames(clip: Clip, moments: deque[Moment]) -> Iterator[np.ndarray]:
-    """Yields the frames; their moments are appended to `moments`, and a last one of the packets after them."""
+    """Yields the frames, upright; their moments are appended to `moments`, and a last one of the packets after them."""
     video = pictures(clip.path, clip.reader)
     size, clock = (clip.picture.width, clip.picture.height), Clock(video)
     pixel_format = "rgb48le" if depth(clip.picture) > 8 else "rgb24"
+    turn = turning(clip.picture)  # of all frames: the new video has but one matrix
     others, ending, done = [], Ending(clip.path, clip.reader, video), 0
     for packet in _read(clip, video, ending):
         clip.mender.mend(packet)
@@ -164,7 +166,7 @@ def _frames(clip: Clip, moments: deque[Moment]) -> Iterator[np.ndarray]:
                 )
             moments.append(Moment(*clock.time(frame), others))
             others, done = [], done + 1
-            yield frame.to_ndarray(format=pixel_format, interpolation=SCALING)
+            yield turn.upright(frame.to_ndarray(format=pixel_format, interpolation=SCALING))
     moments.append(Moment(0, 0, others))
     clip.damage.end(ending.missing(clock.longest * video.time_base, done + clip.damage.frames))
     if (lost := clip.damage.frames) > done:

@@ -1,7 +1,8 @@
 """Videos written: pictures encoded anew, all other streams copied.
 
-Frames are RGB, (h, w, 3), uint8 or uint16. H.264 at crf 16 in 4:2:0, or in 4:4:4 when a side is odd, which 4:2:0 cannot
-hold; VP9 in WebM; 10 bits where the encoder can and the source has more than 8.
+Frames are RGB, (h, w, 3), uint8 or uint16, upright, and stored turned as the source's. H.264 at crf 16 in 4:2:0, or in
+4:4:4 when a side is odd, which 4:2:0 cannot hold; VP9 in WebM; 10 bits where the encoder can and the source has more
+than 8.
 """
 
 import contextlib
@@ -12,7 +13,7 @@ import av
 import numpy as np
 from av.video.reformatter import ColorRange, Colorspace, Interpolation
 
-from b2b_jax.clips import VideoError, named
+from b2b_jax.clips import VideoError, display_matrix, named, turning
 from b2b_jax.inference import hdr, panels, streams
 from b2b_jax.inference.jobs import CONTAINERS
 from b2b_jax.inference.noted import Noted
@@ -56,7 +57,8 @@ class Writer:
         if encoder.name not in av.codecs_available:
             raise VideoError(f"{target}: this PyAV has no encoder {encoder.name}; one of `pip install av` has")
         self._target, self._draft, self._colours = target, draft, _colours(picture)
-        self._canvas = panels.canvas(picture.width, picture.height, count, _display_matrix(picture))
+        self._turn, matrix = turning(picture), display_matrix(picture)
+        self._canvas = panels.canvas(picture.width, picture.height, count, matrix, self._turn.swapped)
         self._format, bits = _pixel_format(encoder, picture, self._canvas)
         chroma = _lost_chroma(picture.format, av.VideoFormat(self._format))
         self._notes = [bits, chroma, self._canvas.note, *_lost(picture, source, encoder)]
@@ -113,8 +115,8 @@ class Writer:
         self._notes.append(streams.lost_tags(self._tags, self._draft))
 
     def frame(self, rgb: np.ndarray, pts: int, duration: int) -> None:
-        """Adds a frame (h, w, 3 count); times in units of the time base of the source."""
-        rgb = panels.join(rgb, self._canvas.axis, self._canvas.backwards)
+        """Adds an upright frame (h, w, 3 count); times in units of the time base of the source."""
+        rgb = self._turn.stored(panels.join(rgb))
         frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(rgb), "rgb24" if rgb.dtype == np.uint8 else "rgb48le")
         frame = frame.reformat(
             width=self._canvas.width,
@@ -182,9 +184,3 @@ def _colours(picture: av.VideoFrame) -> dict[str, int]:
         "color_primaries": picture.color_primaries,
         "color_trc": picture.color_trc,
     }
-
-
-def _display_matrix(picture: av.VideoFrame) -> list[int] | None:
-    """How a player turns and mirrors the frames, nine numbers as FFmpeg keeps them."""
-    data = picture.side_data.get("DISPLAYMATRIX")  # by name: what iterating yields differs between releases of PyAV
-    return None if data is None else np.frombuffer(data, np.int32).tolist()

@@ -92,10 +92,14 @@ def write(run: Run, sides: set[str]) -> None:
 
 
 def write_camera(unknown: domains.Unknown, workdir: Path) -> None:
-    """Writes split.json when the camera's photos were split here; reports once on folders of one's own."""
+    """Writes split.json when the camera's photos were split here; reports on one's own once, and when they change."""
     if unknown.split:
         write_json(workdir / "split.json", unknown.split)
-    if unknown.piles and not (workdir / "data_report.json").exists():
+    if not unknown.piles:
+        return
+    before = read_object(workdir / "data_report.json")
+    changed = survey.changes(before, unknown.piles)
+    if changed or not before:
         report = survey.survey(unknown.piles)
-        print("\n".join(map(shown, survey.lines(report))))
+        print("\n".join(map(shown, [*changed, *survey.lines(report)])))
         write_json(workdir / "data_report.json", report)

@@ -239,7 +239,8 @@ def test_your_own_test_photos_are_paired_by_name(tmp_path):
     for name, level in (("a", 10), ("b", 20)):
         write(tmp_path / "blur" / f"{name}.png", level)
         write(tmp_path / "sharp" / f"{name}.bmp", level + 1)
-    folders = {"unknown_blur": "blur", "unknown_sharp": "sharp", "test_blur": "blur", "test_sharp": "sharp"}
+    write(tmp_path / "pile" / "c.png", 30)
+    folders = {"unknown_blur": "pile", "unknown_sharp": "pile", "test_blur": "blur", "test_sharp": "sharp"}
     config = camera_config(**{key: tmp_path / name for key, name in folders.items()})
     test = domains.open_unknown(config).test
     assert [(test[i]["blurry"][0, 0, 0], test[i]["sharp"][0, 0, 0]) for i in range(2)] == [(10, 11), (20, 21)]
@@ -252,7 +253,8 @@ def test_test_photos_of_one_name_in_two_folders_keep_their_own_twins(tmp_path):
     for scene, level in (("one", 10), ("two", 20)):
         write(tmp_path / "blur" / scene / "0000.png", level)
         write(tmp_path / "sharp" / scene / "0000.png", level + 1)
-    folders = {"unknown_blur": "blur", "unknown_sharp": "sharp", "test_blur": "blur", "test_sharp": "sharp"}
+    write(tmp_path / "pile" / "c.png", 30)
+    folders = {"unknown_blur": "pile", "unknown_sharp": "pile", "test_blur": "blur", "test_sharp": "sharp"}
     config = camera_config(**{key: tmp_path / name for key, name in folders.items()})
     test = domains.open_unknown(config).test
     assert [(test[i]["blurry"][0, 0, 0], test[i]["sharp"][0, 0, 0]) for i in range(2)] == [(10, 11), (20, 21)]

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from ml_collections import ConfigDict
@@ -192,23 +193,40 @@ def blurred(photos: np.ndarray, kernel: dict, seed: int) -> np.ndarray:
 # ---------------------------------------------------------------------------------------------------------------- files
 
 
-def _layout_photos(data: ConfigDict, side: str, part: str) -> list[Photo]:
-    """Photos of a part of `data.known` or `data.unknown`: the prepared ones if there are any, else the download's."""
+class Place(NamedTuple):
+    """Where the photos of a layout lie, as the configuration says."""
+
+    name: str
+    variant: str
+    root: Path  # of the download
+    output: Path  # of prepared datasets
+    is_prepared: bool  # so that the photos come from there; a download that is named is meant, unless told to prepare it
+
+
+def _place(data: ConfigDict, side: str) -> Place:
+    """Where the photos of `data.known` or `data.unknown` lie; UserError when it is no layout."""
     name, given = data[side], data[f"{side}_path"]
-    variant = data.name if name == "curated" else data[f"{side}_variant"]
     if name not in LAYOUTS:
         others = ("scenes", "degraded") if side == "known" else ("scenes",)
         raise UserError(f"data.{side} is {name!r}; it can be {', '.join((*others, *LAYOUTS))}")
+    variant = data.name if name == "curated" else data[f"{side}_variant"]
+    root, output = Path(given) if given else Path(data.root) / LAYOUTS[name].folder, Path(data.root) / data.prepared
+    meant = bool(data.prepared) and (data.prepare or not given)
+    return Place(name, variant, root, output, meant and prepared.exists(name, output, variant))
+
+
+def _layout_photos(data: ConfigDict, side: str, part: str) -> list[Photo]:
+    """Photos of a part of `data.known` or `data.unknown`: the prepared ones if there are any, else the download's."""
+    given, option = data[f"{side}_path"], f"--config.data.{side}_path"
+    name, variant, root, output, is_prepared = _place(data, side)
     if part not in LAYOUTS[name].parts:
         raise UserError(f"data.{side} is {name!r}, which has no {part} photos")
-    root = Path(given) if given else Path(data.root) / LAYOUTS[name].folder
-    output, option = Path(data.root) / data.prepared, f"--config.data.{side}_path"
     if data.prepare and (given or not prepared.exists(name, output, variant)):
         parts = finding.find_all(name, root, option, variant)
         takes_long()
         prepared.prepare(name, root, parts, output, variant)
-    # A download that is named is meant, unless it was asked to be prepared.
-    if data.prepared and (data.prepare or not given) and prepared.exists(name, output, variant):
+        is_prepared = bool(data.prepared)
+    if is_prepared:
         return prepared.find(name, output, part, variant)
     photos, published = finding.find(name, root, part, option, variant), LAYOUTS[name].parts[part].photos
     if published and len(photos) != published:
@@ -216,6 +234,23 @@ def _layout_photos(data: ConfigDict, side: str, part: str) -> list[Photo]:
     if others := finding.other_kinds(name, part, photos):
         print(f"{name}, {part}: photos are {others}, not as published")
     return photos
+
+
+def test_digest(data: ConfigDict) -> str:
+    """What changes with the photos to score on: your own, or those that `data.unknown` brings; empty for generated ones.
+
+    UserError: there are no such photos; ImageError: one cannot be opened.
+    """
+    if takes_test_photos(data):
+        return folder.scored_digest(data)
+    if data.unknown == "scenes":
+        return ""
+    name, variant, root, output, is_prepared = _place(data, "unknown")
+    if is_prepared:
+        return prepared.digest(name, output, variant)
+    photos = finding.find(name, root, "test", "--config.data.unknown_path", variant)
+    # The files of a published dataset are many, and nobody edits them: their sizes tell of another download.
+    return folder.digest(photos, root, contents=not LAYOUTS[name].parts["test"].photos)
 
 
 def _validation_part(name: str) -> str:
@@ -238,9 +273,10 @@ def _original(config: ConfigDict) -> Unknown:
     """The piles trainA and trainB of the published code."""
     data = config.data
     piles = [_layout_photos(data, "unknown", part) for part in ("unknown_blur", "unknown_sharp")]
-    blurry, sharp = split.apart(*piles, data.split_ratio, config.seed)
-    blurry, sharp = (split.thinned(pile, data.share, config.seed) for pile in (blurry, sharp))
     pairs = _own_test_pairs(data)
+    piles = folder.kept_apart(data, dict(zip(("unknown_blur", "unknown_sharp"), piles, strict=True)))
+    blurry, sharp = split.apart(*piles.values(), data.split_ratio, config.seed)
+    blurry, sharp = (split.thinned(pile, data.share, config.seed) for pile in (blurry, sharp))
     return Unknown(
         blur=training(data, Photos([p.blurry for p in blurry])),
         sharp=training(data, Photos([p.blurry for p in sharp])),
@@ -285,6 +321,7 @@ def _own_folders(config: ConfigDict) -> Unknown:
     """Two folders of photos and videos, and test pairs if there are any."""
     data, bad = config.data, BadPhotos()
     pairs, piles = together([lambda: _own_test_pairs(data), lambda: folder.piles(data, bad)])
+    piles = folder.kept_apart(data, piles)
     piles = {name: split.thinned(pile, data.share, config.seed) for name, pile in piles.items()}
     sources = [training(data, Photos([photo.blurry for photo in pile]), bad) for pile in piles.values()]
     return Unknown(*sources, validation=pairs, test=pairs, pairs=None, piles=piles)

@@ -1,6 +1,8 @@
 """Folders of one's own: photos and videos mixed, nested or flat. A video, and a sub-folder of photos, is a scene."""
 
+import filecmp
 import hashlib
+from collections import defaultdict
 from functools import partial
 from pathlib import Path
 
@@ -9,11 +11,12 @@ from tqdm import tqdm
 
 from b2b_jax import extras, files, folders, images
 from b2b_jax.data import finding, prepared
-from b2b_jax.data.photo import Photo
+from b2b_jax.data.photo import File, Photo
 from b2b_jax.data.quickly import takes_long, together
 from b2b_jax.data.skipping import BadPhotos
 from b2b_jax.errors import UserError, shown
 
+START = 1 << 16  # bytes of a file, by which most are told apart
 SCORED = ("test_blur", "test_sharp", "test_known")  # keys of `data` whose photos nothing is trained with
 
 
@@ -89,6 +92,38 @@ def test_pairs(data: ConfigDict) -> list[Photo]:
     return [Photo(path, sharp[name], "") for name, path in blurry.items()]
 
 
+def kept_apart(data: ConfigDict, piles: dict[str, list[Photo]]) -> dict[str, list[Photo]]:
+    """The piles without the photos to score on, be they copies or in folders within folders; says how many.
+
+    Records of a prepared pile are not compared. UserError: of a pile nothing remains.
+    """
+    alike = defaultdict(list)
+    for _, path in scored(data):
+        alike[path.stat().st_size, _start(path)].append(path)
+    sizes, kept = {size for size, _ in alike}, {}
+
+    def to_score_on(file: File) -> bool:
+        try:
+            if not isinstance(file, Path) or file.stat().st_size not in sizes:
+                return False
+            return any(filecmp.cmp(file, path, False) for path in alike.get((file.stat().st_size, _start(file)), ()))
+        except OSError:  # which whoever reads it reports
+            return False
+
+    for name, photos in piles.items():
+        kept[name] = [photo for photo in photos if not to_score_on(photo.blurry)]
+        if not kept[name]:
+            raise UserError(f"All photos of data.{name} are photos to score on, too; training needs others")
+        if left_out := len(photos) - len(kept[name]):
+            print(f"{name}: {left_out} of {len(photos)} photos are left out of training, as they are to be scored on")
+    return kept
+
+
+def _start(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(START)
+
+
 def known_twins(data: ConfigDict, photos: list[Photo]) -> list[Path]:
     """The photos in `data.test_known` of the names of test pairs in `data.test_blur`; none when it is not given."""
     if not data.test_known:
@@ -101,17 +136,21 @@ def known_twins(data: ConfigDict, photos: list[Photo]) -> list[Path]:
     return [found[name] for name in names]
 
 
+def scored(data: ConfigDict) -> list[tuple[str, Path]]:
+    """The photos that `data` gives to score on, each with its key of SCORED; UserError: a key gives none."""
+    return [(key, path) for key in SCORED if data[key] for path in listed(data, key)]
+
+
 def scored_digest(data: ConfigDict) -> str:
     """SHA-256 of the names and contents of all photos that `data` gives to score on; empty when it gives none.
 
     UserError: there are no such photos; ImageError: one cannot be opened.
     """
     lines = []
-    for key in (key for key in SCORED if data[key]):
-        for path in listed(data, key):
-            with images.open_file(path) as file:
-                content = hashlib.file_digest(file, "sha256").hexdigest()
-            lines.append(f"{key} {path.relative_to(data[key]).as_posix()} {content}")
+    for key, path in scored(data):
+        with images.open_file(path) as file:
+            content = hashlib.file_digest(file, "sha256").hexdigest()
+        lines.append(f"{key} {path.relative_to(data[key]).as_posix()} {content}")
     return hashlib.sha256("\n".join(sorted(lines)).encode(errors="surrogateescape")).hexdigest() if lines else ""
 
 

@@ -1,8 +1,10 @@
 """A look at the two piles of one's own camera before days are spent on them: how many, how large, how sharp."""
 
+import hashlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 
@@ -23,9 +25,9 @@ ALIKE = 0.7  # ratio of the piles' median sharpness above which the blurry one h
 def survey(piles: Mapping[str, Sequence[Photo]]) -> dict:
     """Describes the piles `unknown_blur` and `unknown_sharp`, and warns of what will not train well.
 
-    Returns a JSON object: by pile {"photos", "scenes", "sizes": {"WxH": photos}, "laplacian_variance": {"photos",
-    "quartiles", "edges", "counts"}}, and "warnings". Sizes and sharpness are those of at most MEASURED photos, evenly
-    spread; unreadable ones are passed over.
+    Returns a JSON object: by pile {"photos", "digest", "scenes", "sizes": {"WxH": photos}, "laplacian_variance":
+    {"photos", "quartiles", "edges", "counts"}}, and "warnings". Sizes and sharpness are those of at most MEASURED
+    photos, evenly spread; unreadable ones are passed over.
     """
     report = {name: _pile(name, photos) for name, photos in piles.items()}
     return report | {"warnings": _warnings(report, piles)}
@@ -41,6 +43,7 @@ def _pile(name: str, photos: Sequence[Photo]) -> dict:
     sharpness = [value for _, value in found]
     return {
         "photos": len(photos),
+        "digest": digest(photos),
         "scenes": len({p.scene for p in photos}),
         "sizes": dict(Counter(size for size, _ in found).most_common()),
         "laplacian_variance": {
@@ -50,6 +53,25 @@ def _pile(name: str, photos: Sequence[Photo]) -> dict:
             "counts": np.histogram(np.clip(sharpness, EDGES[0], EDGES[-1]), EDGES)[0].tolist(),
         },
     }
+
+
+def digest(photos: Sequence[Photo]) -> str:
+    """SHA-256 of the names of photos and the sizes of their files, by which two piles are told apart."""
+    lines = []
+    for one in photos:
+        path = Path(str(one.blurry))
+        lines.append(f"{one.scene} {path.name} {path.stat().st_size if path.exists() else ''}")
+    return hashlib.sha256("\n".join(sorted(lines)).encode(errors="surrogateescape")).hexdigest()
+
+
+def changes(report: Mapping, piles: Mapping[str, Sequence[Photo]]) -> list[str]:
+    """A line for each pile that is no longer the one of an earlier report."""
+    return [
+        f"{name} has changed: {report[name]['photos']:,} photos when this run began, {len(photos):,} now. What is "
+        "trained keeps what it learnt from those; what is still to be trained goes on with these"
+        for name, photos in piles.items()
+        if name in report and report[name].get("digest", digest(photos)) != digest(photos)
+    ]
 
 
 def _measure(file: File) -> tuple[str, float] | None:

@@ -2,8 +2,10 @@
 
 Filling only helps where the camera's blur is foreign to the deblurrer, and agreement with the photo only where the
 camera's kernels are right. The shot that made a photo is left out of those that may explain it, as the true one is not
-in the list either. Even so, such photos flatter the camera, so using more of it has to be better beyond doubt. The step
-towards agreement of a deblurrer that was adapted to the camera is chosen in the same way.
+in the list either. Even so, such photos flatter the camera, so using more of it has to be better by two standard errors
+of the photos. They are made of few sharp ones, which are held out of the camera, so that other photos may differ more.
+The step towards agreement of a deblurrer that was adapted to the camera is chosen in the same way; that deblurrer has
+seen these sharp ones, under other shots.
 """
 
 from collections.abc import Hashable, Mapping, Sequence
@@ -155,7 +157,7 @@ def without(shares: jax.Array, number: jax.Array) -> jax.Array:
 
 
 def photos(run: Run, count: int) -> tuple[jax.Array, np.ndarray, jax.Array]:
-    """Photos of the learnt camera (count, h, w, 3) of held-out sharp ones, these, and the numbers of their shots.
+    """Photos of the learnt camera (count, h, w, 3) of sharp ones held out of it, these, and the numbers of their shots.
 
     count: at most camera_photos.CROPS.
     """

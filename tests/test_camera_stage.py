@@ -22,6 +22,7 @@ from b2b_jax.data.sources import ArraySource
 from b2b_jax.errors import UserError
 from b2b_jax.evaluation import rows, summary
 from b2b_jax.files import write_json
+from b2b_jax.images import ImageError
 from b2b_jax.method import adaptation, blur2blur, paired_translation
 from b2b_jax.method.blur2blur import Blur2Blur, Photos
 from b2b_jax.method.known_blur import Supply
@@ -388,6 +389,29 @@ def test_the_dataset_has_whole_aligned_pairs_in_gopros_layout(tmp_path):
     found = finding.find("gopro", tmp_path / "pairs", "train", "--config.data.known_path")
     assert len(found) == 10 and images.read(found[3].blurry).shape == (40, 52, 3)
     np.testing.assert_array_equal(images.read(found[3].blurry), pairs[3].blurry)
+
+
+@pytest.mark.parametrize(
+    ("photos", "count", "train", "test"), [(600, 100, 90, 10), (111, 100, 90, 10), (20, 100, 18, 2)]
+)
+def test_the_dataset_has_a_test_part_however_many_photos_there_are(photos, count, train, test):
+    parts = camera_dataset.divided(pile(photos), count)
+    assert {name: len(part) for name, part in parts.items()} == {"train": train, "test": test}
+    assert parts["test"].size(test - 1)[0] == f"pile/{min(photos, count) - 1:05d}"
+
+
+@pytest.mark.parametrize("broken", [(17, 19), (18, 19), (0, 16, 17)])
+def test_a_photo_in_place_of_a_bad_one_is_of_the_same_part(broken):
+    class Broken(ArraySource):
+        def __getitem__(self, index):
+            if index in broken:
+                raise ImageError(f"{index}: broken")
+            return super().__getitem__(index)
+
+    photos = Skipping(Broken("pile", image=np.zeros((20, 8, 8, 3), np.uint8)), BadPhotos())
+    parts = camera_dataset.divided(photos, 100).values()
+    train, test = ({part[number]["name"] for number in range(len(part))} for part in parts)
+    assert test and not train & test and len(train | test) == 20 - len(broken)
 
 
 def test_a_photo_of_the_dataset_is_its_slow_convolution():

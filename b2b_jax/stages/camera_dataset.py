@@ -1,7 +1,7 @@
 """The paired dataset that the camera never had: its sharp photos, whole, and what the learnt camera makes of them.
 
 Laid out as GoPro is, so that any trainer of deblurring networks reads it: {train,test}/camera/{blur,sharp}/NNNNNN.png.
-Photos of the test part are no photos of the training part.
+Photos of the test part are no photos of the training part, not even in place of bad ones.
 """
 
 from collections.abc import Callable, Iterator
@@ -12,12 +12,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from b2b_jax import levels
+from b2b_jax.data.skipping import apart
+from b2b_jax.data.sources import Source
+from b2b_jax.errors import UserError
 from b2b_jax.method import camera_model
 from b2b_jax.models.camera import Camera, Shot, photographed
 from b2b_jax.stages import camera
 from b2b_jax.stages.run import Run
 
-TEST = 1 / 10  # share of the sharp photos, the last ones, that the test part is made of
+TEST = 1 / 10  # share of the photos that pairs are made of, the last ones, that the test part is made of
 
 
 class Pair(NamedTuple):
@@ -31,18 +34,44 @@ class Pair(NamedTuple):
 
 
 def photograph(run: Run, count: int) -> Iterator[Pair]:
-    """Yields `count` pairs, of the sharp photos in turn; the i-th depends on the run's seed, its camera and i alone."""
-    learnt, key, photos = camera.load(run), jax.random.key(run.config.seed), run.unknown.sharp
-    shoot, held_out = shooter(learnt.module, run.config.camera.threshold), max(1, round(TEST * len(photos)))
+    """Yields `count` pairs, of the sharp photos in turn.
+
+    The i-th depends on the run's seed, its camera, the count and i alone.
+    """
+    learnt, key = camera.load(run), jax.random.key(run.config.seed)
+    shoot = shooter(learnt.module, run.config.camera.threshold)
+    parts = divided(run.unknown.sharp, count)
+    photos = [(name, part, number) for name, part in parts.items() for number in range(len(part))]
     for index in range(count):
-        record = photos[index % len(photos)]
+        name, part, number = photos[index % len(photos)]
+        record = part[number]
         blurry, shot = jax.device_get(
             shoot(learnt.variables, levels.to_float(record["image"]), jax.random.fold_in(key, index))
         )
-        part = "test" if index % len(photos) >= len(photos) - held_out else "train"
         yield Pair(
-            part, levels.to_uint8(blurry), record["image"], {"photo": record["name"]} | figures(shot), shot.kernel
+            name, levels.to_uint8(blurry), record["image"], {"photo": record["name"]} | figures(shot), shot.kernel
         )
+
+
+def divided(photos: Source, count: int) -> dict[str, Source]:
+    """The first `count` photos, or all, by part; a bad one is replaced by a photo of its own part.
+
+    The test part has at least one photo, and more where those would all be bad.
+    """
+    used, _ = apart(photos, max(0, len(photos) - count))
+    held_out = max(1, round(TEST * len(used)))
+    while held_out < len(used) and not has_photos(apart(used, held_out)[1]):
+        held_out += 1
+    return dict(zip(("train", "test"), apart(used, held_out), strict=True))
+
+
+def has_photos(source: Source) -> bool:
+    """Whether not all of them are bad and skipped."""
+    try:
+        source[0]
+    except UserError:
+        return False
+    return True
 
 
 def shooter(module: Camera, threshold: float) -> Callable:

@@ -178,15 +178,20 @@ def test_a_stream_that_pyav_meets_too_late_is_named():
 # --------------------------------------------------------------------------------------------------------------- damage
 
 
-def damaged(path, places=(0.5,)):
-    """A transport stream of which packets are lost: its counters do not go on."""
-    noise = np.random.default_rng(0).integers(0, 256, (30, H, W, 3), np.uint8)
-    with av.open(str(path), "w", format="mpegts") as out:
-        stream = out.add_stream("libx264", rate=30, width=W, height=H, pix_fmt="yuv420p", options={"g": "5"})
-        for frame in noise:
+def noise(path):
+    """A clip of 30 frames, large in bytes."""
+    options = {"g": "5", "crf": "20"}
+    with av.open(str(path), "w") as out:
+        stream = out.add_stream("libx264", rate=30, width=W, height=H, pix_fmt="yuv420p", options=options)
+        for frame in np.random.default_rng(0).integers(0, 256, (30, H, W, 3), np.uint8):
             out.mux(stream.encode(av.VideoFrame.from_ndarray(frame, "rgb24")))
         out.mux(stream.encode(None))
-    data = path.read_bytes()
+    return path
+
+
+def damaged(path, places=(0.5,)):
+    """A transport stream of which packets are lost: its counters do not go on."""
+    data = noise(path).read_bytes()
     packets = [data[start : start + 188] for start in range(0, len(data), 188)]
     pictures = [index for index, data in enumerate(packets) if data[1] & 0x1F == 1 and data[2] == 0]
     for place in sorted(places, reverse=True):
@@ -202,6 +207,23 @@ def test_lost_packets_are_counted_and_the_rest_is_done(tmp_path, places):
     assert 25 <= len(seconds(target)) <= 30 and note.startswith(f"damaged: {len(places)} packets")
     with pytest.raises(VideoError, match=r"a\.ts: damaged at .* --on-error skip"):
         convert(source, "stop")
+
+
+@pytest.mark.parametrize("name", ["a.ts", "a.mkv"])
+def test_training_takes_the_frames_that_deblur_takes(tmp_path, name):
+    """FFmpeg hands over damaged frames of H.264, filled in from others, and marks them."""
+    source = noise(tmp_path / name)
+    with av.open(str(source)) as container:
+        places = [(packet.pos, packet.size) for packet in container.demux(video=0) if packet.size]
+    data = bytearray(source.read_bytes())
+    for place, size in places[7::7]:
+        middle = place + size // 2
+        data[middle : middle + 16] = b"\xff" * 16
+    source.write_bytes(data)
+    target, note = convert(source)
+    files, fault = frames.extract(source, tmp_path / "cache", 1, 0, 0)
+    assert len(files) == len(seconds(target)) < 30 and note.endswith(f"are left out: {30 - len(files)}")
+    assert fault == f"{source}: damaged frames that are left out: {30 - len(files)}"
 
 
 def test_what_is_broken_throughout_is_refused(tmp_path):

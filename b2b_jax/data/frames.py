@@ -73,7 +73,7 @@ def _write_frames(video: Path, target: Path, every: int, limit: int, thin: float
                     images.write(path, image)
     except clips.VideoError as error:
         return str(error)
-    damage = f"{lost.frames} damaged frames are left out" if lost.frames else ""
+    damage = f"damaged frames that are left out: {lost.frames}" if lost.frames else ""
     faults = "; ".join(filter(None, [damage, lost.end]))
     return f"{video}: {faults}" if faults else ""
 
@@ -94,6 +94,9 @@ def _decoded(
     for packet in clips.packets(container, stream):
         try:
             for frame in packet.decode() if ending.seen(packet) else []:
+                if frame.is_corrupt:  # FFmpeg fills in what it could not decode
+                    lost.frames += 1
+                    continue
                 clock.time(frame)
                 done += 1
                 yield frame

@@ -2,14 +2,17 @@
 
 import json
 import re
+import shutil
 
 import numpy as np
 import pytest
 from helpers.scored import noisy_source, scored
+from helpers.trees import write_tree
 from ml_collections import ConfigDict
 from scipy import ndimage
 
 from b2b_jax import images, record, weights
+from b2b_jax.data import domains
 from b2b_jax.data.sources import ArraySource
 from b2b_jax.errors import UserError
 from b2b_jax.evaluation import evaluate, examples, filters, photographs, progress, rows, summary
@@ -145,6 +148,38 @@ def test_photos_to_score_on_can_come_later_and_change(run):
     assert evaluate.finished(run)
     images.write(run.workdir / "test_blur" / "a.bmp", np.ones((4, 4, 3), np.uint8))  # a file of the same size
     assert not evaluate.finished(run)
+
+
+def noise(size):
+    return np.random.default_rng(0).integers(0, 256, (size, size, 3)).astype(np.uint8)
+
+
+@pytest.mark.parametrize("name", ["curated", "reds"])
+def test_the_test_photos_of_a_dataset_can_change(run, tmp_path, name):
+    write_tree(tmp_path / name, name)
+    run.config.data.update(unknown=name, name="GOPRO_A", unknown_path=str(tmp_path / name))
+    write_weights(run)
+    write_results(run, [a_result()])
+    assert evaluate.finished(run)
+    sharp = domains.open_unknown(run.config).test.photos[0].sharp
+    size = sharp.stat().st_size
+    images.write(sharp, np.full((4, 4, 3), 99, np.uint8) if name == "curated" else noise(30))
+    assert (sharp.stat().st_size == size) == (name == "curated")  # one's own are read, of published ones the size is
+    assert not evaluate.finished(run)
+    write_results(run, [a_result()])
+    assert evaluate.finished(run)
+    shutil.rmtree(tmp_path / name)
+    assert evaluate.finished(run)  # the page can be made anew without the dataset
+
+
+def test_photos_of_which_an_older_version_kept_no_digest_are_not_scored_again(run, tmp_path):
+    write_tree(tmp_path / "reds", "reds")
+    run.config.data.update(unknown="reds", unknown_path=str(tmp_path / "reds"))
+    write_weights(run)
+    evaluate.write_results(
+        run, [a_result()], {"weights": evaluate.digests(run)}, evaluate.timing(Clock(), 1.0), judged={}
+    )
+    assert evaluate.finished(run)
 
 
 def test_photos_changed_while_scored_are_scored_again(run):

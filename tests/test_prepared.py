@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -41,6 +42,18 @@ def command(tmp_path):
 
 def files(folder):
     return {path.relative_to(folder).as_posix(): path.stat().st_mtime_ns for path in folder.rglob("*.array_record*")}
+
+
+def test_a_prepared_dataset_that_is_made_of_other_photos_has_another_digest(tmp_path, command):
+    assert command("reds") == 0
+    config = reds.get_config()
+    config.data.update(root=str(tmp_path), prepared="out")
+    first = domains.scored_digest(config.data)
+    assert first and first == domains.scored_digest(config.data)
+    photo = np.random.default_rng(0).integers(0, 256, (4, 4, 3)).astype(np.uint8)
+    images.write(tmp_path / "reds" / "val/val_blur/000/00000001.png", photo)
+    shutil.rmtree(tmp_path / "out")
+    assert command("reds", tree=False) == 0 and domains.scored_digest(config.data) != first
 
 
 @pytest.mark.parametrize("name", ["reds", "gopro", "rsblur", "curated"])

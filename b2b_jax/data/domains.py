@@ -200,7 +200,7 @@ class Place(NamedTuple):
     variant: str
     root: Path  # of the download
     output: Path  # of prepared datasets
-    is_prepared: bool  # so that the photos come from there; a download that is named is meant, unless told to prepare it
+    is_prepared: bool  # and that is meant: a download that is named is read itself, unless it was to be prepared
 
 
 def _place(data: ConfigDict, side: str) -> Place:
@@ -236,8 +236,8 @@ def _layout_photos(data: ConfigDict, side: str, part: str) -> list[Photo]:
     return photos
 
 
-def test_digest(data: ConfigDict) -> str:
-    """What changes with the photos to score on: your own, or those that `data.unknown` brings; empty for generated ones.
+def scored_digest(data: ConfigDict) -> str:
+    """What changes with the photos to score on, your own or those that `data.unknown` brings; "" for generated ones.
 
     UserError: there are no such photos; ImageError: one cannot be opened.
     """

@@ -2,7 +2,9 @@
 
 import filecmp
 import hashlib
+import os
 from collections import defaultdict
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -146,12 +148,25 @@ def scored_digest(data: ConfigDict) -> str:
 
     UserError: there are no such photos; ImageError: one cannot be opened.
     """
-    lines = []
-    for key, path in scored(data):
-        with images.open_file(path) as file:
-            content = hashlib.file_digest(file, "sha256").hexdigest()
-        lines.append(f"{key} {path.relative_to(data[key]).as_posix()} {content}")
-    return hashlib.sha256("\n".join(sorted(lines)).encode(errors="surrogateescape")).hexdigest() if lines else ""
+    lines = [f"{key} {path.relative_to(data[key]).as_posix()} {_content(path)}" for key, path in scored(data)]
+    return _hashed(lines) if lines else ""
+
+
+def digest(photos: Sequence[Photo], root: Path, contents: bool) -> str:
+    """SHA-256 of the names below `root`, and the contents or else the sizes, of photos and their twins on disk."""
+    paths = [path for photo in photos for path in (photo.blurry, photo.sharp) if isinstance(path, Path)]
+    told = _content if contents else lambda path: path.stat().st_size
+    return _hashed([f"{os.path.relpath(path, root)} {told(path)}" for path in paths])
+
+
+def _content(path: Path) -> str:
+    """SHA-256 of a photo's file; ImageError when it cannot be opened."""
+    with images.open_file(path) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _hashed(lines: Sequence[str]) -> str:
+    return hashlib.sha256("\n".join(sorted(lines)).encode(errors="surrogateescape")).hexdigest()
 
 
 def _by_name(data: ConfigDict, key: str) -> dict[str, Path]:

@@ -3,6 +3,7 @@
 TensorFlow Datasets is an extra and slow to import: only what is prepared imports the builder.
 """
 
+import hashlib
 import importlib.util
 import shutil
 from collections.abc import Mapping, Sequence
@@ -59,7 +60,20 @@ def find(name: str, output: Path, part: str, variant: str = "") -> list[Photo]:
 
 def exists(name: str, output: Path, variant: str = "") -> bool:
     """True when `prepare` has finished this dataset."""
-    return (_place(name, output, variant) / "photos" / name / PREPARED_VERSION / "dataset_info.json").is_file()
+    return (_folder(name, output, variant) / "dataset_info.json").is_file()
+
+
+def digest(name: str, output: Path, variant: str = "") -> str:
+    """SHA-256 of what is known of the prepared photos: names, sizes and sharpness of all, and of which files they are.
+
+    Nothing of TensorFlow Datasets is imported for it.
+    """
+    told = _folder(name, output, variant) / "metadata.json"
+    return hashlib.sha256(told.read_bytes()).hexdigest() if told.is_file() else ""
+
+
+def _folder(name: str, output: Path, variant: str) -> Path:
+    return _place(name, output, variant) / "photos" / name / PREPARED_VERSION
 
 
 def _open(name: str, output: Path, variant: str, **what) -> "builders.Photos":

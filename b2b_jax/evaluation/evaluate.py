@@ -15,7 +15,6 @@ import jax
 
 from b2b_jax import niqe
 from b2b_jax.data import domains
-from b2b_jax.data.folder import scored_digest
 from b2b_jax.data.sources import Source
 from b2b_jax.errors import UserError, shown
 from b2b_jax.evaluation import converter, examples, lpips, protocols, rows, temporal
@@ -179,15 +178,22 @@ def make_setup(run: Run, folder: Path) -> Setup:
 
 
 def inputs(run: Run) -> dict:
-    """What the scores depend on: the settings, the SHA-256 of the weights, and the digest of your own test photos."""
+    """What the scores depend on: the settings, the SHA-256 of the weights, and the digest of the test photos."""
     settings = {k: v for k, v in as_json(run.config.evaluation).items() if k not in PASSIVE}
-    return {"settings": settings, "weights": digests(run), **own_photos(run)}
+    digest = domains.scored_digest(run.config.data)
+    return {"settings": settings, "weights": digests(run)} | ({"photos": digest} if digest else {})
 
 
-def own_photos(run: Run) -> dict[str, str]:
-    """{"photos": digest} of your own test photos; {} without any."""
-    digest = scored_digest(run.config.data) if domains.takes_test_photos(run.config.data) else ""
-    return {"photos": digest} if digest else {}
+def same_photos(run: Run, scored: str) -> bool:
+    """True when the test photos are those of the digest `scored`; "" for none, or of an older version.
+
+    A dataset that is gone since, or of which an older version kept no digest, is taken for the same: nobody edits it.
+    """
+    own = domains.takes_test_photos(run.config.data)
+    try:
+        return scored == domains.scored_digest(run.config.data) or not (own or scored)
+    except (UserError, ImageError):  # the photos are missing; of your own the check says so
+        return not own
 
 
 def digests(run: Run) -> dict[str, str]:
@@ -275,10 +281,6 @@ def finished(run: Run) -> bool:
     if path.exists() and not results:
         print(f"{shown(path)} is damaged; the evaluation makes it anew", file=sys.stderr)
     done = results.get("evaluation", {})
-    if not done:
-        return False
-    try:
-        now = {"weights": digests(run), "settings": as_json(run.config.evaluation), **own_photos(run)}
-    except (UserError, ImageError):  # the photos are missing; the check says so
-        return False
-    return bool(now["weights"]) and {key: done[key] for key in ("weights", "settings", "photos") if key in done} == now
+    now = {"weights": digests(run), "settings": as_json(run.config.evaluation)}
+    same = bool(done) and bool(now["weights"]) and all(done.get(key) == value for key, value in now.items())
+    return same and same_photos(run, done.get("photos", ""))

@@ -119,6 +119,11 @@ def test_a_camera_is_used_with_a_note(auc, noise, note):
     assert len(lines) == bool(note) and all(note in line for line in lines)
 
 
+def test_noise_that_jpeg_took_away_counts_as_the_cameras():
+    found = {"noise_of_piles": (0.002, 0.02), "noise": [0.03, 0.0]}
+    assert camera_figures.notes(found) == []
+
+
 # ---------------------------------------------------------------------------------------------------------------- piles
 
 

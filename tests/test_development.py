@@ -102,7 +102,18 @@ def test_the_flattest_windows_of_all_photos_are_taken(monkeypatch):
 
 def test_noise_and_jpeg_are_found_with_one_photo_in_memory():
     pile = OneByOne(*np.full((4, 40, 40, 3), 90, np.uint8))
-    assert camera_noise.found(pile) == (0.0, 0) and len(pile.read) == 8
+    assert camera_noise.found(pile) == (0.0, 0) and len(pile.read) == 12
+
+
+def test_noise_is_found_in_few_photos(capsys):
+    """Eight of 240 pixels, which have 392 windows side by side."""
+    rng = np.random.default_rng(0)
+    flat = [Processing(noise=8 / 255).develop(rng, np.full((240, 240, 3), x)) for x in rng.uniform(0.2, 0.8, 8)]
+    found = camera_noise.found(ArraySource("pile", image=np.stack(flat)))
+    np.testing.assert_allclose(255 * found.deviation, 8, rtol=0.1)
+    assert not capsys.readouterr().out
+    assert camera_noise.found(ArraySource("pile", image=np.stack(flat[:3]))) == (0.0, 0)
+    assert "too few or too small to find noise" in capsys.readouterr().out
 
 
 def test_too_few_windows_tell_no_noise():

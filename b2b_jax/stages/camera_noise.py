@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from b2b_jax import sharding
 from b2b_jax.data.processing import Processing
 from b2b_jax.data.sources import Source, spread
 from b2b_jax.models.autocorrelation import hann
@@ -39,7 +40,10 @@ class Noise(NamedTuple):
 def found(pile: Source) -> Noise:
     """The noise and the JPEG of a camera's photos."""
     quality = camera_jpeg.quality(pile[i]["image"] for i in spread(pile, COMPRESSED))
-    return Noise(deviation(spectrum(pile), quality), quality)
+    power = spectrum(pile)
+    if not power.any() and sharding.is_first():
+        print("camera: the blurry photos are too few or too small to find noise in them, so none is assumed")
+    return Noise(deviation(power, quality), quality)
 
 
 def deviation(power: np.ndarray, quality: int) -> float:
@@ -58,21 +62,27 @@ def deviation(power: np.ndarray, quality: int) -> float:
 
 
 def spectrum(pile: Source) -> np.ndarray:
-    """Power of the noise at each of BINS distances, of a range of 1: float32. Zeros where there are too few windows."""
+    """Power of the noise at each of BINS distances, of a range of 1: float32. Zeros where there are too few windows.
+
+    Of few photos the windows overlap by a half.
+    """
     photos = spread(pile, PHOTOS)
-    variances = [windows(pile[i]["image"]).var((1, 2)) for i in photos]
-    if sum(map(len, variances)) < FEWEST:
-        return np.zeros(BINS, np.float32)
-    return power_of(those(pile, photos, variances, flattest(np.concatenate(variances), FLATTEST)))
+    for step in (WINDOW, WINDOW // 2):
+        variances = [windows(pile[i]["image"], step).var((1, 2)) for i in photos]
+        if sum(map(len, variances)) >= FEWEST:
+            return power_of(those(pile, photos, variances, flattest(np.concatenate(variances), FLATTEST), step))
+    return np.zeros(BINS, np.float32)
 
 
-def those(pile: Source, photos: Sequence[int], variances: Sequence[np.ndarray], numbers: np.ndarray) -> np.ndarray:
+def those(
+    pile: Source, photos: Sequence[int], variances: Sequence[np.ndarray], numbers: np.ndarray, step: int
+) -> np.ndarray:
     """The windows (n, WINDOW, WINDOW) of these `numbers`, counted over the photos: one photo is in memory at a time."""
     starts, cut = np.cumsum([0, *map(len, variances)]), np.empty((len(numbers), WINDOW, WINDOW))
     for photo, start, stop in zip(photos, starts[:-1], starts[1:], strict=True):
         inside = (start <= numbers) & (numbers < stop)
         if inside.any():
-            cut[inside] = windows(pile[photo]["image"])[numbers[inside] - start]
+            cut[inside] = windows(pile[photo]["image"], step)[numbers[inside] - start]
     return cut
 
 
@@ -90,10 +100,13 @@ def power_of(cut: np.ndarray) -> np.ndarray:
     return np.interp(np.linspace(0, 0.5, BINS), np.arange(len(mean)) / WINDOW, mean).astype(np.float32)
 
 
-def windows(photo: np.ndarray) -> np.ndarray:
-    """The windows (n, WINDOW, WINDOW) of a uint8 photo (h, w, 3) in grey, less a plane each, that are not clipped."""
-    clipped = tiled(((photo == 0) | (photo == 255)).any(-1)).mean((1, 2))
-    grey = tiled(photo.mean(-1, dtype=np.float32) / 255)[clipped < CLIPPED]
+def windows(photo: np.ndarray, step: int = WINDOW) -> np.ndarray:
+    """The windows (n, WINDOW, WINDOW) of a uint8 photo (h, w, 3) in grey, less a plane each, that are not clipped.
+
+    step: pixels from one to the next.
+    """
+    clipped = tiled(((photo == 0) | (photo == 255)).any(-1), step).mean((1, 2))
+    grey = tiled(photo.mean(-1, dtype=np.float32) / 255, step)[clipped < CLIPPED]
     along = np.linspace(-1, 1, WINDOW, dtype=np.float32)
     for slope in (np.ones((1, 1)), along[:, None], along[None]):
         slope = np.broadcast_to(slope, (WINDOW, WINDOW))
@@ -101,9 +114,9 @@ def windows(photo: np.ndarray) -> np.ndarray:
     return grey
 
 
-def tiled(x: np.ndarray) -> np.ndarray:
-    """The whole windows (n, WINDOW, WINDOW) side by side in x (h, w), from the top left."""
+def tiled(x: np.ndarray, step: int) -> np.ndarray:
+    """The whole windows (n, WINDOW, WINDOW) in x (h, w), from the top left, every `step` pixels."""
     if min(x.shape) < WINDOW:
         return np.empty((0, WINDOW, WINDOW), x.dtype)
-    windows = np.lib.stride_tricks.sliding_window_view(x, (WINDOW, WINDOW))[::WINDOW, ::WINDOW]
+    windows = np.lib.stride_tricks.sliding_window_view(x, (WINDOW, WINDOW))[::step, ::step]
     return windows.reshape(-1, WINDOW, WINDOW)

@@ -151,7 +151,8 @@ def synthesize(run: Run, known: KnownBlur, count: int) -> Iterator[tuple[np.ndar
     config, batch = run.config.translator, min(count, run.config.translator.batch)
     frozen = {part: network.variables for part, network in known.frozen.items()}
     make, key = jax.jit(known.make), jax.random.key(run.config.seed)
-    streams = common.streams(run, with_twins(run, known), config.crop, translator.SEED, {"resize": config.resize})
+    supplies = with_twins(run, known)  # of which as many as can be are shown: one crop each
+    streams = common.streams(run, supplies, config.crop, translator.SEED, crops=1, resize=config.resize)
     batches = pipeline.iterate(pipeline.batches(streams, batch, 0, 1), 0, -(-count // batch), 2, 2)
     for index, photos in enumerate(batches):
         photos.pop("name")

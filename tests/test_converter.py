@@ -6,16 +6,20 @@ import numpy as np
 import optax
 import pytest
 from helpers import jit
+from helpers.labelled import labelled
 from scipy import ndimage
 
 from b2b_jax import models, weights
+from b2b_jax.data import pipeline
 from b2b_jax.errors import UserError
 from b2b_jax.evaluation import converter, evaluate, summary
 from b2b_jax.method import classifier, known_blur
+from b2b_jax.method.known_blur import Supply
 from b2b_jax.models.classifier import ResNet18
 from b2b_jax.models.layers import pyramid
 from b2b_jax.models.patchgan import multiscale
 from b2b_jax.stages import converter as stage
+from b2b_jax.stages.known_blur import KnownBlur
 from b2b_jax.stages.run import Run
 from configs import default, demo
 
@@ -138,6 +142,15 @@ def test_a_translator_that_was_trained_has_its_discriminator(run):
         stage.check(run)
     save_discriminator(run)
     stage.check(run)
+
+
+def test_validation_sees_a_photo_once_however_many_crops_of_it_training_sees(run):
+    run.config.data.crops_per_image = 2
+    run.config.evaluation.converter.update(crop=8)
+    supply = Supply(labelled(8), pipeline.Crop, {"image": "known_blur"})
+    known = KnownBlur([supply], lambda frozen, photos, key: photos["known_blur"], {})
+    numbers = stage.new_known(run, known, 8)[:, 0, 0, 0]
+    assert sorted(numbers) == list(range(8))
 
 
 def test_the_report_shows_the_shares():

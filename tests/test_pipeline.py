@@ -14,7 +14,8 @@ from b2b_jax.data import pipeline
 from b2b_jax.data.photo import Photo
 from b2b_jax.data.skipping import BadPhotos, Skipping
 from b2b_jax.data.sources import ArraySource, Pairs, Photos
-from b2b_jax.stages import blur_extractor, deblurrer, known_blur, translator
+from b2b_jax.method.known_blur import Supply
+from b2b_jax.stages import blur_extractor, common, deblurrer, known_blur, translator
 from b2b_jax.stages.run import Run, centre_crops
 from b2b_jax.training import loop
 from configs import demo, reds
@@ -189,6 +190,18 @@ def test_the_other_stages_train_on_several_crops_of_a_photo(tmp_path, monkeypatc
     names = [batch["name"].tolist() for batch in fed]
     assert names[0] == names[1] == names[2] != names[3]
     assert (fed[0]["sharp"] != fed[1]["sharp"]).any()
+
+
+def test_streams_of_a_stage_have_several_crops_of_a_photo_unless_it_wants_one(tmp_path):
+    run = Run(demo.get_config("quick"), tmp_path)
+    run.config.data.crops_per_image = 3
+    supplies = [Supply(labelled(PHOTOS), pipeline.Crop, {"image": name}) for name in ("unknown_sharp", "known_sharp")]
+    for options, shared in (({}, 3), ({"crops": 1}, 1)):
+        batches = common.batches(run, common.streams(run, supplies, 4, 0, **options), BATCH)
+        names = [batches[step]["name"].tolist() for step in range(4)]
+        assert [name == names[0] for name in names] == [step < shared for step in range(4)]
+    few, one = (common.streams(run, supplies, 4, 0, crops=crops)[0][5]["unknown_sharp"][0] for crops in (3, 1))
+    np.testing.assert_array_equal(few, one)
 
 
 def test_two_streams_of_one_name_are_refused():

@@ -52,9 +52,9 @@ def task(run: Run, method: CameraModel, evaluate: loop.Evaluate) -> loop.Task:
 
 def batches(run: Run, method: CameraModel) -> pipeline.Batches:
     """Batches of both piles without what is held out."""
-    config, options = run.config.camera, {"crops": run.config.data.crops_per_image}
+    config = run.config.camera
     supplies = camera_photos.supplies(run, method.networks["camera"].reach, held_out=False)
-    return common.batches(run, common.streams(run, supplies, config.crop, camera_photos.SEED, options), config.batch)
+    return common.batches(run, common.streams(run, supplies, config.crop, camera_photos.SEED), config.batch)
 
 
 def create(run: Run) -> CameraModel:

@@ -70,9 +70,9 @@ def task(run: Run, method: Likelihood, bank: Shot, evaluate: loop.Evaluate) -> l
 
 def batches(run: Run, reach: int) -> pipeline.Batches:
     """Batches of sharp photos without what is held out."""
-    config, options = run.config.camera, {"crops": run.config.data.crops_per_image}
+    config = run.config.camera
     (_, supply) = camera_photos.supplies(run, reach, held_out=False)
-    return common.batches(run, common.streams(run, [supply], config.crop, camera_photos.SEED, options), config.batch)
+    return common.batches(run, common.streams(run, [supply], config.crop, camera_photos.SEED), config.batch)
 
 
 def create(run: Run) -> Likelihood:

@@ -78,7 +78,7 @@ class Unseen(NamedTuple):
 
 def unseen(run: Run, reach: int) -> Unseen:
     """CROPS crops of the photos that are held out."""
-    streams = common.streams(run, supplies(run, reach, held_out=True), run.config.camera.crop, SEED_NEW)
+    streams = common.streams(run, supplies(run, reach, held_out=True), run.config.camera.crop, SEED_NEW, crops=1)
     batches = pipeline.batches(streams, CROPS, process=0, processes=1)
     (batch,) = pipeline.iterate(batches, 0, 1, threads=0, prefetch=0)
     return Unseen(*(batch[key].astype(np.float32) / 255.0 for key in ("unknown_blur", "unknown_sharp")))

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import flax.linen as nn
@@ -140,16 +139,17 @@ def stream(run: Run, source: Source, transform: pipeline.Transform, number: int)
 
 
 def streams(
-    run: Run, supplies: Sequence[Supply], crop: int, first: int, options: Mapping[str, int] = MappingProxyType({})
+    run: Run, supplies: Sequence[Supply], crop: int, first: int, crops: int = 0, resize: int = 0
 ) -> list[pipeline.Stream]:
     """Endless crops of every supply under the names that it gives them, shuffled by the seed numbers `first`, + 1, …
 
-    `options`: `crops` and `resize` of `pipeline.stream`.
+    `crops` (0 = data.crops_per_image) and `resize` are those of `pipeline.stream`.
     """
+    crops = crops or run.config.data.crops_per_image
 
     def stream(number: int, supply: Supply) -> pipeline.Stream:
         seed = stream_seed(run.config.seed, number)
-        return pipeline.rename(pipeline.stream(supply.source, supply.crop(crop), seed, **options), supply.names)
+        return pipeline.rename(pipeline.stream(supply.source, supply.crop(crop), seed, crops, resize), supply.names)
 
     return [stream(number, supply) for number, supply in enumerate(supplies, first)]
 

@@ -60,7 +60,7 @@ def camera_photos(run: Run) -> np.ndarray:
 def new_known(run: Run, known: KnownBlur, count: int) -> np.ndarray:
     """`count` photos (n, crop, crop, 3) of the set K, in crops (and under generated blur) that no training saw."""
     config, photos = run.config.evaluation.converter, []
-    streams = common.streams(run, known.supplies, config.crop, SEED_NEW)
+    streams = common.streams(run, known.supplies, config.crop, SEED_NEW, crops=1)  # of as many photos as can be
     frozen = {part: network.variables for part, network in known.frozen.items()}
     make, key = jax.jit(known.make), jax.random.key(run.config.seed)
     batches = pipeline.batches(streams, config.batch, process=0, processes=1)

@@ -56,8 +56,8 @@ def task(run: Run, method: Cycle, evaluate: loop.Evaluate) -> loop.Task:
 
 def batches(run: Run) -> pipeline.Batches:
     """Batches of both piles, each shuffled by its own seed, cycled at its own length."""
-    config, options = run.config.cycle, {"crops": run.config.data.crops_per_image}
-    streams = common.streams(run, supplies(run), config.crop, SEED, options)
+    config = run.config.cycle
+    streams = common.streams(run, supplies(run), config.crop, SEED)
     return common.batches(run, streams, config.batch * config.critics)
 
 

@@ -98,8 +98,7 @@ def batches(run: Run, supplies: Sequence[Supply]) -> pipeline.Batches:
     """Batches of `unknown_blur` and of what K is made from, each shuffled by its own seed, cycled at its own length."""
     config = run.config.translator
     camera = Supply(run.unknown.blur, pipeline.Crop, {"image": "unknown_blur"})
-    options = {"crops": run.config.data.crops_per_image, "resize": config.resize}
-    streams = common.streams(run, [camera, *supplies], config.crop, SEED, options)
+    streams = common.streams(run, [camera, *supplies], config.crop, SEED, resize=config.resize)
     return common.batches(run, streams, config.batch)
 
 

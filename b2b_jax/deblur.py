@@ -120,7 +120,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--on-error", choices=("skip", "stop"), default="skip", help=ON_ERROR_HELP)
     add("--overwrite", action="store_true", help="replace outputs that exist")
     add("--tile", type=int, default=0, metavar="PIXELS", help=TILE_HELP)
-    add("--overlap", type=int, default=tiles.OVERLAP, metavar="PIXELS", help="of neighbouring tiles (default: 64)")
+    add("--overlap", type=int, default=tiles.OVERLAP, metavar="PIXELS", help="of tiles, at least (default: 64)")
     add("--train-size", type=int, metavar="PIXELS", help=TRAIN_SIZE_HELP)
     args = parser.parse_args(argv)
     if args.tile < 0 or args.overlap < 0 or (args.train_size or 0) < 0:

@@ -54,7 +54,7 @@ def load(
             the photo ("consistent"), behind the translator ("blur2blur"), or alone ("deblurrer"); "" for what its
             evaluation found best.
         tile: largest side in pixels of the tiles that a photo is cut into; 0 runs it whole where memory allows.
-        overlap: pixels that neighbouring tiles share.
+        overlap: pixels that neighbouring tiles share at least.
         dtype: what the networks compute in: "float32", "bfloat16", or "auto" (float32 on a CPU only).
 
     Raises:

@@ -6,7 +6,7 @@ import shutil
 
 import numpy as np
 import pytest
-from helpers.scored import noisy_source, scored
+from helpers.scored import MEASURE, METHODS, noisy_source, scored
 from helpers.trees import write_tree
 from ml_collections import ConfigDict
 from scipy import ndimage
@@ -15,7 +15,7 @@ from b2b_jax import images, record, weights
 from b2b_jax.data import domains
 from b2b_jax.data.sources import ArraySource
 from b2b_jax.errors import UserError
-from b2b_jax.evaluation import evaluate, examples, filters, photographs, progress, rows, summary
+from b2b_jax.evaluation import evaluate, examples, filters, photographs, progress, rows, scoring, summary
 from b2b_jax.evaluation.scores import Clock, Scores
 from b2b_jax.evaluation.sheet import Sheet
 from b2b_jax.networks import WEIGHTS
@@ -233,6 +233,14 @@ def test_the_best_system_is_kept_where_not_all_are_scored(run):
     write_weights(run)
     path.write_text('{"method": ["blur2blur"]}')  # damaged
     assert method(deblurrer=20.0) is None
+
+
+def test_an_evaluation_reads_with_a_thread_where_training_has_none(run, tmp_path):
+    run.config.data.threads = 0
+    run.config.evaluation.save_images = True
+    made = evaluate.make_setup(run, tmp_path)
+    scores = scoring.score("set", noisy_source(2), {"input": METHODS["input"]}, MEASURE, made)
+    assert len(scores.names) == len(list((tmp_path / "images/set/input").iterdir())) == 2
 
 
 def test_scores_are_kept_for_equal_inputs_only(run):

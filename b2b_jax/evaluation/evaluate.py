@@ -169,7 +169,7 @@ def make_setup(run: Run, folder: Path) -> Setup:
         images=settings.images,
         batch=settings.batch,
         megapixels=settings.megapixels,
-        threads=run.config.data.threads,
+        threads=max(1, run.config.data.threads),  # 0 is for training alone, which then reads as it computes
         pictures=folder / "images" if settings.save_images else None,
     )
 
@@ -187,7 +187,7 @@ def inputs(run: Run) -> dict:
 def same_photos(run: Run, scored: str) -> bool:
     """True when the test photos are those of the digest `scored`; "" for none, or of an older version.
 
-    A dataset that is gone since, or of which an older version kept no digest, is taken for the same: nobody edits it.
+    A dataset that is gone since, or of which an older version kept no digest, is taken for the same.
     """
     own = domains.takes_test_photos(run.config.data)
     try:

@@ -113,6 +113,25 @@ def test_the_filter_is_chosen_with_as_many_photos_as_asked():
     assert rows.choose_filter(lambda x: x, source, all_of_them).name == "linear light"  # changes nothing here
 
 
+def test_the_filter_is_chosen_on_the_photos_that_are_scored(run, monkeypatch, tmp_path):
+    seen, (settings, source) = [], (run.config.evaluation, noisy_source(5))
+    monkeypatch.setattr(rows, "methods", lambda table: seen.append(len(table.source)) or {"input": METHODS["input"]})
+    settings.photographs, made = False, evaluate.make_setup(run, tmp_path)
+    assert evaluate.evaluate_set(run, {}, "all", source, made)["images"] == 5
+    settings.images = 3
+    assert evaluate.evaluate_set(run, {}, "some", source, evaluate.make_setup(run, tmp_path))["images"] == 3
+    assert seen == [5, 3]
+
+
+@pytest.mark.parametrize("fixed_filter", [False, True])
+def test_scores_with_a_fixed_filter_are_those_of_one_number_of_photos(run, fixed_filter):
+    write_weights(run)
+    run.config.evaluation.fixed_filter = fixed_filter
+    before = evaluate.inputs(run)
+    run.config.evaluation.images = 3
+    assert (evaluate.inputs(run) != before) == fixed_filter
+
+
 # -------------------------------------------------------------------------------------------------------------- writing
 
 

@@ -15,7 +15,7 @@ import jax
 
 from b2b_jax import niqe
 from b2b_jax.data import domains
-from b2b_jax.data.sources import Source
+from b2b_jax.data.sources import Part, Source
 from b2b_jax.errors import UserError, shown
 from b2b_jax.evaluation import converter, examples, lpips, protocols, rows, temporal
 from b2b_jax.evaluation.photographs import LARGEST_TILE, clock, tiles
@@ -66,6 +66,7 @@ def evaluate_set(run: Run, restore: Mapping[str, Callable], name: str, source: S
     """Scores one test set and saves its examples; returns its entry of results.json."""
     settings = run.config.evaluation
     label, protocol = protocols.choose(settings.protocol, name)
+    source = first(source, settings.images)
     source = Reduced(source, protocol.short_side) if protocol.short_side else source
     table = Table(run, source, setup.sheet.path.parent / f"{name}.json")
     with setup.clock.part("choosing"):
@@ -80,6 +81,11 @@ def evaluate_set(run: Run, restore: Mapping[str, Callable], name: str, source: S
     notes = table.notes | {key: note for key, (_, note) in extras.items() if note}
     notes |= {temporal.NAME: temporal.NOTE} if temporal.NAME in metric_names(run) and name in temporal.VIDEOS else {}
     return entry(name, scores, notes) | {"protocol": label, "protocol_text": protocol.text}
+
+
+def first(source: Source, count: int) -> Source:
+    """The first `count` photos of a source, 0 for all: what is scored, and what a fixed filter is chosen on."""
+    return Part(source, range(count)) if 0 < count < len(source) else source
 
 
 def entry(name: str, scores: Scores, notes: Mapping[str, str]) -> dict:
@@ -180,6 +186,8 @@ def make_setup(run: Run, folder: Path) -> Setup:
 def inputs(run: Run) -> dict:
     """What the scores depend on: the settings, the SHA-256 of the weights, and the digest of the test photos."""
     settings = {k: v for k, v in as_json(run.config.evaluation).items() if k not in PASSIVE}
+    if run.config.evaluation.fixed_filter:  # which is chosen on the photos that are scored
+        settings["images"] = run.config.evaluation.images
     digest = domains.scored_digest(run.config.data)
     return {"settings": settings, "weights": digests(run)} | ({"photos": digest} if digest else {})
 

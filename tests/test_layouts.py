@@ -80,6 +80,19 @@ def test_a_twin_is_found_under_a_root_whose_own_path_has_the_same_names(tmp_path
     assert all(photo.sharp.is_file() for photo in find("gopro", root, "train"))
 
 
+def test_linked_folders_are_followed_each_once(tmp_path):
+    root = tmp_path / "sets" / "mine" / "train"
+    for level, kind in enumerate(("blur", "sharp")):
+        write(tmp_path / "elsewhere" / kind / "deep" / "1.png", 10 + level)
+        write(root / kind / "near" / "2.png", 20 + level)
+        (root / kind / "far").symlink_to(tmp_path / "elsewhere" / kind)
+    (root / "blur" / "again").symlink_to("near")  # comes first by its name, and has no twins
+    (root / "blur" / "near" / "loop").symlink_to(root / "blur")
+    found = finding.find("curated", tmp_path / "sets", "train", OPTION, "mine")
+    assert [photo.blurry.relative_to(root).as_posix() for photo in found] == ["blur/far/deep/1.png", "blur/near/2.png"]
+    assert levels(found) == ([10, 20], [11, 21])
+
+
 # ----------------------------------------------------------------------------------------------------------- list files
 
 

@@ -82,8 +82,24 @@ def _blurry(part: Part, root: Path) -> list[Path]:
     """The blurry photos in order, of the published kind or, where none is of it, of another kind of photo."""
     stem, published = os.path.splitext(part.blur)
     published = "" if "*" in published else published.lower()  # every kind
-    paths = [path for path in root.glob(stem + ".*" if published else part.blur) if _is_photo(path, root)]
+    folder, deep, _ = part.blur.partition("**/*")  # a layout with ** has no other wildcard
+    found = _below(root / folder) if deep else root.glob(stem + ".*" if published else part.blur)
+    paths = [path for path in found if _is_photo(path, root)]
     return sorted([path for path in paths if path.suffix.lower() == published] or paths)
+
+
+def _below(folder: Path) -> list[Path]:
+    """The photos below the folder, nested or flat, those in linked folders too; each real folder once."""
+    paths = folders.walk(folder, images.EXTENSIONS).files
+    places = {place: _unlinked(place, folder) for place in {path.parent for path in paths}}
+    return [places[path.parent] / path.name for path in paths]
+
+
+def _unlinked(place: Path, folder: Path) -> Path:
+    """A place below the folder as the path without links that leads from there to it, if one does."""
+    direct = folder / os.path.relpath(place.resolve(), folder.resolve())
+    outside = any(map(folders.made_by_machine, direct.relative_to(folder).parts))  # "..", or hidden
+    return place if outside else direct
 
 
 def _is_photo(path: Path, root: Path) -> bool:

@@ -7,6 +7,9 @@ Training reads data/prepared instead of the downloads it holds (--config.data.pr
 data/), and packed/shots as --config.data.unknown_blur. Stopped at any moment, the same command resumes; where it has
 finished, it only counts. The output takes as much disk as the photos.
 
+A source whose files have other names or sizes than those that were prepared is refused. Neither times, which a copy
+changes, nor contents are compared: after editing a photo to the same size, as of a .bmp, remove the output first.
+
 Exit codes: 0 done; 2 the input is wrong (one line on stderr); 1 the disk is full; 130 stopped by Ctrl-C.
 """
 

@@ -122,6 +122,17 @@ def test_a_download_that_has_changed_is_refused(tmp_path, command, capsys):
     assert "was prepared from other files than those in" in error and str(tmp_path / "out") in error
 
 
+def test_a_copy_with_other_times_is_the_same_and_so_is_an_edit_of_the_same_size_as_the_help_says(tmp_path, command):
+    path = tmp_path / "folder" / "1.bmp"
+    write(path, 1)
+    assert command("folder", tree=False) == 0
+    before = files(tmp_path / "out")
+    write(path, 2)
+    os.utime(path, (1, 1))
+    assert command("folder", tree=False) == 0 and files(tmp_path / "out") == before
+    assert "Neither times, which a copy" in prepare.__doc__ and "remove the output first" in prepare.__doc__
+
+
 @pytest.mark.parametrize("after", [1, 5, 10])
 def test_a_stopped_call_is_gone_on_with(tmp_path, command, monkeypatch, after):
     """The shards that were finished are kept as they are, nothing else is left, and the dataset is the whole one."""

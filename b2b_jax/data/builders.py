@@ -210,7 +210,10 @@ def _relative(path: Path, root: Path) -> str:
 
 
 def _fingerprint(root: Path | None, splits: Splits) -> str:
-    """Changes when a file is added, lost, renamed or of another size."""
+    """Changes when a file is added, lost, renamed or of another size.
+
+    Not with times: a copy of the download has others. What is edited to the same size is not noticed.
+    """
     files = ((split, _relative(path, root), path.stat().st_size) for split in splits for path, _ in splits[split])
     return hashlib.sha256("\n".join(map(str, files)).encode(errors="surrogateescape")).hexdigest()
 

@@ -1,8 +1,10 @@
 """The evaluation: the fixed filter that is found, real photographs, the order and number of the scores, the tables."""
 
+import itertools
 import json
 import re
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,7 +17,7 @@ from b2b_jax import images, record, weights
 from b2b_jax.data import domains
 from b2b_jax.data.sources import ArraySource
 from b2b_jax.errors import UserError
-from b2b_jax.evaluation import evaluate, examples, filters, photographs, progress, rows, scoring, summary
+from b2b_jax.evaluation import evaluate, examples, filters, photographs, progress, protocols, rows, scoring, summary
 from b2b_jax.evaluation.scores import Clock, Scores
 from b2b_jax.evaluation.sheet import Sheet
 from b2b_jax.networks import WEIGHTS
@@ -292,6 +294,43 @@ def test_mistakes_in_the_settings_are_told_before_anything_runs(run, key, value,
     run.config.evaluation.metrics = ("niqe",)
     run.config.evaluation[key] = value
     with pytest.raises(UserError, match=re.escape(told)):
+        evaluate.check(run)
+
+
+@pytest.mark.parametrize(
+    ("side", "settings", "needed"),
+    [
+        *((10, {"protocol": name}, 11) for name in ("auto", "luma")),
+        (6, {"protocol": "skimage"}, 7),
+        (2, {"protocol": "nafnet"}, 3),
+        (10, {"protocol": "nafnet", "metrics": ("ssim_y",)}, 11),
+    ],
+)
+def test_photos_that_are_too_small_to_score_on_are_refused_at_the_start(run, tmp_path, side, settings, needed):
+    run.config.data.update(unknown="original", test_blur=str(tmp_path / "b"), test_sharp=str(tmp_path / "s"))
+    run.config.evaluation.update(photographs=False, images=2, **settings)
+    for folder, name in itertools.product("bs", "abc"):
+        images.write(tmp_path / folder / f"{name}.png", np.zeros((needed if name == "a" else side, 40, 3), np.uint8))
+    pairs = domains.Pairs(domains.folder.test_pairs(run.config.data))
+    run.__dict__["unknown"] = SimpleNamespace(test=pairs)  # a cached property
+    told = rf"b\.png is 40x{side} pixels, smaller than the {needed} that the protocol .* needs \(1 bad among 2 photos"
+    with pytest.raises(UserError, match=told):
+        evaluate.check(run)
+    run.config.evaluation.images = 1
+    evaluate.check(run)
+    scores = scoring.score("test", evaluate.first(pairs, 1), *measured(run), evaluate.make_setup(run, tmp_path / "run"))
+    assert np.isfinite(scores.blur).all()
+
+
+def measured(run):
+    _, protocol = protocols.choose(run.config.evaluation.protocol, "original")
+    extras = {name: score for name, (score, _) in evaluate.open_extras(run).items()}
+    return {"input": METHODS["input"]}, protocols.make_measure(protocol, extras)
+
+
+def test_generated_scenes_can_be_too_small_to_score_on(run):
+    run.config.data.scenes.size = 10
+    with pytest.raises(UserError, match=r"data\.scenes\.size is 10, smaller than the 11 pixels that the protocol"):
         evaluate.check(run)
 
 

@@ -136,13 +136,14 @@ def spread(source: Sized, most: int) -> list[int]:
     return np.linspace(0, len(source) - 1, min(most, len(source))).astype(int).tolist()
 
 
-def check_sizes(source: Source, smallest: int, key: str = "") -> None:
+def check_sizes(source: Source, smallest: int, key: str = "", need: str = "a training crop") -> None:
     """UserError when `source` has no photos, or they are unreadable, unequal twins, or smaller than `smallest` pixels.
 
     Args:
         source: of training photos. If it skips bad ones (`skipping.Skipping`), they may be up to half of it.
-        smallest: pixels that a training crop needs.
+        smallest: pixels that are needed.
         key: the configuration's key that sets the crop.
+        need: what needs them.
 
     Headers of at most SIZES_CHECKED photos, evenly spread, are read; a bad one among the others is met later.
     """
@@ -151,7 +152,7 @@ def check_sizes(source: Source, smallest: int, key: str = "") -> None:
         raise UserError(f"No photos are left{wanted}; check the folders under --config.data and data.share")
     indices = spread(source, SIZES_CHECKED)
     with ThreadPoolExecutor() as pool:
-        found = list(pool.map(lambda index: _fault(source, index, smallest), indices))
+        found = list(pool.map(lambda index: _fault(source, index, smallest, need), indices))
     bad = [fault for fault in found if fault]
     if len(bad) > len(indices) * getattr(source, "tolerated", 0.0):
         raise UserError(_too_many(bad, len(indices), key))
@@ -170,15 +171,15 @@ def _too_many(bad: list[str], count: int, key: str) -> str:
     return f"{told}; remove {'them' if second else 'it'}{advice}"
 
 
-def _fault(source: Source, index: int, smallest: int) -> str:
+def _fault(source: Source, index: int, smallest: int, need: str) -> str:
     try:
-        check_extent(*source.size(index), smallest)
+        check_extent(*source.size(index), smallest, need)
     except (ImageError, UserError) as error:
         return str(error)
     return ""
 
 
-def check_extent(name: str, height: int, width: int, smallest: int) -> None:
-    """UserError when the photo is smaller than the `smallest` pixels that a training crop needs."""
+def check_extent(name: str, height: int, width: int, smallest: int, need: str = "a training crop") -> None:
+    """UserError when the photo is smaller than the `smallest` pixels that `need` needs."""
     if min(height, width) < smallest:
-        raise UserError(f"{name} is {width}x{height} pixels, {TOO_SMALL} the {smallest} that a training crop needs")
+        raise UserError(f"{name} is {width}x{height} pixels, {TOO_SMALL} the {smallest} that {need} needs")

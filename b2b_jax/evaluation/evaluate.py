@@ -15,7 +15,7 @@ import jax
 
 from b2b_jax import niqe
 from b2b_jax.data import domains
-from b2b_jax.data.sources import Part, Source
+from b2b_jax.data.sources import Part, Source, check_sizes
 from b2b_jax.errors import UserError, shown
 from b2b_jax.evaluation import converter, examples, lpips, protocols, rows, temporal
 from b2b_jax.evaluation.photographs import LARGEST_TILE, clock, tiles
@@ -98,13 +98,23 @@ def check(run: Run) -> None:
     settings = run.config.evaluation
     if settings.photographs and run.config.data.scenes.size > LARGEST_TILE:
         raise UserError(f"evaluation.photographs needs data.scenes.size of at most {LARGEST_TILE}, or set it to False")
-    protocols.choose(settings.protocol, run.config.data.unknown)
     open_extras(run)
     rows.check(run)
     if settings.converter.enabled:
         check_translator(run)
     if temporal.NAME in metric_names(run) and run.unknown.test:
         temporal.check(camera_set(run), run.unknown.test)
+    check_large_enough(run, *protocols.choose(settings.protocol, run.config.data.unknown))
+
+
+def check_large_enough(run: Run, label: str, protocol: protocols.Protocol) -> None:
+    """UserError when photos to score on are too small for the protocol, called `label`, or a metric."""
+    data, least, need = run.config.data, protocols.smallest(protocol, metric_names(run)), f"the protocol {label!r}"
+    generated = data.unknown == "scenes" and not domains.own(data)
+    if data.scenes.size < least and (generated or run.config.evaluation.photographs):
+        raise UserError(f"data.scenes.size is {data.scenes.size}, smaller than the {least} pixels that {need} needs")
+    if not generated and run.unknown.test:
+        check_sizes(first(run.unknown.test, run.config.evaluation.images), least, need=need)
 
 
 def test_sets(run: Run) -> dict[str, Source]:

@@ -5,7 +5,7 @@ numbers may only be compared under one protocol. Results are rounded to 8 bits b
 Images are NHWC in [0, 1].
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 import jax
@@ -26,6 +26,7 @@ class Protocol:
     text: str
     psnr: Callable
     ssim: Callable
+    window: int = len(metrics.WINDOW)  # pixels of SSIM's, which has to fit into a photo; 1 where borders are replicated
     crop_border: int = 0  # pixels left out at each border
     align: bool = False  # RealBlur's alignment; only pixels that the warp covers count
     short_side: int = 0  # pixels; blurry photo and truth are reduced to it before the networks run; 0 = as they are
@@ -44,6 +45,7 @@ PROTOCOLS = {
         "compute it: higher than the usual one",
         metrics.psnr,
         metrics.ssim_3d,
+        window=1,
     ),
     "blur2blur": Protocol(
         "blurry photo and truth reduced by area averaging to a shorter side of 256 px before the networks run; RGB; "
@@ -51,12 +53,14 @@ PROTOCOLS = {
         "truth; that the blurry photo is reduced likewise is our reading)",
         metrics.psnr,
         metrics.ssim_3d,
+        window=1,
         short_side=256,
     ),
     "skimage": Protocol(
         "RGB, whole image; PSNR peak 255; SSIM of scikit-image: uniform 7x7 window, sample covariance, per channel",
         metrics.psnr,
         metrics.ssim_uniform,
+        window=len(metrics.UNIFORM),
     ),
     "realblur": Protocol(
         f"RGB; each result aligned to its truth by ECC (homography) and one intensity factor, pixels outside the warp "
@@ -74,6 +78,9 @@ EXTRAS: Mapping[str, Score] = {
     "ssim_3d": metrics.ssim_3d,
     "ssim_uniform": metrics.ssim_uniform,
 }
+# Pixels that a photo needs for a metric, where that is more than those of a Laplacian, which tells how blurred it is.
+SMALLEST = {"ssim_y": len(metrics.WINDOW), "ssim_uniform": len(metrics.UNIFORM), "lpips": 16}
+LAPLACIAN = 3
 METRICS = ("psnr", "ssim", *EXTRAS, "niqe", "lpips", temporal.NAME)
 
 
@@ -85,6 +92,11 @@ def choose(name: str, dataset: str) -> tuple[str, Protocol]:
     if PROTOCOLS[name].align:
         alignment.check()
     return name, PROTOCOLS[name]
+
+
+def smallest(protocol: Protocol, names: Iterable[str]) -> int:
+    """Pixels that the shorter side of a photo needs for the protocol and the metrics of these names."""
+    return max(LAPLACIAN, protocol.window + 2 * protocol.crop_border, *(SMALLEST.get(name, 1) for name in names))
 
 
 def make_measure(protocol: Protocol, extras: Mapping[str, Score]) -> Measure:

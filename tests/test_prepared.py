@@ -130,7 +130,7 @@ def test_a_copy_with_other_times_is_the_same_and_so_is_an_edit_of_the_same_size_
     write(path, 2)
     os.utime(path, (1, 1))
     assert command("folder", tree=False) == 0 and files(tmp_path / "out") == before
-    assert "Neither times, which a copy" in prepare.__doc__ and "remove the output first" in prepare.__doc__
+    assert "after editing a photo to the same size, as of a .bmp, remove" in prepare._parser().format_help()
 
 
 @pytest.mark.parametrize("after", [1, 5, 10])

@@ -24,6 +24,8 @@ _K = np.exp(-(np.arange(-5, 6) ** 2) / (2 * 1.5**2))
 WINDOW = tuple((_K / _K.sum()).tolist())  # 11 taps, sigma 1.5 (Wang et al., section III.C)
 UNIFORM = (1 / 7,) * 7  # scikit-image's
 C1, C2 = 0.01**2, 0.03**2  # Wang et al., section III.B, with L = 1
+EQUAL = 1e-14  # squared error below which 8-bit images are the same: a division by 255 is not rounded alike everywhere
+HIGHEST = 100.0  # dB: what an equal image counts where a mean chooses or is plotted
 
 
 def round8(x: jax.Array) -> jax.Array:
@@ -47,7 +49,12 @@ def psnr(x: jax.Array, y: jax.Array, crop_border: int = 0) -> jax.Array:
       ValueError: the shapes differ, are not NHWC, or nothing is left of the images.
     """
     x, y = _pair(x, y, crop_border)
-    return -10 * jnp.log10(jnp.mean((x - y) ** 2, axis=(1, 2, 3)))
+    return _decibels(jnp.mean((x - y) ** 2, axis=(1, 2, 3)))
+
+
+def mean_psnr(x: jax.Array, y: jax.Array) -> float:
+    """Mean `psnr` of images (n, h, w, c), rounded to 8 bits, of which equal ones count HIGHEST."""
+    return float(jnp.mean(jnp.minimum(psnr(round8(x), y), HIGHEST)))
 
 
 @partial(jax.jit, static_argnames="crop_border")
@@ -61,7 +68,7 @@ def psnr_masked(x: jax.Array, y: jax.Array, mask: jax.Array) -> jax.Array:
     """`psnr` over the pixels where `mask` (n, h, w, 1) is 1, as RealBlur scores what an alignment left."""
     x, y = _pair(x, y, 0)
     error = jnp.sum(mask * (x - y) ** 2, axis=(1, 2, 3)) / (x.shape[-1] * jnp.sum(mask, axis=(1, 2, 3)))
-    return -10 * jnp.log10(error)
+    return _decibels(error)
 
 
 @partial(jax.jit, static_argnames="crop_border")
@@ -118,6 +125,11 @@ def ssim_3d(x: jax.Array, y: jax.Array, crop_border: int = 0) -> jax.Array:
         pads = [(5, 5) if i == axis else (0, 0) for i in range(maps.ndim)]
         maps = _blur(jnp.pad(maps, pads, mode="edge"), axis, WINDOW)
     return jnp.mean(_similarity(maps), axis=(1, 2, 3))
+
+
+def _decibels(error: jax.Array) -> jax.Array:
+    """PSNR of mean squared errors (n,)."""
+    return -10 * jnp.log10(jnp.where(error < EQUAL, 0.0, error))
 
 
 def _pair(x: jax.Array, y: jax.Array, crop_border: int, smallest: int = 1) -> tuple[jax.Array, jax.Array]:

@@ -115,6 +115,21 @@ def test_the_filter_is_chosen_with_as_many_photos_as_asked():
     assert rows.choose_filter(lambda x: x, source, all_of_them).name == "linear light"  # changes nothing here
 
 
+def test_pairs_of_equal_photos_are_named_and_left_out_of_the_means(run, monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(rows, "methods", lambda table: METHODS)
+    source, black = noisy_source(5), np.zeros((16, 16, 3), np.uint8)
+    source.arrays["blurry"][3] = source.arrays["sharp"][3]
+    found = evaluate.evaluate_set(run, {}, "one", source, evaluate.make_setup(run, tmp_path / "one"))
+    told = "1 of 5 pairs, in which the blurry photo or a result equals the truth: photo/00003"
+    assert capsys.readouterr().out == f"evaluation: one: left out of the means are {told}\n"
+    assert found["notes"]["exact"] == told and found["images"] == 4
+    assert found["rows"]["input"]["psnr"] == pytest.approx(np.mean(20 * np.log10(255 / np.array([4, 8, 12, 20]))))
+    assert f"Left out of the means: {told}." in summary.table(a_table(deblurrer=21.0) | {"notes": found["notes"]}).note
+    source.arrays["blurry"][:] = source.arrays["sharp"][:] = black
+    with pytest.raises(UserError, match=r"5 of 5 pairs.*, …; nothing is left to score: are the test photos really"):
+        evaluate.evaluate_set(run, {}, "all", source, evaluate.make_setup(run, tmp_path / "all"))
+
+
 def test_the_filter_is_chosen_on_the_photos_that_are_scored(run, monkeypatch, tmp_path):
     seen, (settings, source) = [], (run.config.evaluation, noisy_source(5))
     monkeypatch.setattr(rows, "methods", lambda table: seen.append(len(table.source)) or {"input": METHODS["input"]})
@@ -123,6 +138,15 @@ def test_the_filter_is_chosen_on_the_photos_that_are_scored(run, monkeypatch, tm
     settings.images = 3
     assert evaluate.evaluate_set(run, {}, "some", source, evaluate.make_setup(run, tmp_path))["images"] == 3
     assert seen == [5, 3]
+
+
+def test_photos_that_show_nothing_do_not_choose_the_filter():
+    photos = np.random.default_rng(3).integers(0, 256, (2, 24, 24, 3)).astype(np.uint8)
+    truth = horizontal_box(photos.astype(np.float32)).round().astype(np.uint8)
+    photos[1] = truth[1] = 0  # which every filter leaves as it is
+    settings = ConfigDict({"fixed_filter_images": 2, "batch": 2})
+    best = rows.choose_filter(lambda x: x, ArraySource("set", blurry=photos, sharp=truth), settings)
+    assert best.name == "horizontal box, 5 px"
 
 
 @pytest.mark.parametrize("fixed_filter", [False, True])
@@ -352,6 +376,12 @@ def test_examples_are_spread_and_extreme():
     assert examples.choose(Scores(["a"], {k: {"psnr": v["psnr"][:1]} for k, v in values.items()}), 6, 2) == {0: ""}
 
 
+def test_an_exact_photo_is_an_example_like_others():
+    values = {"deblurrer": {"psnr": [20.0, np.inf, 30.0, 20.0]}, "blur2blur": {"psnr": [21.0, np.inf, np.inf, 19.0]}}
+    chosen = examples.choose(Scores(list("abcd"), values), even=0, extremes=1)
+    assert chosen == {2: "largest gain, +70.00 dB", 3: "smallest gain, -1.00 dB"}
+
+
 def test_an_example_is_of_the_photo_that_was_scored(tmp_path):
     source = noisy_source(5)
     methods = {row: lambda p: p["blurry"] for row in ("input", "deblurrer", "blur2blur")}
@@ -398,6 +428,8 @@ def test_the_scatter_pairs_every_image_with_itself(run):
         values = {"deblurrer": [20.0, 21.0], "blur2blur": [21.0 + offset, 20.5]}
         scores = {row: {"psnr": psnr, "ssim": [0.5, 0.5]} for row, psnr in values.items()}
         sheet.append(dataset, ["a", "b"], scores, [100.0, 900.0])
+    exact = {"deblurrer": {"psnr": [np.inf], "ssim": [1.0]}, "blur2blur": {"psnr": [np.inf], "ssim": [1.0]}}
+    sheet.append("one", ["exact"], exact, [5.0])
     (scatter,) = summary.scatters(run, "one")
     assert scatter.points == [(100.0, 1.0, "a"), (900.0, -0.5, "b")] and scatter.note.startswith("1 of 2 images gain")
     assert summary.scatters(run, "three") == []

@@ -116,6 +116,23 @@ def test_equal_images():
     assert float(metrics.ssim_3d(x, x)[0]) == pytest.approx(1, abs=1e-6)
 
 
+@pytest.mark.parametrize(
+    "score", [metrics.psnr, metrics.psnr_y, lambda x, y: metrics.psnr_masked(x, y, x[..., :1] >= 0)]
+)
+def test_equal_images_of_8_bits_are_equal_however_they_were_rounded(score):
+    stored = np.random.default_rng(0).integers(0, 256, (2, 300, 300, 3)).astype(np.uint8)
+    other = stored.copy()
+    other[1, 7, 7, 2] ^= 1  # the least that a photo can differ
+    equal, nearly = np.asarray(score(metrics.round8(levels.to_float(stored)), levels.to_float(other)))
+    assert np.isinf(equal) and 90 < nearly < 130
+
+
+def test_an_equal_image_does_not_make_a_mean_infinite():
+    x = np.zeros((2, 4, 4, 3), np.float32)
+    assert metrics.mean_psnr(x, x) == metrics.HIGHEST
+    assert metrics.mean_psnr(x, x + np.float32([[[[0]]], [[[0.2]]]])) == pytest.approx((100 - 20 * np.log10(0.2)) / 2)
+
+
 def test_psnr_of_a_known_error():
     x = np.full((1, 4, 4, 3), 0.25, np.float32)
     np.testing.assert_allclose(metrics.psnr(x, x + 0.1), 20, atol=1e-4)

@@ -70,6 +70,15 @@ def test_rows_are_mean_and_standard_error_and_gain():
     assert single == {"input": {"psnr": 31.5, "psnr_error": 0.0}}
 
 
+def test_photos_that_a_row_gives_exactly_are_left_out_of_all_rows():
+    values = {"input": [20.0, np.inf, 22.0], "deblurrer": [30.0, 60.0, 31.0]}
+    scores = Scores(["a", "b", "c"], {row: {"psnr": psnr, "ssim": [0.5, 1, 0.7]} for row, psnr in values.items()})
+    assert scores.exact() == [1]
+    rows = scores.rows()
+    assert (rows["input"]["psnr"], rows["deblurrer"]["psnr"], rows["input"]["gain"]) == (21.0, 30.5, -9.5)
+    assert rows["input"]["ssim"] == pytest.approx(0.6) and rows["input"]["gain_error"] == pytest.approx(0.5)
+
+
 def test_time_is_divided_and_what_is_new_is_compiling(tmp_path):
     set_up = setup(tmp_path)
     scoring.score("set", noisy_source(6), METHODS, MEASURE, set_up)

@@ -80,6 +80,7 @@ def evaluate_set(run: Run, restore: Mapping[str, Callable], name: str, source: S
         examples.write(pictures, name, source, methods, restore.get("translator"), scores, chosen)
     notes = table.notes | {key: note for key, (_, note) in extras.items() if note}
     notes |= {temporal.NAME: temporal.NOTE} if temporal.NAME in metric_names(run) and name in temporal.VIDEOS else {}
+    notes |= exact_note(name, scores)
     return entry(name, scores, notes) | {"protocol": label, "protocol_text": protocol.text}
 
 
@@ -90,7 +91,21 @@ def first(source: Source, count: int) -> Source:
 
 def entry(name: str, scores: Scores, notes: Mapping[str, str]) -> dict:
     """A test set's part of results.json."""
-    return {"dataset": name, "images": len(scores.names), "rows": scores.rows(), "notes": dict(notes)}
+    count = len(scores.names) - len(scores.exact())
+    return {"dataset": name, "images": count, "rows": scores.rows(), "notes": dict(notes)}
+
+
+def exact_note(name: str, scores: Scores) -> dict[str, str]:
+    """The note on pairs that are left out of the means, which is printed, too; UserError when no others are left."""
+    names = [scores.names[i] for i in scores.exact()]
+    if not names:
+        return {}
+    text = f"{len(names)} of {len(scores.names)} pairs, in which the blurry photo or a result equals the truth: "
+    text += ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
+    if len(names) == len(scores.names):
+        raise UserError(f"evaluation: {name}: {text}; nothing is left to score: are the test photos really blurry?")
+    print(shown(f"evaluation: {name}: left out of the means are {text}"))
+    return {"exact": text}
 
 
 def check(run: Run) -> None:

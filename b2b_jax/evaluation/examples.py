@@ -11,7 +11,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from b2b_jax import images, levels
+from b2b_jax import images, levels, metrics
 from b2b_jax.data.sources import Source, spread
 from b2b_jax.evaluation.pictures import fitting, middle, part
 from b2b_jax.evaluation.scores import Scores
@@ -32,7 +32,7 @@ def choose(scores: Scores, even: int, extremes: int) -> dict[int, str]:
     chosen = {}
     compared = {"blur2blur", "deblurrer"} <= scores.values.keys()
     pair = [scores.values[row]["psnr"] for row in ("blur2blur", "deblurrer")] if compared else [[], []]
-    gain = np.subtract(*pair)
+    gain = np.subtract(*np.clip(pair, None, metrics.HIGHEST))
     extremes = min(extremes, len(gain) // 2)
     for kind, indices in (("largest gain", np.argsort(-gain)), ("smallest gain", np.argsort(gain))):
         chosen |= {index: f"{kind}, {gain[index]:+.2f} dB" for index in indices[:extremes].tolist()}

@@ -156,7 +156,7 @@ def choose_filter(deblur: Callable, source: Source, config: ConfigDict) -> filte
     photos = centre_crops(Part(source, spread(source, config.fixed_filter_images)), 0, FILTER_CROP)
     return filters.choose(
         restore=lambda x: batching.run(deblur, x, config.batch),
-        score=lambda x: float(np.mean(metrics.psnr(metrics.round8(x), photos["sharp"]))),
+        score=lambda x: metrics.mean_psnr(x, photos["sharp"]),
         blurry=photos["blurry"],
     )
 

@@ -41,12 +41,22 @@ class Scores:
     blur: list[float] = field(default_factory=list)
     places: list[tuple[int, int]] = field(default_factory=list)
 
+    def exact(self) -> list[int]:
+        """Positions of the photos that a row gives exactly, with an infinite PSNR."""
+        return np.flatnonzero(np.isinf([row["psnr"] for row in self.values.values()]).any(axis=0)).tolist()
+
     def rows(self) -> dict[str, dict[str, float]]:
-        """Mean and standard error of every row, and of its gain in PSNR over the deblurrer: results.json's entries."""
-        rows = {row: _summary(values) for row, values in self.values.items()}
-        if "deblurrer" in self.values:
-            for row, values in self.values.items():
-                gain = np.subtract(values["psnr"], self.values["deblurrer"]["psnr"])
+        """Mean and standard error of every row, and of its gain in PSNR over the deblurrer: results.json's entries.
+
+        Exact photos are left out of all rows, so that these are means over the same photos.
+        """
+        kept = {
+            row: {m: np.delete(numbers, self.exact()) for m, numbers in v.items()} for row, v in self.values.items()
+        }
+        rows = {row: _summary(values) for row, values in kept.items()}
+        if "deblurrer" in kept:
+            for row, values in kept.items():
+                gain = np.subtract(values["psnr"], kept["deblurrer"]["psnr"])
                 rows[row] |= _summary({"gain": gain.tolist()})
         return rows
 

@@ -4,6 +4,7 @@ It is renewed at every validation while the run lasts, by the code that writes i
 """
 
 import json
+import math
 import platform
 import sys
 import time
@@ -47,7 +48,13 @@ METRICS = {  # title and decimals
     "lpips": ("LPIPS", 3),
     "temporal": ("warped difference, grey levels", 2),
 }
-NOTES = {"fixed_filter": "Best fixed filter", "niqe": "NIQE", "lpips": "LPIPS", "temporal": "Warped difference"}
+NOTES = {
+    "fixed_filter": "Best fixed filter",
+    "niqe": "NIQE",
+    "lpips": "LPIPS",
+    "temporal": "Warped difference",
+    "exact": "Left out of the means",
+}
 CONVERTER = {
     "input": "camera's photos y",
     "converted": "translated G(y)",
@@ -264,7 +271,7 @@ def scatters(run: Run, dataset: str) -> list[Scatter]:
     points = [
         (x[-1], x[0] - psnr["deblurrer"][name][0], name)
         for name, x in psnr["blur2blur"].items()
-        if name in psnr["deblurrer"]
+        if name in psnr["deblurrer"] and math.isfinite(x[0] - psnr["deblurrer"][name][0])
     ]
     if not points:
         return []

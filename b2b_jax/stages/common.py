@@ -166,7 +166,7 @@ def train(run: Run, task: loop.Task, dataset: pipeline.Batches, validated: Calla
 
 def mean_psnr(x: np.ndarray, y: np.ndarray) -> float:
     """Mean PSNR in dB of 8-bit rounded images (n, h, w, 3)."""
-    return float(np.mean(metrics.psnr(metrics.round8(x), y)))
+    return metrics.mean_psnr(x, y)
 
 
 def read_summary(folder: Path) -> dict[str, float]:

@@ -257,7 +257,7 @@ def lowered_penalty(platform: str, precision: str = "highest") -> str:
     return trace.lower(lowering_platforms=(platform,)).as_text()
 
 
-def test_on_a_cpu_all_convolutions_of_a_lazy_penalty_have_their_axes_in_the_order_that_is_fast_in_a_condition():
+def test_convolutions_of_a_lazy_penalty_have_the_axes_that_are_fast_on_a_cpu():
     orders = re.findall(r"stablehlo.convolution.*? dim_numbers = (.*?), window", lowered_penalty("cpu"))
     assert len(orders) > 6 and set(orders) == {"[b, 0, 1, f]x[0, 1, i, o]->[b, 0, 1, f]"}
 

@@ -122,7 +122,7 @@ def test_a_download_that_has_changed_is_refused(tmp_path, command, capsys):
     assert "was prepared from other files than those in" in error and str(tmp_path / "out") in error
 
 
-def test_a_copy_with_other_times_is_the_same_and_so_is_an_edit_of_the_same_size_as_the_help_says(tmp_path, command):
+def test_a_source_is_known_again_by_names_and_sizes(tmp_path, command):
     path = tmp_path / "folder" / "1.bmp"
     write(path, 1)
     assert command("folder", tree=False) == 0

@@ -167,7 +167,7 @@ def _too_many(bad: list[str], count: int, key: str) -> str:
     told = f"{first[0]} ({len(first)} bad among {count} photos looked at)"
     if second:
         told = f"{first[0]} ({len(first)} such among {count} photos looked at); {second[0]} ({len(second)} such)"
-    advice = f" or set a smaller --config.{key}" if small else ""
+    advice = f" or set a smaller --config.{key}" if small and key else ""
     return f"{told}; remove {'them' if second else 'it'}{advice}"
 
 

@@ -50,9 +50,8 @@ class Scores:
 
         Exact photos are left out of all rows, so that these are means over the same photos.
         """
-        kept = {
-            row: {m: np.delete(numbers, self.exact()) for m, numbers in v.items()} for row, v in self.values.items()
-        }
+        exact = self.exact()
+        kept = {row: {m: np.delete(numbers, exact) for m, numbers in v.items()} for row, v in self.values.items()}
         rows = {row: _summary(values) for row, values in kept.items()}
         if "deblurrer" in kept:
             for row, values in kept.items():

@@ -13,6 +13,7 @@ import argparse
 import re
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -37,15 +38,24 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _export(options: argparse.Namespace) -> None:
     h, w = options.size
-    if options.output.is_dir():
-        raise UserError(f"{options.output} is a folder; name the file to write")
-    model = named.located(options.model)
-    choice = system.from_run(model, options.method) if model.is_dir() else system.Choice(None, model, None)
+    choice = system.choose(named.located(options.model), options.method)
+    _check_output(options.output, choice)
     function = channels_first(system.open_networks(choice, "float32"))
     content, notes = FORMATS[options.to or SUFFIXES.get(options.output.suffix.lower(), "onnx")](function, (1, 3, h, w))
     with files.draft(options.output) as part:
         part.write_bytes(content)
     print(f"{options.output}: {len(content) / 1e6:.1f} MB, (1, 3, {h}, {w}) float32 in [0, 1], fixed size; {notes}")
+
+
+def _check_output(output: Path, choice: system.Choice) -> None:
+    """UserError for a folder, and for what holds weights or would be taken for them."""
+    if output.is_dir():
+        raise UserError(f"{output} is a folder; name the file to write")
+    weights = (path for path in (choice.translator, choice.deblurrer) if path and path.exists())
+    if output.exists() and any(map(output.samefile, weights)):
+        raise UserError(f"{output} holds the weights that are to be exported; name another file to write")
+    if output.suffix.lower() == ".safetensors":
+        raise UserError(f"{output} has the suffix of weights, which an export is not; name it .onnx or .mlir")
 
 
 def channels_first(networks: Sequence[Network]) -> Callable[[jax.Array], jax.Array]:

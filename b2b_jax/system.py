@@ -61,14 +61,7 @@ def load(
         UserError: there is nothing at `path`, it holds no such network, the tile is too small, or the dtype is none of
             these.
     """
-    path = named.located(path)
-    if path.is_dir():
-        choice = from_run(path, method)
-    elif method:
-        raise UserError(f"method {method!r} chooses among the systems of a run, and {path} is no run's folder")
-    else:
-        choice = Choice(None, path, None)
-    return Deblurrer(open_networks(choice, dtype), tile, overlap)
+    return Deblurrer(open_networks(choose(named.located(path), method), dtype), tile, overlap)
 
 
 class Deblurrer:
@@ -129,6 +122,15 @@ class Choice(NamedTuple):
     train_size: int | None  # of the deblurrer's local means; 0: global means, None: as its file says
     consistent: bool = False  # the result is made to agree with the photo, by what the translator knows
     step: float = 0.0  # of an adapted deblurrer's result towards agreement with the photo; 0: none
+
+
+def choose(path: Path, method: str = "") -> Choice:
+    """The networks of a run's system, "" for the best, or of one file; UserError for a method of a file."""
+    if path.is_dir():
+        return from_run(path, method)
+    if method:
+        raise UserError(f"method {method!r} chooses among the systems of a run, and {path} is no run's folder")
+    return Choice(None, path, None)
 
 
 def from_run(folder: Path, method: str = "") -> Choice:

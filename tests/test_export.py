@@ -138,6 +138,28 @@ def test_mistakes_are_one_line(run, tmp_path, capsys):
     assert end.value.code == 2 and capsys.readouterr().err.count("\n") == 1
 
 
+def test_weights_are_not_overwritten(run, tmp_path, capsys):
+    weights, link = run / "deblurrer/weights.safetensors", tmp_path / "net.onnx"
+    before = weights.read_bytes()
+    link.symlink_to(weights)
+    wrong = {
+        "holds the weights that are to be exported": [str(weights), str(weights)],
+        "net.onnx holds the weights": [str(run), str(link), "--method", "blur2blur"],
+        "has the suffix of weights": [str(run), str(tmp_path / "new.safetensors")],
+    }
+    for message, arguments in wrong.items():
+        assert export.main([*arguments, "--size", "8x8"]) == 2
+        error = capsys.readouterr().err
+        assert message in error and error.count("\n") == 1
+    assert weights.read_bytes() == before and link.is_symlink() and len(list(tmp_path.iterdir())) == 1
+
+
+def test_a_file_has_no_methods(run, tmp_path, capsys):
+    arguments = [str(run / "deblurrer/weights.safetensors"), str(tmp_path / "x.onnx"), "--size", "8x8"]
+    assert export.main([*arguments, "--method", "adapted"]) == 2
+    assert "is no run's folder" in capsys.readouterr().err and not list(tmp_path.iterdir())
+
+
 @pytest.fixture
 def torchvision(monkeypatch):
     """Other architectures of spandrel need torchvision; a build for another torch, which raises, is stood in for."""

@@ -13,7 +13,7 @@ from b2b_jax import deblur, files, images, list_models, named, system
 from b2b_jax.errors import UserError, disk_fault
 from b2b_jax.inference import jobs
 from b2b_jax.inference.jobs import RESTORED, Job
-from b2b_jax.system import Choice, Deblurrer
+from b2b_jax.system import Deblurrer
 
 LARGEST_FILE = 200  # megabytes; a minute of video of a phone
 SHOWN = 1600  # pixels of the longer side in the comparison; the download has all
@@ -112,7 +112,7 @@ class Worker:
 
 def stamps(model: Path, method: str) -> list:
     """The files a system is read from, with times and sizes; if these change, it is read again."""
-    choice = system.from_run(model, method) if model.is_dir() else Choice(None, model, None)
+    choice = system.choose(model, method)
     states = [path.stat() for path in (choice.translator, choice.deblurrer) if path and path.exists()]
     return [choice, *((state.st_mtime_ns, state.st_size) for state in states)]
 

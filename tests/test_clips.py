@@ -24,8 +24,13 @@ def picture(index: int) -> np.ndarray:
     return np.stack([x * 3, y * 4, np.full_like(x, index * 15 % 256)], -1).astype(np.uint8)
 
 
-def make(path, times=range(8), base=Fraction(1, 30), codec="libx264", pixels="yuv420p", sound="", setup=None, **more):
-    """Writes a clip; `setup` gets the container and the stream of pictures before the first frame."""
+def make(
+    path, times=range(8), base=Fraction(1, 30), codec="libx264", pixels="yuv420p", sound="", setup=None, extra=0, **more
+):
+    """Writes a clip; `setup` gets the container and the stream of pictures before the first frame.
+
+    A frame has a thirtieth of a second of sound, and `extra` thirtieths come after the last.
+    """
     with av.open(str(path), "w", **more) as out:
         stream = out.add_stream(codec, rate=30, width=W, height=H, pix_fmt=pixels, time_base=base)
         if setup:
@@ -36,7 +41,7 @@ def make(path, times=range(8), base=Fraction(1, 30), codec="libx264", pixels="yu
             frame.pts, frame.time_base = time, base
             out.mux(stream.encode(frame))
         out.mux(stream.encode(None))
-        for index in range(len(times) if sound else 0):
+        for index in range(len(times) + extra if sound else 0):
             out.mux(audio.encode(samples(audio, index, round(times[0] * base * 48000))))
         out.mux(audio.encode(None) if sound else [])
     return path
@@ -224,6 +229,13 @@ def test_training_takes_the_frames_that_deblur_takes(tmp_path, name):
     files, fault = frames.extract(source, tmp_path / "cache", 1, 0, 0)
     assert len(files) == len(seconds(target)) < 30 and note.endswith(f"are left out: {30 - len(files)}")
     assert fault == f"{source}: damaged frames that are left out: {30 - len(files)}"
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.mkv", "a.avi"])
+def test_sound_that_is_longer_than_the_pictures_is_no_cut(tmp_path, name):
+    source = make(tmp_path / name, sound="libmp3lame", extra=30)
+    files, fault = frames.extract(source, tmp_path / "cache", 1, 0, 0)
+    assert len(files) == 8 and fault == convert(source)[1] == ""
 
 
 def test_what_is_broken_throughout_is_refused(tmp_path):

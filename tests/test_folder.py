@@ -74,6 +74,15 @@ def test_frames_are_written_once_and_again_when_the_video_changes(tmp_path):
     assert levels_of(frames.extract(video, tmp_path / "cache", 1, 0, 0.0)[0]) == [7, 8, 9, 10]
 
 
+def test_what_an_earlier_version_made_of_a_video_is_not_used(tmp_path, monkeypatch):
+    video = write_video(tmp_path / "clip.mkv", [1, 2, 3])
+    for path in frames.extract(video, tmp_path / "cache", 1, 0, 0.0)[0]:
+        images.write(path, np.zeros((16, 24, 3), np.uint8))
+    assert levels_of(frames.extract(video, tmp_path / "cache", 1, 0, 0.0)[0]) == [0, 0, 0]
+    monkeypatch.setattr(frames, "VERSION", frames.VERSION + 1)
+    assert levels_of(frames.extract(video, tmp_path / "cache", 1, 0, 0.0)[0]) == [1, 2, 3]
+
+
 def test_a_stopped_extraction_is_gone_on_with(tmp_path, monkeypatch):
     video = write_video(tmp_path / "clip.mkv", range(0, 60, 10))
     write_image, written = images.write, []

@@ -14,6 +14,7 @@ from b2b_jax import clips, images, terminal
 from b2b_jax.errors import UserError, shown
 from b2b_jax.files import read_object, write_json
 
+VERSION = 1  # raise it when a change alters the frames, or what is said of them
 SHORT = 100  # bytes of a video's name that its folder begins with
 THUMBNAIL = (32, 32)  # pixels; noise averages out in it, motion does not
 
@@ -23,7 +24,7 @@ def extract(video: Path, cache: Path, every: int, limit: int, thin: float) -> tu
 
     Args:
         video: file of any kind that FFmpeg reads.
-        cache: folder in which the video gets one of its own, named after it, its state and the arguments.
+        cache: folder in which the video gets one of its own, named after it, its state, VERSION and the arguments.
         every: each so many-th frame is looked at.
         limit: frames that are kept at most; 0 = all.
         thin: grey levels by which a frame must differ from the one kept before it; 0 = none.
@@ -40,7 +41,8 @@ def extract(video: Path, cache: Path, every: int, limit: int, thin: float) -> tu
         )
     try:
         images.kind(video)  # no broken link or pipe, which has no state
-        state = (str(video.resolve()), video.stat().st_size, video.stat().st_mtime_ns, every, limit, thin)
+        file = video.stat()
+        state = (VERSION, str(video.resolve()), file.st_size, file.st_mtime_ns, every, limit, thin)
     except (images.ImageError, OSError) as error:
         return [], shown(error)
     target = cache / f"{_short(video.stem)}-{hashlib.sha256(repr(state).encode()).hexdigest()[:12]}"
@@ -91,9 +93,11 @@ def _decoded(
 ) -> Iterator[av.VideoFrame]:
     """The frames; notes in `lost`, once all are read, what is missing."""
     ending, clock, done = clips.Ending(video, container, stream), clips.Clock(stream), 0
-    for packet in clips.packets(container, stream):
+    for packet in clips.packets(container):  # of sound, too, which may be longer than the pictures
+        if not ending.seen(packet) or packet.stream.index != stream.index:
+            continue
         try:
-            for frame in packet.decode() if ending.seen(packet) else []:
+            for frame in packet.decode():
                 if frame.is_corrupt:  # FFmpeg fills in what it could not decode
                     lost.frames += 1
                     continue

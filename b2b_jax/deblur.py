@@ -10,12 +10,12 @@
 Photos: JPEG, PNG, TIFF, WebP and the like, raw photos, HEIC and JPEG XL with their extras, of 8 or 16 bits. Grey,
 transparency, ICC profile, EXIF, XMP, IPTC and resolution are kept, the EXIF orientation is applied, CMYK becomes RGB;
 of animations and multi-page files the first picture is taken (docs/files.md has the whole table). An output has its
-input's suffix, or .png where that format cannot be written: a.gif becomes a.png, or a.gif.png beside an a.png. JPEG is
-written at quality 95, without chroma subsampling.
+input's name, with .png behind it where that format cannot be written: a.gif becomes a.gif.png. JPEG is written at
+quality 95, without chroma subsampling.
 
 Videos: sound and subtitles are copied, time stamps, rotation, colour tags, titles and chapters kept; frames that are
 damaged or cut off are left out and counted (--on-error); what is lost is said. The pictures become H.264 (VP9 in
-.webm); containers other than .mp4, .m4v, .mov, .mkv and .webm become .mkv.
+.webm); containers other than .mp4, .m4v, .mov, .mkv and .webm become .mkv: clip.avi becomes clip.avi.mkv.
 
 --side-by-side also writes NAME_side_by_side: the input on the left, the result on the right, and the translator's
 output between them with --keep-translated. What decoders could not play for its size, such as two 4K clips, is shrunk,

@@ -52,7 +52,7 @@ def test_the_good_are_done_and_the_bad_are_listed(call, folder, tmp_path):
     assert f"{folder / 'truncated.jpg'}: cannot be read, truncated or broken" in errors[1] + errors[2]
     out = tmp_path / "out"
     good = set(listing(folder)) - {"text.png", "truncated.jpg", "notes.txt", "animated.gif"}
-    assert set(listing(out)) == good | {"animated.png"}
+    assert set(listing(out)) == good | {"animated.gif.png"}
     assert "animated.gif: the first of 2 frames" in printed and "cmyk.jpg: CMYK" in printed
 
     np.testing.assert_array_equal(imagecodecs.png_decode((out / "deep.png").read_bytes()), RGB16)
@@ -343,10 +343,20 @@ def test_the_input_that_keeps_its_name_gets_it_and_the_other_one_of_its_own(call
     ):
         write(folder / name, array)
     assert call(folder)[0] == 0
-    assert listing(tmp_path / "out") == ["a.gif.png", "a.png", "b.gif.png", "b.pgm.png", "b.png"]
+    assert listing(tmp_path / "out") == ["a.gif.png", "a.png", "b.gif.png", "b.gif_2.png", "b.pgm.png"]
     means = {name: round(images.read(tmp_path / "out" / name).mean()) for name in listing(tmp_path / "out")}
-    assert means == {"a.gif.png": 9, "a.png": 200, "b.gif.png": 200, "b.pgm.png": 9, "b.png": 9}
+    assert means == {"a.gif.png": 9, "a.png": 200, "b.gif.png": 200, "b.gif_2.png": 9, "b.pgm.png": 9}
     assert "5 skipped" in call(folder)[1]
+
+
+def test_a_photo_that_is_added_is_not_taken_for_done(call, tmp_path):
+    dark, bright = np.full((H, W, 3), 9, np.uint8), np.full((H, W, 3), 200, np.uint8)
+    write(tmp_path / "in" / "a.gif", dark)
+    assert call(tmp_path / "in")[0] == 0 and listing(tmp_path / "out") == ["a.gif.png"]
+    write(tmp_path / "in" / "a.png", bright)
+    code, printed, _ = call(tmp_path / "in")
+    assert code == 0 and "1 written" in printed and "1 skipped" in printed
+    assert [images.read(tmp_path / "out" / name).mean() for name in ("a.gif.png", "a.png")] == [9, 200]
 
 
 def test_files_of_other_kinds_are_counted_and_named_once(call, tmp_path):

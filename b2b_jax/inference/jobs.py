@@ -39,8 +39,9 @@ def collect(inputs: Iterable[Path], output: Path, kinds: Sequence[str], overwrit
     """Lists the photos and videos of `inputs`, files and folders, and what to write for each under `output`.
 
     A file becomes output/name, a file in a folder output/its path within the folder; kinds: of RESTORED, TRANSLATED and
-    SIDE_BY_SIDE. One that is given twice is done once. No target is an input, or the target of two: of a.png and a.gif
-    the former keeps its name, the latter becomes a.gif.png. Targets that exist are written again only with `overwrite`.
+    SIDE_BY_SIDE. One that gets another suffix keeps its own before it, so that an a.gif, which becomes a.gif.png, is
+    never taken for the result of an a.png that is given later. One that is given twice is done once. No target is an
+    input, or the target of two. Targets that exist are written again only with `overwrite`.
     """
     jobs, found = Jobs([], [], [], [], set()), {}
     for path in inputs:
@@ -96,15 +97,10 @@ class Wish(NamedTuple):
 
     source: Path
     place: Path  # the restored photo's without its suffix, were nobody else to want it
-    name: str  # of the input, with its suffix
     suffix: str
     kinds: Sequence[str]
     is_video: bool
-
-    @property
-    def keeps_its_name(self) -> bool:
-        """True when the output is called as the input."""
-        return self.place.name + self.suffix == self.name
+    keeps_its_name: bool  # the output is called as the input
 
     def targets(self, name: str) -> dict[str, Path]:
         """The files to write, by their kind: name.jpg, name_translated.jpg."""
@@ -118,7 +114,9 @@ def _wish(source: Path, relative: Path, output: Path, kinds: Sequence[str]) -> W
         suffix = output_suffix(relative)
     else:
         suffix = relative.suffix if relative.suffix.lower() in images.SAVE else ".png"
-    return Wish(source, output / relative.with_name(relative.stem), relative.name, suffix, kinds, is_video)
+    keeps = suffix == relative.suffix
+    place = output / (relative.with_name(relative.stem) if keeps else relative)
+    return Wish(source, place, suffix, kinds, is_video, keeps)
 
 
 class Claims(NamedTuple):
@@ -129,7 +127,7 @@ class Claims(NamedTuple):
 
     def targets(self, wish: Wish) -> dict[str, Path]:
         """The files to write for an input, which are then its own; ImageError when they would be another's."""
-        names = [wish.place.name, wish.name, *(f"{wish.name}_{number}" for number in range(2, 100))]
+        names = [wish.place.name, *(f"{wish.place.name}_{number}" for number in range(2, 100))]
         for name in names[: 1 if wish.keeps_its_name else None]:
             targets = wish.targets(name)
             problem = next(filter(None, map(self._problem, targets.values())), "")

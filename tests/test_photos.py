@@ -195,11 +195,15 @@ def test_bits(tmp_path):
     assert photo.grey and set(np.unique(photo.pixels)) == {0, 255}
 
 
-@pytest.mark.parametrize("suffix", [".jpg", ".ppm"])
-def test_transparency_is_not_lost_silently(tmp_path, suffix):
-    with pytest.raises(ImageError, match="hold no transparency"):
-        photos.write(tmp_path / f"a{suffix}", Photo(RGB8, ALPHA8))
+@pytest.mark.parametrize("suffix", [".jpg", ".ppm", ".bmp"])
+@pytest.mark.parametrize("grey", [False, True])
+def test_transparency_is_not_lost_silently(tmp_path, suffix, grey):
+    with pytest.raises(ImageError, match=f"{suffix} files are written without transparency; rename the photo to .png"):
+        photos.write(tmp_path / f"a{suffix}", Photo(RGB8, ALPHA8, grey))
     assert not list(tmp_path.iterdir())
+    photos.write(tmp_path / f"a{suffix}", Photo(RGB8, np.full_like(ALPHA8, 255), grey))  # opaque: nothing is lost
+    again = photos.read(tmp_path / f"a{suffix}")
+    assert again.alpha is None and again.grey == grey
 
 
 # ------------------------------------------------------------------------------------------------------------ CMYK, ICC

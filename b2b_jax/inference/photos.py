@@ -4,6 +4,7 @@
 else is kept aside. The EXIF orientation is applied. Colours are uint8 or uint16 RGB, (h, w, 3).
 """
 
+import dataclasses
 import io
 import os
 from dataclasses import dataclass
@@ -29,6 +30,8 @@ LAYOUT_TAGS = frozenset(
         *("CFARepeatPatternDim", "CFAPattern"),
     )
 ) | frozenset(range(50706, 52600))  # of DNG: they would make a raw photo of what has been developed
+
+OPAQUE = ("JPEG", "PPM", "BMP")  # formats without transparency; of a BMP's, as Pillow writes it, no reader knows
 
 
 @dataclass(frozen=True)
@@ -101,9 +104,12 @@ def write(path: str | os.PathLike, photo: Photo) -> str:
     cannot be written.
     """
     path = Path(path)
-    suffix, array, kind = path.suffix.lower(), _array(photo), images.SAVE[path.suffix.lower()]["format"]
-    if photo.alpha is not None and kind in ("JPEG", "PPM"):
-        raise ImageError(f"{path}: {suffix} files hold no transparency; rename the photo to .png")
+    suffix, kind = path.suffix.lower(), images.SAVE[path.suffix.lower()]["format"]
+    if photo.alpha is not None and kind in OPAQUE:
+        if photo.alpha.min() < np.iinfo(photo.alpha.dtype).max:
+            raise ImageError(f"{path}: {suffix} files are written without transparency; rename the photo to .png")
+        photo = dataclasses.replace(photo, alpha=None)
+    array = _array(photo)
     with files.draft(path) as part:
         if array.dtype == np.uint16 and suffix in sixteen_bits.WRITERS:
             sixteen_bits.WRITERS[suffix](part, array, photo.profile, photo.exif, photo.tags)

@@ -175,16 +175,28 @@ class Clock:
     def __init__(self, stream: av.VideoStream):
         self._step = self.longest = max(round(1 / ((stream.guessed_rate or 25) * stream.time_base)), 1)
         self._last: int | None = None
+        self._is_avi = "avi" in formats(stream.container)
+        self._delay = None if stream.codec_context.has_b_frames else 0
 
     def time(self, frame: av.VideoFrame) -> tuple[int, int]:
         """Time stamp and duration of the next frame."""
-        last = self._last
-        if frame.pts is None:
+        last, given = self._last, self._in_avi(frame) if self._is_avi else frame.pts
+        if given is None:
             self._last = 0 if last is None else last + self._step
         else:
-            self._last = frame.pts if last is None else max(frame.pts, last + 1)
+            self._last = given if last is None else max(given, last + 1)
             self.longest = max(self.longest, 0 if last is None else self._last - last)
         return self._last, frame.duration or self._step
+
+    def _in_avi(self, frame: av.VideoFrame) -> int | None:
+        """When a frame of an AVI is shown, which tells no times: the n-th frame at the n-th packet's.
+
+        `dts` is of the packet at which the decoder let go of the frame, None for the last ones. `pts` is a guess: with
+        frames out of order it is one too many for the first, and does not rise.
+        """
+        if self._delay is None:
+            self._delay = 0 if frame.dts is None or frame.pts is None else frame.dts - max(frame.pts - 1, 0)
+        return None if frame.dts is None else frame.dts - self._delay
 
 
 def packets(container: av.container.InputContainer, *streams: av.stream.Stream, late: list | None = None) -> Iterator:

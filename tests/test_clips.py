@@ -115,6 +115,15 @@ def test_a_clip_that_does_not_start_at_0_goes_through_twice(tmp_path, name, code
     assert note == ""
 
 
+@pytest.mark.parametrize("codec", ["libx264", "mpeg4"])
+@pytest.mark.parametrize("reordered", [0, 2])
+def test_frames_of_an_avi_are_shown_at_an_even_rate_from_its_start(tmp_path, codec, reordered):
+    """The file tells no times: FFmpeg makes them up from the order of packets."""
+    options = {"bf": str(reordered)}
+    source = make(tmp_path / "a.avi", range(24), codec=codec, setup=lambda _, s: setattr(s, "options", options))
+    np.testing.assert_allclose(seconds(convert(source)[0]), np.arange(24) / 30, atol=1e-3)
+
+
 @pytest.mark.parametrize("starts", [(1, 1), (1, 3600), (50, 2, 2)])
 @pytest.mark.parametrize("sound", ["", "mp2"])
 def test_joined_streams_are_shown_one_after_the_other(tmp_path, starts, sound):

@@ -33,7 +33,7 @@ import argparse
 import contextlib
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NoReturn
 
@@ -54,6 +54,8 @@ from b2b_jax.training import signals
 
 OUTPUT = Path("deblurred")
 STOPPED = "Stopped; nothing is half-written, and the same command resumes from here."
+
+Say = Callable[[str], object]  # what hears a line
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -204,20 +206,21 @@ def choose(args: argparse.Namespace) -> Choice:
 # ------------------------------------------------------------------------------------------------------------ the files
 
 
-def run(todo: list[Job], restorer: Restorer, on_error: str = "skip") -> list[str]:
+def run(todo: list[Job], restorer: Restorer, on_error: str = "skip", say: Say = tqdm.write) -> list[str]:
     """Does the jobs; returns a line for each that could not be done. `on_error` is told to `video.convert`.
 
-    While a photo or video is restored, the photo after it is read and the one before it written.
+    `say` hears, in a line for each file, what its owner should know. While a photo or video is restored, the photo
+    after it is read and the one before it written.
     """
     bad: dict[Path, str] = {}
     with background.ahead(read_photo, todo, 1) as started, background.behind(1) as later:
         for job, reading in terminal.bar(started, desc="files", total=len(todo), unit="file", disable=len(todo) == 1):
             with named(job, bad):
                 if job.is_video:
-                    tell(job, deblur_video(job, restorer, on_error))
+                    tell(job, deblur_video(job, restorer, on_error), say)
                 else:
                     photo = reading.result()
-                    later(write_photo, job, photo, deblur_photo(job, photo.pixels, restorer), bad)
+                    later(write_photo, job, photo, deblur_photo(job, photo.pixels, restorer), bad, say)
     return [bad[job.source] for job in todo if job.source in bad]
 
 
@@ -236,10 +239,10 @@ def named(job: Job, bad: dict[Path, str]) -> Iterator[None]:
         bad[job.source] = reason(job.source, "needs more memory than there is; try a smaller --tile")
 
 
-def tell(job: Job, note: str) -> None:
-    """Prints what the file's owner should know."""
+def tell(job: Job, note: str, say: Say) -> None:
+    """Says what the file's owner should know."""
     if note:
-        tqdm.write(shown(f"{job.source}: {note}"))
+        say(shown(f"{job.source}: {note}"))
 
 
 def read_photo(job: Job) -> Photo | None:
@@ -255,7 +258,7 @@ def deblur_photo(job: Job, pixels: np.ndarray, restorer: Restorer) -> np.ndarray
         return restorer.photo(pixels, plan, bar.update)
 
 
-def write_photo(job: Job, photo: Photo, restored: np.ndarray, bad: dict[Path, str]) -> None:
+def write_photo(job: Job, photo: Photo, restored: np.ndarray, bad: dict[Path, str], say: Say) -> None:
     """Writes a photo with restored colours to its targets."""
     with named(job, bad):
         if SIDE_BY_SIDE in job.targets:
@@ -264,7 +267,7 @@ def write_photo(job: Job, photo: Photo, restored: np.ndarray, bad: dict[Path, st
         for path, channels in slices(job, restored.shape[-1]).items():
             written, note = panels.photo(photo, restored[..., channels], path.suffix)
             notes += [note, photos.write(path, written)]
-        tell(job, "; ".join(filter(None, dict.fromkeys(notes))))
+        tell(job, "; ".join(filter(None, dict.fromkeys(notes))), say)
 
 
 def deblur_video(job: Job, restorer: Restorer, on_error: str) -> str:

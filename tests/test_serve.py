@@ -69,6 +69,13 @@ def test_a_visit_gives_files_comparisons_and_sentences(run, photo, tmp_path):
     assert worker([str(photo)], None, title, told.append).said == "Choose networks first."
 
 
+def test_what_a_photo_lost_is_said(run, tmp_path):
+    source = tmp_path / "print.jpg"
+    Image.new("CMYK", (30, 20)).save(source)
+    outcome = photos.Worker(tmp_path)([str(source)], str(run), photos.TITLES["deblurrer"], lambda share, name: None)
+    assert outcome.said == "1 of 1 done.\nprint.jpg: CMYK without a profile became RGB."
+
+
 def test_files_of_one_name_are_all_done(run, photo, tmp_path):
     other, gif = tmp_path / "other" / photo.name, photo.with_suffix(".gif")
     other.parent.mkdir()

@@ -98,15 +98,15 @@ class Worker:
             return Outcome({}, [], sentence(str(error)))
         except OSError as error:
             return Outcome({}, [], sentence(disk_fault(error)[0]))
-        done = []
+        done, notes = [], []
         for number, job in enumerate(todo):
             tick(number / len(todo), job.source.name)
-            failed = deblur.run([job], restorer)
+            failed = deblur.run([job], restorer, say=notes.append)
             bad += failed
             done += [job] if not failed else []
         shown = {job.targets[RESTORED].relative_to(output).as_posix(): job for job in done if not job.is_video}
         pairs = {name: pair for name, job in shown.items() if (pair := _pair(job, bad))}
-        lines = [f"{len(done)} of {len(set(paths))} done.", *(sentence(line, paths) for line in bad)]
+        lines = [f"{len(done)} of {len(set(paths))} done.", *(sentence(line, paths) for line in [*notes, *bad])]
         return Outcome(pairs, [str(job.targets[RESTORED]) for job in done], "\n".join(lines))
 
 
@@ -133,7 +133,7 @@ def listed(paths: Sequence[str], output: Path) -> tuple[list[Job], list[str]]:
 
 
 def sentence(line: str, paths: Sequence[str] = ()) -> str:
-    """An error as a sentence, with the names of files in place of their paths on this computer."""
+    """An error or a note as a sentence, with the names of files in place of their paths on this computer."""
     for path in paths:
         line = line.replace(str(path), Path(path).name)
     return line if line.endswith(".") else f"{line}."

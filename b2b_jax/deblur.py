@@ -174,6 +174,13 @@ def load_restorer(choice: Choice, args: argparse.Namespace) -> Restorer:
     return deblurrer.restorer
 
 
+# By option, the methods that are made for the very network which its file would take the place of.
+REPLACED = {
+    "translator": ("kernel_field", "consistent", "adapted_consistent"),
+    "deblurrer": ("deblurrer", "adapted", "adapted_consistent"),
+}
+
+
 def choose(args: argparse.Namespace) -> Choice:
     """Which files the command line means: --translator and --deblurrer before what --model holds."""
     if args.model:
@@ -183,6 +190,9 @@ def choose(args: argparse.Namespace) -> Choice:
     is_run = args.model and args.model.is_dir()
     if args.method and not is_run:
         raise UserError("--method chooses among the systems of a run: give its folder as --model")
+    for option, methods in REPLACED.items():
+        if getattr(args, option) and (args.method in methods or args.method and args.translator and args.deblurrer):
+            raise UserError(f"--method {args.method} chooses what --{option} replaces: leave out one of the two")
     both = args.keep_translated or args.translator or args.deblurrer  # what only a system of two networks has
     method = args.method or ("blur2blur" if both else "")
     model = system.from_run(args.model, method) if is_run else Choice(None, args.model, None)

@@ -37,6 +37,7 @@ from helpers.deblurring import (  # noqa: F401
 from PIL import ExifTags, Image
 
 from b2b_jax import deblur, images, levels, system, weights
+from b2b_jax.errors import UserError
 from b2b_jax.inference import photos as photos_module
 from b2b_jax.inference.tiles import Restorer
 from b2b_jax.networks import apply
@@ -164,6 +165,32 @@ def test_networks_named_apart(call, networks, tmp_path):
     options = ["--translator", networks["identity"], "--deblurrer", networks["mimo"], "--overwrite"]
     assert call(photo, model="", options=options)[0] == 0
     assert np.abs(written(tmp_path / "out" / "a.png") - reference(networks["mimo"], given)).max() < 0.51 / 255
+
+
+@pytest.mark.parametrize(
+    ("method", "files", "replaced"),
+    [
+        ("adapted", ["--deblurrer"], "--deblurrer"),
+        ("adapted_consistent", ["--deblurrer"], "--deblurrer"),
+        ("consistent", ["--translator"], "--translator"),
+        ("adapted_consistent", ["--translator"], "--translator"),
+        ("blur2blur", ["--translator", "--deblurrer"], "--translator"),
+        ("blur2blur", ["--translator"], ""),
+        ("deblurrer", ["--translator"], ""),
+        ("blur2blur", ["--deblurrer"], ""),
+    ],
+)
+def test_a_method_whose_networks_are_replaced_is_refused(networks, tmp_path, method, files, replaced):
+    run = folder_of_a_run(tmp_path, networks)
+    options = [word for option in files for word in (option, str(networks["identity"]))]
+    args = deblur.parse(["a.png", "--model", str(run), "--method", method, *options])
+    if replaced:
+        with pytest.raises(UserError, match=f"^--method {method} chooses what {replaced} replaces"):
+            deblur.choose(args)
+    else:
+        choice = deblur.choose(args)
+        places = {"--translator": choice.translator, "--deblurrer": choice.deblurrer}
+        assert all((path == networks["identity"]) == (option in files) for option, path in places.items())
 
 
 def test_a_converted_nafnet_takes_local_means(networks):

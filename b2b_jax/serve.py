@@ -24,6 +24,7 @@ from b2b_jax.errors import UserError
 from b2b_jax.page import camera, photos
 from b2b_jax.page.training import Training
 
+LAST_PORT = 65535
 KEEP = 3600  # seconds that the page keeps a visitor's files
 MISSING = "The page needs the package gradio: pip install 'b2b_jax[page]'"
 QUIET = {"GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
@@ -76,13 +77,20 @@ def page(gradio: Any, worker: photos.Worker, training: Training, model: Path) ->
     return blocks
 
 
+def port(text: str) -> int:
+    """A port from its number; an error of argparse for any other text."""
+    if not (text.isdecimal() and 1 <= int(text) <= LAST_PORT):
+        raise argparse.ArgumentTypeError(f"{text!r} is no port, a number from 1 to {LAST_PORT}")
+    return int(text)
+
+
 MODEL_HELP = "a run's folder, a converted .safetensors, or a name that b2b-jax models lists (default: demo)"
 
 
 def _parser() -> terminal.Parser:
     parser = terminal.Parser("serve", __doc__)
     parser.add_argument("--model", type=files.given, default=Path("demo"), help=MODEL_HELP)
-    parser.add_argument("--port", type=int, default=7860, help="of the page (default: 7860)")
+    parser.add_argument("--port", type=port, default=7860, help="of the page (default: 7860)")
     return parser
 
 

@@ -137,6 +137,14 @@ def test_without_gradio_or_a_model_one_line_tells(run, tmp_path, monkeypatch, ca
         assert message in error and error.count("\n") == 1
 
 
+@pytest.mark.parametrize("text", ["70000", "-1", "0", "http"])
+def test_what_is_no_port_is_one_line(text, capsys):
+    with pytest.raises(SystemExit) as end:
+        serve.main(["--port", text])
+    error = capsys.readouterr().err
+    assert end.value.code == 2 and f"{text!r} is no port" in error and error.count("\n") == 1
+
+
 # ---- in a browser ----
 
 

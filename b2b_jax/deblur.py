@@ -190,8 +190,9 @@ def choose(args: argparse.Namespace) -> Choice:
     is_run = args.model and args.model.is_dir()
     if args.method and not is_run:
         raise UserError("--method chooses among the systems of a run: give its folder as --model")
-    for option, methods in REPLACED.items():
-        if getattr(args, option) and (args.method in methods or args.method and args.translator and args.deblurrer):
+    given = [option for option in REPLACED if getattr(args, option)]
+    for option in given:
+        if args.method and (args.method in REPLACED[option] or len(given) == len(REPLACED)):
             raise UserError(f"--method {args.method} chooses what --{option} replaces: leave out one of the two")
     both = args.keep_translated or args.translator or args.deblurrer  # what only a system of two networks has
     method = args.method or ("blur2blur" if both else "")

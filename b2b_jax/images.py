@@ -52,11 +52,14 @@ SAVE = {
     ".png": {"format": "PNG"},
     ".jpg": _JPEG,
     ".jpeg": _JPEG,
+    ".jpe": _JPEG,
+    ".jfif": _JPEG,
     ".bmp": {"format": "BMP"},
     ".tif": {"format": "TIFF"},
     ".tiff": {"format": "TIFF"},
-    ".webp": {"format": "WEBP", "lossless": True},
+    ".webp": {"format": "WEBP", "lossless": True, "exact": True},  # exact: under transparent pixels, too
     ".ppm": {"format": "PPM"},
+    ".pgm": {"format": "PPM"},
 }
 """What Pillow is told to write for each suffix that a photo can be written under."""
 

@@ -370,9 +370,9 @@ def test_the_input_that_keeps_its_name_gets_it_and_the_other_one_of_its_own(call
     ):
         write(folder / name, array)
     assert call(folder)[0] == 0
-    assert listing(tmp_path / "out") == ["a.gif.png", "a.png", "b.gif.png", "b.gif_2.png", "b.pgm.png"]
+    assert listing(tmp_path / "out") == ["a.gif.png", "a.png", "b.gif.png", "b.gif_2.png", "b.pgm"]
     means = {name: round(images.read(tmp_path / "out" / name).mean()) for name in listing(tmp_path / "out")}
-    assert means == {"a.gif.png": 9, "a.png": 200, "b.gif.png": 200, "b.gif_2.png": 9, "b.pgm.png": 9}
+    assert means == {"a.gif.png": 9, "a.png": 200, "b.gif.png": 200, "b.gif_2.png": 9, "b.pgm": 9}
     assert "5 skipped" in call(folder)[1]
 
 
@@ -520,6 +520,14 @@ def test_a_video_among_photos(call, tmp_path):
     levels = [frame.to_ndarray(format="rgb24").mean() for frame in frames]
     np.testing.assert_allclose(levels, [30 * i + 20 for i in range(7)], atol=2)
     assert packets[0] == packets[1] and len(packets[0]) > 3
+
+
+def test_every_suffix_of_jpeg_keeps_its_format(call, tmp_path):
+    names = ["a.jfif", "b.jpe", "c.JPEG"]
+    for name in names:
+        write(tmp_path / "in" / "a.jpg", SMOOTH).rename(tmp_path / "in" / name)
+    assert call(tmp_path / "in")[0] == 0 and listing(tmp_path / "out") == names
+    assert {Image.open(tmp_path / "out" / name).format for name in names} == {"JPEG"}
 
 
 def test_a_name_that_says_nothing_is_looked_into(call, tmp_path):

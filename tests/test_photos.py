@@ -154,6 +154,14 @@ def test_16_bits_are_rounded_where_a_format_has_8(tmp_path):
     np.testing.assert_array_equal(photos.read(tmp_path / "a.bmp").pixels, np.rint(RGB16 / 257))
 
 
+def test_a_pgm_of_16_bits(tmp_path):
+    Image.fromarray(ALPHA16).save(tmp_path / "a.pgm")
+    assert there_and_back(tmp_path / "a.pgm").grey and photos.read(tmp_path / "a.pgm").note == ""
+    assert (tmp_path / "copy.pgm").read_bytes() == (tmp_path / "a.pgm").read_bytes()
+    photos.write(tmp_path / "colours.pgm", Photo(RGB16))
+    assert (tmp_path / "colours.pgm").read_bytes().startswith(b"P6")
+
+
 # --------------------------------------------------------------------------------------------------------------- 8 bits
 
 
@@ -178,6 +186,11 @@ def test_transparency_is_carried_through(tmp_path, mode, back, suffix):
     np.testing.assert_array_equal(photo.alpha, np.array(image.convert("RGBA"))[..., 3])
     with Image.open(tmp_path / f"copy{suffix}") as written:
         assert written.mode == back
+
+
+def test_colours_under_transparent_pixels_stay_in_webp(tmp_path):
+    photos.write(tmp_path / "a.webp", Photo(RGB8, np.zeros_like(ALPHA8)))
+    np.testing.assert_array_equal(photos.read(tmp_path / "a.webp").pixels, RGB8)
 
 
 def test_a_palette_with_a_transparent_colour(tmp_path):

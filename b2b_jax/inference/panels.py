@@ -16,7 +16,8 @@ Frames = Iterable[np.ndarray]
 
 # What decoders play: the frames of level 5 of H.264 and VP9. A single video keeps its size, whatever that is.
 MOST_PIXELS, LONGEST_SIDE = 4096 * 2176, 8192
-WIDEST = {".jpg": 65_500, ".jpeg": 65_500, ".webp": 16_383}  # pixels that a photo of the suffix can have
+# Pixels that a photo of the suffix can have.
+WIDEST = dict.fromkeys((".jpg", ".jpeg", ".jpe", ".jfif"), 65_500) | {".webp": 16_383}
 
 
 def join(pictures: np.ndarray, axis: int = 1) -> np.ndarray:

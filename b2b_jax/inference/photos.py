@@ -99,9 +99,9 @@ def _orientation(image: Image.Image) -> int:
 def write(path: str | os.PathLike, photo: Photo) -> str:
     """Writes a photo so that `path` holds the whole file or is untouched; its suffix, one of images.SAVE, says what.
 
-    16 bits are written to PNG and TIFF, and rounded to 8 for others. Returns what the format cannot hold: bits, tags.
-    ImageError: it cannot hold the photo's transparency, size or EXIF data; OSError: the disk is full or the folder
-    cannot be written.
+    16 bits are written to PNG, TIFF and PGM, and rounded to 8 for others. Returns what the format cannot hold: bits,
+    tags. ImageError: it cannot hold the photo's transparency, size or EXIF data; OSError: the disk is full or the
+    folder cannot be written.
     """
     path = Path(path)
     suffix, kind = path.suffix.lower(), images.SAVE[path.suffix.lower()]["format"]

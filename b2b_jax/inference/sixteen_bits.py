@@ -155,4 +155,11 @@ def write_tiff(path: Path, array: np.ndarray, profile: bytes, exif: bytes, more:
     path.write_bytes(kept.tobytes()[EXIF_HEADER:] + strip)
 
 
-WRITERS = {".png": write_png, ".tif": write_tiff, ".tiff": write_tiff}
+def write_pgm(path: Path, array: np.ndarray, *_: object) -> None:
+    """Writes a PGM, which holds nothing but pixels; colours make a PPM of it."""
+    h, w, channels = np.atleast_3d(array).shape
+    head = f"P{6 if channels == 3 else 5}\n{w} {h}\n65535\n"
+    path.write_bytes(head.encode() + array.astype(">u2").tobytes())
+
+
+WRITERS = {".png": write_png, ".tif": write_tiff, ".tiff": write_tiff, ".pgm": write_pgm}

@@ -65,6 +65,19 @@ def test_events_after_a_full_disk_go_to_a_file_that_can_be_read(tmp_path, monkey
     assert capsys.readouterr().err.count("has gaps from now on: ") == 1
 
 
+def test_pictures_of_lost_steps_are_dropped(tmp_path):
+    it = Log(tmp_path, 0)
+    for step in (500, 1000, 1500):
+        it.samples(step, {"blurry": np.full((1, 4, 4, 3), step / 2000, np.float32)}, 1)
+    it.close()
+    (tmp_path / "samples" / "mine.png").touch()
+    Log(tmp_path, 1000).close()
+    step, photos = log.read_samples(tmp_path)
+    assert step == 1000 and photos["blurry"][0].mean() == 128
+    names = sorted(path.name for path in (tmp_path / "samples").iterdir())
+    assert names == ["00000500.png", "00001000.png", "mine.png"]
+
+
 @pytest.mark.parametrize("now", [-1e9, 0.0, 1e12, 1e300])
 def test_a_clock_that_jumps_stops_nothing(tmp_path, monkeypatch, now):
     it = Log(tmp_path, 0)

@@ -24,13 +24,16 @@ class Log:
     """Writes the reports of one stage into its folder."""
 
     def __init__(self, folder: Path, step: int, wandb_project: str = ""):
-        """Opens the log to resume after `step`: rows of later steps, left by an interrupted run, are dropped."""
+        """Opens the log to resume after `step`: what an interrupted run left of later steps is dropped."""
         from b2b_jax.training.events import Events  # here: tensorboardX imports PyTorch, if there, which takes seconds
 
         folder.mkdir(parents=True, exist_ok=True)
         self._folder = folder
         rows = _shorten(folder / METRICS, step)
         _shorten(folder / IMAGES, step)
+        for picture in _pictures(folder):
+            if int(picture.stem) > step:
+                picture.unlink()
         self.productive = _last(rows, "productive")  # seconds of the steps so far, had none been repeated
         self.rate = _last(rows, "images_per_second")
         self.seconds = _last([read_object(folder / CLOCK)], "seconds")  # of all starts before, lost ones too
@@ -115,12 +118,18 @@ def read(folder: Path) -> list[dict[str, float]]:
 
 def read_samples(folder: Path) -> tuple[int, dict[str, list[np.ndarray]]]:
     """The newest picture of a stage, cut up again: its step, and by version its photos, uint8 (h, w, 3); 0 and none."""
-    pictures, labels = sorted((folder / "samples").glob("[0-9]*.png")), read_json(folder / SAMPLES)
+    pictures, labels = _pictures(folder), read_json(folder / SAMPLES)
     if not pictures or not isinstance(labels, list) or not labels:
         return 0, {}
     columns = np.split(images.read(pictures[-1]), len(labels), axis=1)
     cells = [np.split(column, column.shape[0] // column.shape[1]) for column in columns]  # photos are square
     return int(pictures[-1].stem), dict(zip(map(str, labels), cells, strict=True))
+
+
+def _pictures(folder: Path) -> list[Path]:
+    """The pictures that `Log.samples` wrote, by their steps."""
+    found = [path for path in (folder / "samples").glob("*.png") if path.stem.isdecimal()]
+    return sorted(found, key=lambda path: int(path.stem))
 
 
 def grid(columns: Sequence[np.ndarray], rows: int) -> np.ndarray:

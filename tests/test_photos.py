@@ -15,6 +15,7 @@ from b2b_jax import images
 from b2b_jax.images import ImageError
 from b2b_jax.inference import photos
 from b2b_jax.inference.photos import Photo
+from b2b_jax.inference.tags import LONGEST_EXIF, LONGEST_XMP, Tags
 
 RNG = np.random.default_rng(0)
 RGB8 = RNG.integers(0, 256, (6, 9, 3), np.uint8)
@@ -335,9 +336,19 @@ def test_truncated_16_bits_are_refused(tmp_path, name):
 
 
 def test_what_a_format_cannot_hold_is_named(tmp_path):
-    with pytest.raises(ImageError, match=f"^{tmp_path / 'a.jpg'}: cannot be written .EXIF data is too long"):
-        photos.write(tmp_path / "a.jpg", Photo(RGB8, exif=bytes(70_000)))
+    with pytest.raises(ImageError, match=f"^{tmp_path / 'a.webp'}: cannot be written .*limit of 16383 pixels"):
+        photos.write(tmp_path / "a.webp", Photo(np.zeros((1, 16384, 3), np.uint8)))
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("further", [0, 1])
+def test_what_is_too_long_for_a_jpeg_is_left_out(tmp_path, further):
+    long = exif(1).ljust(LONGEST_EXIF + further, b"\0")
+    photo = Photo(RGB8, exif=long, tags=Tags(xmp=b"x" * (LONGEST_XMP + further)))
+    note = photos.write(tmp_path / "a.jpg", photo)
+    again = photos.read(tmp_path / "a.jpg")
+    assert note == ("EXIF data and XMP data too long for a JPEG: left out" if further else "")
+    assert bool(again.exif) == bool(again.tags.xmp) == (not further)
 
 
 def test_a_failed_write_leaves_nothing(tmp_path, monkeypatch):

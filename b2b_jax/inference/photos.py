@@ -100,8 +100,8 @@ def write(path: str | os.PathLike, photo: Photo) -> str:
     """Writes a photo so that `path` holds the whole file or is untouched; its suffix, one of images.SAVE, says what.
 
     16 bits are written to PNG, TIFF and PGM, and rounded to 8 for others. Returns what the format cannot hold: bits,
-    tags. ImageError: it cannot hold the photo's transparency, size or EXIF data; OSError: the disk is full or the
-    folder cannot be written.
+    tags. ImageError: it cannot hold the photo's transparency or size; OSError: the disk is full or the folder cannot
+    be written.
     """
     path = Path(path)
     suffix, kind = path.suffix.lower(), images.SAVE[path.suffix.lower()]["format"]
@@ -109,6 +109,7 @@ def write(path: str | os.PathLike, photo: Photo) -> str:
         if photo.alpha.min() < np.iinfo(photo.alpha.dtype).max:
             raise ImageError(f"{path}: {suffix} files are written without transparency; rename the photo to .png")
         photo = dataclasses.replace(photo, alpha=None)
+    photo, long = _without_long(photo, kind)
     array = _array(photo)
     with files.draft(path) as part:
         if array.dtype == np.uint16 and suffix in sixteen_bits.WRITERS:
@@ -121,7 +122,19 @@ def write(path: str | os.PathLike, photo: Photo) -> str:
             except ValueError as error:
                 raise ImageError(f"{path}: cannot be written ({error})") from error
     bits = "its 16 bits became 8" if photo.pixels.dtype == np.uint16 and suffix not in sixteen_bits.WRITERS else ""
-    return "; ".join(filter(None, [bits, tags.lost(photo.tags, photo.profile, photo.exif, kind)]))
+    return "; ".join(filter(None, [bits, long, tags.lost(photo.tags, photo.profile, photo.exif, kind)]))
+
+
+def _without_long(photo: Photo, kind: str) -> tuple[Photo, str]:
+    """The photo without what is too long for a segment of a JPEG, and a note of that."""
+    if kind != "JPEG":
+        return photo, ""
+    longs = [len(photo.exif) > tags.LONGEST_EXIF, len(photo.tags.xmp) > tags.LONGEST_XMP]
+    exif = b"" if longs[0] else photo.exif
+    kept = dataclasses.replace(photo.tags, xmp=b"", xmp_extension=()) if longs[1] else photo.tags
+    names = [name for name, long in zip(("EXIF data", "XMP data"), longs, strict=True) if long]
+    note = f"{' and '.join(names)} too long for a JPEG: left out" if names else ""
+    return dataclasses.replace(photo, exif=exif, tags=kept), note
 
 
 def _options(photo: Photo, kind: str) -> dict:

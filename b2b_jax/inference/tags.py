@@ -13,6 +13,7 @@ from PIL import Image, PngImagePlugin
 
 PHOTOSHOP, IPTC = b"Photoshop 3.0\0", 0x0404  # a JPEG's segment APP13, and the resource of it with the IPTC records
 XMP_EXTENSION = b"http://ns.adobe.com/xmp/extension/\0"
+LONGEST_EXIF, LONGEST_XMP = 65533, 65504  # bytes in a JPEG: those of a segment, less what announces XMP
 # Chunks of a PNG: how its colours are meant (W3C PNG 3, section 11.3.2), and texts.
 COLOUR_CHUNKS = (b"gAMA", b"cHRM", b"sRGB", b"cICP", b"mDCV", b"cLLI")
 TEXT_CHUNKS = (b"tEXt", b"zTXt", b"iTXt")

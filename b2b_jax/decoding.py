@@ -71,13 +71,22 @@ def open_image(file: BinaryIO, kind: Kind) -> Image.Image:
         if kind.decoder in OPTIONAL:
             return OPTIONAL[kind.decoder][1](file)
         if kind.decoder in Image.OPEN:
-            return Image.open(file, formats=(kind.decoder,))
+            return _with_scaled_key(Image.open(file, formats=(kind.decoder,)))
     except ImportError:
         how = f"pip install 'b2b_jax[{OPTIONAL[kind.decoder][0]}]' to read it, or save it as TIFF or PNG"
         raise RefusedError(f"a {kind.name} photo; {how}") from None
     except (Image.UnidentifiedImageError, SyntaxError):
         raise RefusedError(_unread(file, kind)) from None
     raise RefusedError(f"a {kind.name} photo, which this Pillow cannot read; get a newer Pillow, or save it as PNG")
+
+
+def _with_scaled_key(image: Image.Image) -> Image.Image:
+    """The image; the transparent level of a grey PNG of 2 or 4 bits as one of 255, as Pillow gives the pixels."""
+    top = {"L;2": 3, "L;4": 15}.get(image.tile[0][3]) if image.format == "PNG" and image.tile else None
+    key = image.info.get("transparency")
+    if top and isinstance(key, int) and key <= top:
+        image.info["transparency"] = key * 255 // top
+    return image
 
 
 def _unread(file: BinaryIO, kind: Kind) -> str:

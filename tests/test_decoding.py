@@ -12,6 +12,7 @@ from PIL import Image, ImageCms
 
 from b2b_jax import decoding, images
 from b2b_jax.images import ImageError
+from b2b_jax.inference import photos
 
 SMOOTH = np.cumsum(np.random.default_rng(0).normal(0, 6, (45, 61, 3)), axis=1) + 128
 PHOTO = Image.fromarray(np.clip(SMOOTH, 0, 255).astype(np.uint8))
@@ -158,3 +159,18 @@ def test_a_file_on_disk_is_read_as_its_bytes_are(tmp_path):
         path = tmp_path / "photo"
         path.write_bytes(data)
         np.testing.assert_array_equal(images.read(path), images.decode(data, kind))
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4, 8])
+@pytest.mark.parametrize("key", [0, 1])
+def test_the_transparent_level_of_few_bits_is_found(tmp_path, bits, key):
+    rows = b"".join(b"\0" + bytes(range(byte, byte + 8)) for byte in (0, 248))  # all levels of 1, 2 and 4 bits
+    header = struct.pack(">IIBBBBB", 64 // bits, 2, bits, 0, 0, 0, 0)
+    parts = [(b"IHDR", header), (b"tRNS", struct.pack(">H", key)), (b"IDAT", zlib.compress(rows)), (b"IEND", b"")]
+    (tmp_path / "a.png").write_bytes(PNG[:8] + b"".join(chunk(*part) for part in parts))
+    packed = np.frombuffer(rows, np.uint8).reshape(2, 9)[:, 1:]
+    levels = np.unpackbits(packed).reshape(2, -1, bits) @ (1 << np.arange(bits)[::-1])
+    photo = photos.read(tmp_path / "a.png")
+    np.testing.assert_array_equal(photo.pixels[..., 0], levels * 255 // ((1 << bits) - 1))
+    np.testing.assert_array_equal(photo.alpha, np.where(levels == key, 0, 255))
+    np.testing.assert_array_equal(images.read(tmp_path / "a.png")[levels == key], 255)

@@ -24,7 +24,10 @@ from b2b_jax import levels
 from b2b_jax.data import flow
 
 ROUNDS = 3  # of 1 to 3: a fourth changes nothing
-SMOOTHING = 2.0  # pixels: standard deviation of the Gaussian of the first round and of t
+FIRST = (
+    6.0  # pixels: standard deviation of the Gaussian of the first round; under 2, copies 8 pixels apart stay two edges
+)
+SMOOTHING = 2.0  # pixels: of that of t
 TRUSTED = 10 / 255  # difference under that Gaussian, up to which w and b agree roughly
 NOISE = 1.0  # pixels: of the Gaussian that takes noise out of what k * w and b are compared in
 REACH = 15  # pixels of a kernel to each side
@@ -64,6 +67,11 @@ class Match(NamedTuple):
     kept: np.ndarray  # bool (h, w): where it is its truth
     kernel: np.ndarray  # (2 REACH + 1, 2 REACH + 1), the blur between the two
 
+    def share(self, blurry: np.ndarray) -> float:
+        """How much of the blurry frame's edges is kept: flat parts agree with anything."""
+        edges = np.hypot(*np.gradient(_smoothed(levels.to_float(blurry).mean(-1), NOISE)))
+        return float((edges * self.kept).sum() / edges.sum()) if edges.any() else float(self.kept.mean())
+
 
 def match(blurry: np.ndarray, sharp: np.ndarray, agreement: float) -> Match:
     """Moves the sharp frame onto the blurry one; both of one size, of at least SMALLEST pixels a side.
@@ -74,7 +82,7 @@ def match(blurry: np.ndarray, sharp: np.ndarray, agreement: float) -> Match:
     import cv2  # an optional extra
 
     b, s = levels.to_float(blurry), levels.to_float(sharp)
-    alike = _smoothed(b, SMOOTHING), _smoothed(s, SMOOTHING)
+    alike = _smoothed(b, FIRST), _smoothed(s, FIRST)
     for _ in range(ROUNDS):
         moved = flow.motion(*alike)
         warped = cv2.remap(s, moved.x, moved.y, cv2.INTER_CUBIC)

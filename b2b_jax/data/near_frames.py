@@ -1,8 +1,8 @@
 """The frames of one's own videos, and the pairs that matching makes of them (matching.py), once, on disk.
 
-A folder keeps index.json (the digest of frames and settings, every frame's sharpness, the share that was kept of every
-match) and for frame 17 its truth, 17.png, and what is kept of it, 17_kept.png: white. A stopped matching resumes at the
-next frame, and a finished one is never done again.
+A folder keeps index.json (the digest of frames and settings, every frame's sharpness, the share of its edges that was
+kept of every match) and for frame 17 its truth, 17.png, and what is kept of it, 17_kept.png: white. A stopped matching
+resumes at the next frame, and a finished one is never done again.
 """
 
 import hashlib
@@ -25,7 +25,7 @@ from b2b_jax.errors import UserError
 from b2b_jax.files import read_object, write_json
 from b2b_jax.images import ImageError
 
-VERSION = 1  # raise it when a change alters the pairs
+VERSION = 2  # raise it when a change alters the pairs
 UNREADABLE = -1.0  # in place of a frame's sharpness
 
 
@@ -71,7 +71,7 @@ class Index(NamedTuple):
     """What is known of the frames of `Clips`."""
 
     sharpness: list[float]  # of all frames, or still empty
-    kept: dict[int, float]  # of a frame that has a sharper one near by: the share of its pixels that match it
+    kept: dict[int, float]  # of a frame that has a sharper one near by: the share of its edges that match it
 
 
 def read_index(target: Path, clips: Clips) -> Index | None:
@@ -137,11 +137,11 @@ def _sharpness(frame: Photo, bad: BadPhotos, policy: str) -> float:
 
 
 def _match(photos: Sequence[Photo], numbers: tuple[int, int], target: Path, agreement: float) -> float:
-    """Matches a blurry frame with a sharp one and writes what comes of it; returns the share that is kept."""
+    """Matches a blurry frame with a sharp one and writes what comes of it; returns the share of edges that is kept."""
     blurry, sharp = (photo.read(photos[number].blurry) for number in numbers)
     if blurry.shape != sharp.shape or min(blurry.shape[:2]) < matching.SMALLEST:
         return 0.0
     found = matching.match(blurry, sharp, agreement)
     images.write(_truth(target, numbers[0]), found.sharp)
     images.write(_kept(target, numbers[0]), np.repeat(np.uint8(255) * found.kept[..., None], 3, axis=-1))
-    return float(found.kept.mean())
+    return found.share(blurry)

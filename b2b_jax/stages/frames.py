@@ -27,7 +27,7 @@ def open_pairs(run: Run) -> Pairs | None:
         return left_out.say(run, "adaptation", f"{told(index, matched)}; at least {FEWEST} must")
     if sharding.is_first():
         share = 100 * np.mean([index.kept[number] for number in matched])
-        print(f"adaptation: {told(index, matched)}, {share:.0f} % of their pixels")
+        print(f"adaptation: {told(index, matched)}, {share:.0f} % of their edges")
     names = {name: name for name in ("blurry", "sharp", "kept")}
     own = Supply(near_frames.pairs(run.clips, target, matched, run.config.data), pipeline.Crop, names)
     return Pairs([own, *pairs.known(run, config)], adaptation.matched_pairs(config), {})

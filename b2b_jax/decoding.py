@@ -98,6 +98,8 @@ def _unread(file: BinaryIO, kind: Kind) -> str:
             return (
                 f"a TIFF with {page.samplesperpixel} channels of {page.dtype.name}; save it with 8 or 16 bits a channel"
             )
+        if page.samplesperpixel > 1:
+            return f"a TIFF with {page.samplesperpixel} channels, in a form that is not read; save it as RGB or grey"
     return f"not an image that can be read: {kind.name}, but broken or of a rare variety"
 
 

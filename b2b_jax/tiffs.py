@@ -1,16 +1,30 @@
-"""Grey photos of more than 8 bits, and what a TIFF says of its pictures and Pillow does not act upon."""
+"""Grey photos of more than 8 bits, and what a TIFF says of its pictures and Pillow does not act upon.
+
+Of TIFFs with channels beside their colours Pillow knows but some. The others are made known to it here: it reads their
+tags, and tifffile their pixels, as it does all TIFFs of 16 bits for `inference.photos`.
+"""
+
+import itertools
 
 import numpy as np
-from PIL import Image
+import tifffile
+from PIL import Image, ImageFile
 from PIL import TiffImagePlugin as TiffTags
 
 from b2b_jax.decoding import RefusedError
-from b2b_jax.levels import to_levels
+from b2b_jax.levels import TO_8_BITS, to_levels
 
 NEW_SUBFILE_TYPE, REDUCED, MASK = 254, 1, 4  # a TIFF's tag and bits of it: a copy or the mask of another picture
 IMAGE_DEPTH = 32997  # a TIFF's tag: slices of a volume
-UNSIGNED, SIGNED, UNSPECIFIED = 1, 2, 0  # what the tags SampleFormat and ExtraSamples call a channel
+UNSIGNED, SIGNED = 1, 2  # what the tag SampleFormat calls a channel
+UNSPECIFIED, ASSOCIATED = 0, 1  # what the tag ExtraSamples calls one: of any meaning, alpha within the colours
+TRANSPARENT = (ASSOCIATED, 2)
 COLOURS = {2: 3, 5: 4, 6: 3, 8: 3}  # channels of RGB, CMYK, YCbCr and Lab, by the photometric interpretation; else one
+MODES = {0: "L", 1: "L", 2: "RGB", 5: "CMYK"}  # of Pillow, by the photometric interpretation; of white as 0, too
+DECODED = ("L", "LA", "RGB", "RGBA", "CMYK")  # modes in which tifffile's pixels can be given
+MOST_CHANNELS = 6  # Pillow refuses to open more
+# The raw mode of what tifffile decodes: a sign for each channel, as Pillow takes it apart where these are planes.
+RARE = "%" * MOST_CHANNELS
 PIXELS_AT_ONCE = 1 << 20  # pixels of float that are turned into levels at once
 
 
@@ -55,6 +69,84 @@ def turn_to_whole_page(image: Image.Image) -> None:
     else:
         raise RefusedError("a TIFF that shows only a reduced copy of its picture; save it again, whole")
     _check_page(image)
+    if image.tile and (image.tile[0][3][0] in (RARE, RARE[0]) or _is_in_planes(image)):
+        size = tag(image, TiffTags.IMAGEWIDTH, 0), tag(image, TiffTags.IMAGELENGTH, 0)
+        image.use_load_libtiff = False
+        image.tile = [("tifffile", (0, 0, *size), 0, (image.tell(),))]
+
+
+def _is_in_planes(image: Image.Image) -> bool:
+    """True for channels one behind the other, which Pillow mixes up or takes for broken."""
+    bits = set(image.tag_v2.get(TiffTags.BITSPERSAMPLE, (1,)))
+    whole = bits <= {8, 16} and tag(image, TiffTags.SAMPLEFORMAT, UNSIGNED) == UNSIGNED
+    planes = tag(image, TiffTags.PLANAR_CONFIGURATION, 1) == tifffile.PLANARCONFIG.SEPARATE
+    return planes and whole and image.mode in DECODED and tag(image, TiffTags.PHOTOMETRIC_INTERPRETATION, 1) in MODES
+
+
+class _Decoder(ImageFile.PyDecoder):
+    """Pillow's decoder of what tifffile reads; its argument is the page's number."""
+
+    _pulls_fd = True
+
+    def decode(self, buffer: bytes) -> tuple[int, int]:
+        """Fills in the whole picture, of 8 bits."""
+        self.fd.seek(0)
+        with tifffile.TiffFile(self.fd) as file:
+            array = pixels(file.pages[self.args[0]])
+        array = TO_8_BITS[array] if array.dtype == np.uint16 else array
+        self.set_as_raw(np.ascontiguousarray(array[..., : len(self.mode)] if array.ndim == 3 else array).tobytes())
+        return -1, 0
+
+
+def _make_known() -> None:
+    """Tells Pillow of the TIFFs with 8 or 16 bits and channels beside grey, RGB or CMYK that it does not know.
+
+    Of those beside grey it knows one, but not as planes.
+    """
+    Image.register_decoder("tifffile", _Decoder)
+    for (photometric, mode), order, bits in itertools.product(MODES.items(), (b"II", b"MM"), (8, 16)):
+        for further in range(1, MOST_CHANNELS - len(mode) + 1):
+            for extra in [(), *itertools.product((UNSPECIFIED, *TRANSPARENT), repeat=further)]:
+                key = (order, photometric, (UNSIGNED,), 1, (bits,) * (len(mode) + further), extra)
+                full = mode if mode == "CMYK" or _alpha(extra) is None else mode + "A"
+                if mode == "L" or key not in TiffTags.OPEN_INFO:
+                    TiffTags.OPEN_INFO[key] = (full, RARE)
+
+
+def _alpha(extra: tuple[int, ...]) -> int | None:
+    """Which further channel is the transparency: the first that says so, or the first where the tag is missing."""
+    return next((place for place, kind in enumerate(extra) if kind in TRANSPARENT), None) if extra else 0
+
+
+def pixels(page: tifffile.TiffPage) -> np.ndarray:
+    """The colours of a page of 8 or 16 bits and the transparency, if it has one, last: (h, w) or (h, w, c).
+
+    As they lie, but with 0 for black and not multiplied by the transparency; other channels are left out.
+    """
+    array = page.asarray()
+    if array.ndim == 3 and page.planarconfig == tifffile.PLANARCONFIG.SEPARATE:
+        array = np.moveaxis(array, 0, -1)
+    count, extra = COLOURS.get(page.photometric, 1), tuple(map(int, page.extrasamples))
+    if page.photometric == tifffile.PHOTOMETRIC.MINISWHITE:
+        grey = array if array.ndim == 2 else array[..., 0]
+        np.invert(grey, out=grey)
+    place = _alpha(extra)
+    if array.ndim == 2 or array.shape[-1] == count:
+        return array
+    if place is None:
+        return array[..., 0] if count == 1 else array[..., :count]
+    array[..., count] = array[..., count + place]
+    full = array[..., : count + 1]
+    return _unmultiplied(full) if extra and extra[place] == ASSOCIATED else full
+
+
+def _unmultiplied(array: np.ndarray) -> np.ndarray:
+    """Colours that were multiplied by their alpha, the last channel, as they were before; in place."""
+    peak = np.iinfo(array.dtype).max
+    for row in array:  # one at a time, for the sake of memory
+        alpha = np.maximum(row[..., -1:], 1)
+        row[..., :-1] = np.minimum(np.rint(row[..., :-1] * float(peak) / alpha), peak)
+    return array
 
 
 def _check_page(image: Image.Image) -> None:
@@ -72,18 +164,21 @@ def _check_page(image: Image.Image) -> None:
         raise RefusedError(f"truncated or broken: it has pixels for {rows} of its {height} rows")
 
 
-def unspecified(image: Image.Image) -> int:
-    """How many channels a TIFF has beside its colours and transparency, of a meaning that it does not tell."""
-    further = tag(image, TiffTags.SAMPLESPERPIXEL, 1) - COLOURS.get(
-        tag(image, TiffTags.PHOTOMETRIC_INTERPRETATION, 1), 1
-    )
+def left_out(image: Image.Image) -> int:
+    """How many channels a TIFF has beside its colours and its transparency, which that of CMYK is one of."""
+    photometric = tag(image, TiffTags.PHOTOMETRIC_INTERPRETATION, 1)
+    further = tag(image, TiffTags.SAMPLESPERPIXEL, 1) - COLOURS.get(photometric, 1)
     if image.format != "TIFF" or further < 1:
         return 0
-    extra = image.tag_v2.get(TiffTags.EXTRASAMPLES, ())
-    return further - (not extra or extra[0] != UNSPECIFIED)
+    return further - (
+        MODES.get(photometric) != "CMYK" and _alpha(image.tag_v2.get(TiffTags.EXTRASAMPLES, ())) is not None
+    )
 
 
 def tag(image: Image.Image, number: int, otherwise: int) -> int:
     """A TIFF's tag, of the first channel."""
     value = image.tag_v2.get(number, otherwise) if image.format == "TIFF" else otherwise
     return value[0] if isinstance(value, tuple) else value
+
+
+_make_known()

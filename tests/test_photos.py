@@ -89,12 +89,13 @@ def test_png_of_16_bits(tmp_path, kind):
     np.testing.assert_array_equal(imagecodecs.png_decode((tmp_path / "copy.png").read_bytes()), ARRAYS[kind])
 
 
-@pytest.mark.parametrize("kind", ["RGB", "grey", "RGBA"])  # Pillow opens no grey with alpha
+@pytest.mark.parametrize("kind", ARRAYS)
 @pytest.mark.parametrize("options", [{}, {"compression": "lzw", "predictor": True}, {"byteorder": ">"}])
 def test_tiff_of_16_bits(tmp_path, kind, options):
     array = ARRAYS[kind]
-    samples = ["unassalpha"] if kind == "RGBA" else None
-    photometric = "minisblack" if kind == "grey" else "rgb"
+    samples = ["unassalpha"] if np.atleast_3d(array).shape[-1] in (2, 4) else None
+    photometric = "minisblack" if kind.startswith("grey") else "rgb"
+    options = options | {"planarconfig": "contig"} if samples else options
     tifffile.imwrite(tmp_path / "a.tif", array, photometric=photometric, extrasamples=samples, **options)
     assert_parts(there_and_back(tmp_path / "a.tif"), array)
     np.testing.assert_array_equal(tifffile.imread(tmp_path / "copy.tif"), array)
@@ -370,7 +371,64 @@ def test_unnamed_channels_are_no_transparency(tmp_path, array, further):
     tifffile.imwrite(tmp_path / "a.tif", full, photometric="rgb", extrasamples=["unspecified"] * further)
     photo = there_and_back(tmp_path / "a.tif")
     assert_parts(photo, array)
-    assert photo.note == f"{further} unnamed extra channel{'s' * (further > 1)} left out"
+    assert photo.note == f"{further} extra channel{'s' * (further > 1)} left out"
+
+
+UNASSOCIATED, ASSOCIATED, UNSPECIFIED = 2, 1, 0  # of the tag ExtraSamples
+FURTHER = [[UNASSOCIATED], [ASSOCIATED], [UNSPECIFIED], [UNSPECIFIED, UNASSOCIATED], [UNASSOCIATED, UNSPECIFIED]]
+FURTHER += [[UNSPECIFIED] * 2, [UNSPECIFIED] * 3]
+NAMES = {UNASSOCIATED: "alpha", ASSOCIATED: "multiplied", UNSPECIFIED: "ink"}
+
+
+@pytest.mark.parametrize("further", FURTHER, ids=lambda further: "-".join(map(NAMES.get, further)))
+@pytest.mark.parametrize("photometric", ["minisblack", "miniswhite", "rgb"])
+@pytest.mark.parametrize("array", [RGB8, RGB16], ids=["8", "16"])
+def test_tiffs_with_further_channels(tmp_path, array, photometric, further):
+    peak = np.iinfo(array.dtype).max
+    colours = array if photometric == "rgb" else array[..., :1]
+    alpha = np.where(np.arange(54).reshape(6, 9, 1) % 3, peak, 0).astype(array.dtype)  # multiplying by it loses nothing
+    stored = peak - colours if photometric == "miniswhite" else colours
+    full = np.concatenate([stored, *(alpha if kind else array[..., 1:2] for kind in further)], -1)
+    forms = [{}, {"compression": "zlib"}, {"byteorder": ">"}]
+    for form in [*forms, {"planarconfig": "separate"}] if any(further) else forms:
+        data = np.moveaxis(full, -1, 0) if "planarconfig" in form else full
+        options = {"planarconfig": "contig", "photometric": photometric, "extrasamples": further} | form
+        tifffile.imwrite(tmp_path / "a.tif", data, **options)
+        photo = there_and_back(tmp_path / "a.tif")
+        seen = slice(None) if ASSOCIATED not in further else alpha[..., 0] > 0
+        assert photo.grey == (photometric != "rgb") and photo.pixels.dtype == array.dtype
+        np.testing.assert_array_equal(photo.pixels[seen], np.broadcast_to(colours, RGB8.shape)[seen])
+        assert (photo.alpha is not None) == any(further)
+        assert photo.alpha is None or (photo.alpha == alpha[..., 0]).all()
+        count = len(further) - any(further)
+        assert photo.note == (f"{count} extra channel{'s' * (count > 1)} left out" if count else "")
+        white = np.where(alpha > 0, photo.pixels, peak) if any(further) else photo.pixels
+        assert np.abs(images.read(tmp_path / "a.tif") - white * (255 / peak)).max() <= 1
+
+
+def test_cmyk_with_transparency(tmp_path):
+    ink = np.concatenate([RGB8, RGB8[..., :2]], -1)
+    for name, channels in (("a.tif", 4), ("b.tif", 5)):
+        extra = {"extrasamples": ["unassalpha"]} if channels == 5 else {}
+        tifffile.imwrite(tmp_path / name, ink[..., :channels], photometric="separated", planarconfig="contig", **extra)
+    one, other = photos.read(tmp_path / "a.tif"), photos.read(tmp_path / "b.tif")
+    np.testing.assert_array_equal(one.pixels, other.pixels)
+    assert other.note.startswith("1 extra channel left out; ") and other.alpha is None
+
+
+def test_too_many_channels_are_refused_with_their_number(tmp_path):
+    tifffile.imwrite(tmp_path / "a.tif", np.zeros((6, 9, 7), np.uint8), photometric="minisblack", planarconfig="contig")
+    with pytest.raises(ImageError, match="a TIFF with 7 channels, in a form that is not read; save it as RGB or grey"):
+        photos.read(tmp_path / "a.tif")
+
+
+def test_a_turned_tiff_with_further_channels(tmp_path):
+    full = np.concatenate([RGB8[..., :1], ALPHA8[..., None], RGB8[..., :1]], -1)
+    options = {"photometric": "minisblack", "planarconfig": "contig", "extrasamples": [UNSPECIFIED, UNASSOCIATED]}
+    tifffile.imwrite(tmp_path / "a.tif", full, extratags=[(274, "H", 1, 6, True)], **options)
+    photo = there_and_back(tmp_path / "a.tif")
+    np.testing.assert_array_equal(photo.pixels[..., 0], np.rot90(RGB8[..., 0], -1))
+    assert images.size(tmp_path / "a.tif") == photo.pixels.shape[:2] == (9, 6)
 
 
 @pytest.mark.parametrize("bits", [8, 16])

@@ -86,8 +86,8 @@ def _notes(path: Path, image: Image.Image) -> list[str]:
         notes.append(f"its {bits} bits became 8")
     if bits > 16 and image.mode[0] in "IF":
         notes.append(f"its {bits} bits became 16")
-    if further := tiffs.unspecified(image):
-        notes.append(f"{further} unnamed extra channel{'s' * (further > 1)} left out")
+    if further := tiffs.left_out(image):
+        notes.append(f"{further} extra channel{'s' * (further > 1)} left out")
     return notes
 
 

@@ -14,7 +14,6 @@ import tifffile
 from PIL import Image, PngImagePlugin, TiffImagePlugin
 
 from b2b_jax import jpeg_2000, tiffs
-from b2b_jax.images import ImageError
 from b2b_jax.inference import jpeg_xl, tags
 from b2b_jax.inference.tags import Tags
 
@@ -70,7 +69,7 @@ DEPTHS = {"PNG": lambda head: head[24], "AVIF": _avif_depth, "JPEG2000": jpeg_20
 
 
 def read(path: Path, image: Image.Image) -> np.ndarray:
-    """The pixels of a file that `holds` accepted, as they lie, with 0 for black. ImageError: too many channels."""
+    """The pixels of a file that `holds` accepted, as they lie, with 0 for black."""
     if image.format == "PNG":
         return imagecodecs.png_decode(path.read_bytes())
     if image.format == "JXL":
@@ -78,33 +77,7 @@ def read(path: Path, image: Image.Image) -> np.ndarray:
     if image.format == "JPEG2000":
         return jpeg_2000.read(image)
     with tifffile.TiffFile(path) as file:
-        page = file.pages[image.tell()]
-        if page.samplesperpixel > 4 or page.imagedepth > 1:
-            raise ImageError(f"{path}: {page.axes} of {page.shape}, wanted grey or RGB with at most one alpha channel")
-        array = page.asarray()
-        if array.ndim == 3 and page.planarconfig == tifffile.PLANARCONFIG.SEPARATE:
-            array = np.moveaxis(array, 0, -1)
-        if tiffs.unspecified(image):  # a mask or ink beside RGB, which is no transparency
-            array = array[..., :3]
-        if page.photometric == tifffile.PHOTOMETRIC.MINISWHITE:
-            array = _negative(array)
-        return _unmultiplied(array) if tifffile.EXTRASAMPLE.ASSOCALPHA in page.extrasamples else array
-
-
-def _negative(array: np.ndarray) -> np.ndarray:
-    """Grey (h, w) or, with its alpha, (h, w, 2), in which white is 0, with black as 0."""
-    if array.ndim == 2:
-        return 65535 - array
-    return np.concatenate([65535 - array[..., :1], array[..., 1:]], axis=-1)
-
-
-def _unmultiplied(array: np.ndarray) -> np.ndarray:
-    """Colours that were multiplied by their alpha, the last channel, as they were before."""
-    full = np.array(array)
-    for row in full:  # one at a time, for the sake of memory
-        alpha = np.maximum(row[..., -1:], 1)
-        row[..., :-1] = np.minimum(np.rint(row[..., :-1] * 65535.0 / alpha), 65535)
-    return full
+        return tiffs.pixels(file.pages[image.tell()])
 
 
 def write_png(path: Path, array: np.ndarray, profile: bytes, exif: bytes, kept: Tags) -> None:

@@ -50,8 +50,9 @@ def make(
 def samples(audio: av.AudioStream, index: int, start: int) -> av.AudioFrame:
     """A thirtieth of a second of stereo sound."""
     name = audio.codec_context.format.name
-    dtype, peak = {"s16": (np.int16, 9e3), "s32": (np.int32, 6e8), "flt": (np.float32, 0.3)}[name[:3]]
-    wave = (np.sin(np.arange(1600) * (index + 1) / 50) * peak).astype(dtype)
+    kinds = {"u8": (np.uint8, 99), "s16": (np.int16, 9e3), "s32": (np.int32, 6e8), "flt": (np.float32, 0.3)}
+    dtype, peak = kinds[name.removesuffix("p")]
+    wave = (np.sin(np.arange(1600) * (index + 1) / 50) ** 2 * peak).astype(dtype)
     frame = av.AudioFrame.from_ndarray(
         np.stack([wave] * 2) if name[-1] == "p" else np.repeat(wave, 2)[None], name, "stereo"
     )
@@ -273,15 +274,33 @@ def test_sound_of_discs_becomes_plain_pcm(tmp_path, name, sound, kind):
     places = {first: slice(0, 3), second: slice(3, 6)}
     note = video.convert(source, places, lambda given: (np.concatenate([x, x], -1) for x in given))
     assert f"its {sound} sound became pcm_s16le" in note
-    heard = []
-    for path in (source, first, second):
-        with av.open(str(path)) as container:
-            packed = av.AudioResampler("s16").resample
-            parts = [x.to_ndarray().ravel() for frame in container.decode(audio=0) for x in packed(frame)]
-            heard.append(np.concatenate(parts))
-    for copied in heard[1:]:
-        np.testing.assert_array_equal(copied, heard[0])
-    assert heard[0].any() and len(seconds(first)) == len(seconds(second)) == 8
+    for path in (first, second):
+        np.testing.assert_array_equal(heard(path), heard(source))
+    assert heard(source).any() and len(seconds(first)) == len(seconds(second)) == 8
+
+
+def heard(path) -> np.ndarray:
+    """The samples of a clip, of 16 bits."""
+    with av.open(str(path)) as container:
+        packed = av.AudioResampler("s16").resample
+        return np.concatenate([x.to_ndarray().ravel() for frame in container.decode(audio=0) for x in packed(frame)])
+
+
+@pytest.mark.parametrize(
+    ("name", "sound", "said"),
+    [
+        ("a.mov", "pcm_alaw", "its pcm_alaw sound became pcm_s16le"),
+        ("a.mov", "pcm_u8", "its pcm_u8 sound became pcm_s16le"),
+        ("a.avi", "adpcm_ima_wav", "its adpcm_ima_wav sound became pcm_s16le"),
+        ("a.mkv", "pcm_s16le", ""),
+    ],
+)
+def test_plain_sound_of_files_that_are_called_mp4_is_kept(tmp_path, name, sound, said):
+    """Those of AVI and Matroska do not say which channel is where, as .mp4 has to."""
+    source = make(tmp_path / name, sound=sound).rename(tmp_path / "a.mp4")
+    target, note = convert(source)
+    assert note == said and heard(source).any()
+    np.testing.assert_array_equal(heard(target), heard(source))
 
 
 @pytest.mark.parametrize("name", ["a.mov", "a.mp4"])

@@ -13,7 +13,7 @@ from av.stream import Disposition
 
 from b2b_jax import clips
 from b2b_jax.errors import shown
-from b2b_jax.inference.sound import Sound
+from b2b_jax.inference import sound
 
 # Facts of the old file, which muxers write by themselves or which are no longer true.
 OF_THE_FILE = {"major_brand", "minor_version", "compatible_brands", "encoder", "location-eng", "duration"}
@@ -107,13 +107,15 @@ class Others:
     def _add(self, stream: av.stream.Stream) -> None:
         try:
             copy = self._container.add_stream_from_template(stream)
+            if self._target.suffix.lower() in sound.MP4 and _codec(stream).startswith("pcm_"):
+                copy.codec_context.layout = sound.layout(stream.codec_context)
             self._copies[stream.index] = lambda packet: self._mux(packet, copy)
         except ValueError:
             if stream.type == "subtitle":
                 self.notes.append(f"subtitles ({_codec(stream)}) that {self._target.suffix} cannot hold are left out")
                 return
-            sound = Sound(self._target, self._target.suffix.lower(), self._container, stream)
-            self._copies[stream.index], copy = sound.add, sound.stream
+            pcm = sound.Sound(self._target, self._target.suffix.lower(), self._container, stream)
+            self._copies[stream.index], copy = pcm.add, pcm.stream
             self.notes.append(f"its {_codec(stream)} sound became {_codec(copy)}")
         copy.metadata.update(stream_tags(stream.metadata, encoded=False))
         copy.disposition = stream.disposition

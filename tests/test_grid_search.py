@@ -1,4 +1,4 @@
-"""The grid search: what it runs, in which order, how it ranks, and that it stops at a run that fails."""
+"""The grid search: what it runs, in which order, how it ranks, and what it does about a run that fails."""
 
 import importlib.util
 import json
@@ -36,7 +36,10 @@ def runs(tool, monkeypatch):
         value = 20 + PSNR[keys["config.deblurrer.loss"]] + PSNR[keys["config.deblurrer.optimizer.name"]] + 100 * rate
         rows = [{"step": 1, "validation_psnr": 99.0}, {"step": 2, "validation_psnr": value}, {"step": 3, "loss": 0.1}]
         (folder / "metrics.jsonl").write_text("\n".join(map(json.dumps, rows)))
-        return subprocess.CompletedProcess(command, 3 if keys.get("config.fail") else 0)
+        diverges = keys.get("config.diverging") in (keys["config.deblurrer.loss"], "all")
+        if not diverges:
+            (folder / "weights.safetensors").touch()
+        return subprocess.CompletedProcess(command, 3 if keys.get("config.fail") else int(diverges))
 
     monkeypatch.setattr(tool.subprocess, "run", run)
     return commands
@@ -68,3 +71,23 @@ def test_the_second_grid_refines_the_best_of_the_first(tool, runs, tmp_path, cap
 def test_a_failed_run_ends_the_search(tool, runs, tmp_path, capsys):
     assert tool.main(arguments(tmp_path, "--", "--config.fail=1")) == 3
     assert len(runs) == 1 and "exit code 3" in capsys.readouterr().err
+
+
+def test_a_cell_that_diverges_is_a_row_without_a_figure(tool, runs, tmp_path, capsys):
+    assert tool.main(arguments(tmp_path, "--", "--config.diverging=l1")) == 0
+    rows = [
+        [cell.strip() for cell in line.split("|")[1:-1]] for line in (tmp_path / "grid.md").read_text().splitlines()
+    ]
+    assert [(row[0], row[-1]) for row in rows[2:]] == [
+        ("mse", "20.80"),
+        ("mse", "20.60"),
+        ("mse", "20.10"),
+        ("l1", "failed"),
+        ("l1", "failed"),
+    ]
+    assert capsys.readouterr().err.count("ended with exit code 1") == 2
+
+
+def test_without_any_score_there_is_no_second_grid(tool, runs, tmp_path, capsys):
+    assert tool.main(arguments(tmp_path, "--", "--config.diverging=all")) == 1
+    assert len(runs) == 4 and "no run ended with a score" in capsys.readouterr().err

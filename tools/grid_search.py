@@ -3,7 +3,8 @@
     python tools/grid_search.py --config configs/resunet.py --output runs/grid --steps 2000
 
 Every cell is a run of `b2b_jax.main` in a folder of its own, one after another; the same command resumes where it
-stopped. The table ranks all cells by their last validation PSNR: OUTPUT/grid.md, and OUTPUT/grid.png as a picture.
+stopped. The table ranks all cells by their last validation PSNR: OUTPUT/grid.md, and OUTPUT/grid.png as a picture. A
+cell whose training diverges is a row without a figure.
 Arguments after `--` are given to every run: `-- --config.data.root=DIR`.
 """
 
@@ -11,6 +12,7 @@ import argparse
 import functools
 import itertools
 import json
+import math
 import operator
 import subprocess
 import sys
@@ -21,17 +23,22 @@ LOSSES = ("l1", "mse", "l1+0.1*sobel", "l1+0.1*fourier")
 OPTIMIZERS = ("rmsprop", "adam")
 LEARNING_RATES = (3e-4, 1e-3, 3e-3)
 RHOS = (0.9, 0.99)
+IN_TRAINING = 1  # the exit code of a run that wants nothing of the user and fails
+UNFINISHED = -math.inf  # the score of a run that did
 
 Cell = Mapping[str, object]  # configuration keys below `deblurrer` and their values
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command line; returns its exit code: that of the first run that fails."""
+    """Runs the command line; returns its exit code: that of the first run that fails otherwise than in training."""
     args = _parser().parse_args(argv)
     first = grid(**{"loss": args.losses, "optimizer.name": args.optimizers})
     if code := run_all(first, args):
         return code
     best = ranked(first, args.output)[0]
+    if score(args.output / name(best)) == UNFINISHED:
+        print("grid_search: no run ended with a score", file=sys.stderr)
+        return IN_TRAINING
     rates = {"optimizer.learning_rate": args.learning_rates}
     if best["optimizer.name"] == "rmsprop":
         rates["optimizer.rho"] = args.rhos
@@ -49,7 +56,10 @@ def grid(**axes: Sequence[object]) -> list[Cell]:
 
 
 def run_all(cells: Sequence[Cell], args: argparse.Namespace) -> int:
-    """Runs every cell that has no score yet; returns the exit code of the first that fails, else 0."""
+    """Runs every cell that has no score yet; returns the exit code of the first that fails, else 0.
+
+    One that fails in training, as it does when its values are not finite, is passed over.
+    """
     for number, cell in enumerate(cells, 1):
         folder = args.output / name(cell)
         print(f"{number} of {len(cells)}: {name(cell)}", flush=True)
@@ -58,7 +68,8 @@ def run_all(cells: Sequence[Cell], args: argparse.Namespace) -> int:
         command += ["--config.stages=deblurrer", f"--config.deblurrer.steps={args.steps}", *keys, *args.rest]
         if code := subprocess.run(command).returncode:
             print(f"grid_search: the run {folder} ended with exit code {code}", file=sys.stderr)
-            return code
+            if code != IN_TRAINING or not (folder / "config.json").is_file():
+                return code
     return 0
 
 
@@ -68,7 +79,9 @@ def name(cell: Cell) -> str:
 
 
 def score(folder: Path) -> float:
-    """The last validation PSNR in dB that a run logged."""
+    """The last validation PSNR in dB that a run logged; UNFINISHED of one that failed."""
+    if not (folder / "deblurrer" / "weights.safetensors").is_file():
+        return UNFINISHED
     rows = [json.loads(line) for line in (folder / "deblurrer" / "metrics.jsonl").read_text().splitlines()]
     return [row["validation_psnr"] for row in rows if "validation_psnr" in row][-1]
 
@@ -94,11 +107,14 @@ def report(cells: Sequence[Cell], output: Path) -> None:
         values = {key: str(setting(folder, key)) for key in keys}
         if "optimizer.rho" in keys and values["optimizer.name"] != "rmsprop":
             values["optimizer.rho"] = ""
-        rows.append([*values.values(), f"{score(folder):.2f}"])
+        found = score(folder)
+        rows.append([*values.values(), "failed" if found == UNFINISHED else f"{found:.2f}"])
     lines = [f"| {' | '.join(row)} |" for row in [[*keys, "validation PSNR, dB"], ["---"] * (len(keys) + 1), *rows]]
     (output / "grid.md").write_text("\n".join(lines) + "\n")
     print("\n".join(lines))
-    draw([name(cell) for cell in order], [score(output / name(cell)) for cell in order], output / "grid.png")
+    scores = {name(cell): score(output / name(cell)) for cell in order}
+    finished = {cell: value for cell, value in scores.items() if value != UNFINISHED}
+    draw(list(finished), list(finished.values()), output / "grid.png")
 
 
 def draw(names: Sequence[str], scores: Sequence[float], path: Path) -> None:

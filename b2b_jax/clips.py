@@ -24,6 +24,9 @@ JUMPING = {"mpegts", "mpeg"}  # formats for broadcasting, which may begin and en
 EXACT = {"mov", "matroska", "avi"}  # containers whose headers say when the file ends
 TOLERANCE = 0.1  # seconds that a whole file may end before its header says, besides the time of its last frame
 HEAD = 64  # bytes, at most, from where FFmpeg says that a packet lies to its first byte
+# FFmpeg's numbers (AVColorSpace) of how colours are coded, where its scaler does not know how.
+RARE_COLOURS = {8: "YCgCo", 10: "BT.2020 with constant luminance", 11: "Y'D'zD'x (SMPTE ST 2085)", 14: "ICtCp"}
+RARE_COLOURS |= {12: "YCbCr of its primaries", 13: "YCbCr of its primaries with constant luminance"}
 UNTURNED = [1, 0, 0, 0, 1, 0, 0, 0, 1]
 OPTIONS = {"format_whitelist": ",".join(DEMUXERS), "protocol_whitelist": "file"}
 
@@ -87,6 +90,17 @@ def pictures(path: Path, container: av.container.InputContainer) -> av.VideoStre
 def formats(container: av.container.InputContainer) -> set[str]:
     """FFmpeg's names of the container's format."""
     return set(container.format.name.split(","))
+
+
+def rgb(path: Path, frame: av.VideoFrame, pixel_format: str, **scaling: int) -> np.ndarray:
+    """A stored frame (h, w, 3) in a format such as "rgb24". VideoError: its colours cannot be converted."""
+    try:
+        return frame.to_ndarray(format=pixel_format, **scaling)
+    except av.FFmpegError as error:
+        colours = RARE_COLOURS.get(int(frame.colorspace), frame.format.name)
+        raise VideoError(
+            f"{path}: coded as {colours}, which cannot become RGB ({error.strerror}); convert it to BT.709 first"
+        ) from error
 
 
 class Turn(NamedTuple):

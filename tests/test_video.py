@@ -13,6 +13,7 @@ import pytest
 from helpers.videos import ALL, RATE, TICK, UNEVEN, assert_same_pictures, make, pictures, read, rgb, same, seconds
 
 from b2b_jax import clips
+from b2b_jax.data import frames
 from b2b_jax.inference import jobs, video, video_writer
 from b2b_jax.inference.video import VideoError
 
@@ -111,6 +112,14 @@ def test_colour_tags_are_kept_and_colours_too(tmp_path, matrix, full):
     for ours, theirs in zip(again.planes, first.planes, strict=True):
         levels = [np.frombuffer(bytes(plane), np.uint8)[0].astype(int) for plane in (ours, theirs)]
         assert abs(levels[0] - levels[1]) <= 1
+
+
+def test_colours_that_cannot_become_rgb_are_named(tmp_path):
+    source = make(tmp_path / "a.mp4", sound=None, colorspace=14)
+    said = f"{source}: coded as ICtCp, which cannot become RGB (Operation not supported); convert it to BT.709 first"
+    assert refused(source) == said
+    files, fault = frames.extract(source, tmp_path / "cache", 1, 0, 0)
+    assert files == [] and fault == said
 
 
 def test_pixels_that_are_not_square(tmp_path):

@@ -67,7 +67,7 @@ def _write_frames(video: Path, target: Path, every: int, limit: int, thin: float
         with clips.opened(video) as container, clips.named(video, "truncated or broken"):
             stream = clips.pictures(video, container)
             total = min(filter(None, (limit, -(-stream.frames // every))), default=None)
-            chosen = islice(_chosen(_decoded(video, container, stream, lost), every, thin), limit or None)
+            chosen = islice(_chosen(video, _decoded(video, container, stream, lost), every, thin), limit or None)
             what = f"frames of {shown(video.name)}"
             for number, image in terminal.bar(chosen, desc=what, unit="frame", total=total, leave=False):
                 path = target / f"{number:06d}.png"
@@ -109,11 +109,11 @@ def _decoded(
     lost.end = ending.missing(clock.longest * stream.time_base, done + lost.frames)
 
 
-def _chosen(decoded: Iterator[av.VideoFrame], every: int, thin: float) -> Iterator[tuple[int, np.ndarray]]:
+def _chosen(video: Path, decoded: Iterator[av.VideoFrame], every: int, thin: float) -> Iterator[tuple[int, np.ndarray]]:
     """Each `every`-th frame that differs from the last chosen one, upright, with its number."""
     last = None
     for number, frame in islice(enumerate(decoded), 0, None, every):
-        image = clips.turning(frame).upright(frame.to_ndarray(format="rgb24"))
+        image = clips.turning(frame).upright(clips.rgb(video, frame, "rgb24"))
         small = np.asarray(Image.fromarray(image).convert("L").resize(THUMBNAIL, Image.Resampling.BOX), np.float32)
         if last is None or np.abs(small - last).mean() >= thin:
             last = small

@@ -18,7 +18,7 @@ import av
 import numpy as np
 
 from b2b_jax import files
-from b2b_jax.clips import JUMPING, Clock, Ending, VideoError, formats, named, opened, packets, pictures, turning
+from b2b_jax.clips import JUMPING, Clock, Ending, VideoError, formats, named, opened, packets, pictures, rgb, turning
 from b2b_jax.inference import joins
 from b2b_jax.inference.background import behind, made_ahead
 from b2b_jax.inference.video_writer import SCALING, Writer, depth
@@ -166,7 +166,7 @@ def _frames(clip: Clip, moments: deque[Moment]) -> Iterator[np.ndarray]:
                 )
             moments.append(Moment(*clock.time(frame), others))
             others, done = [], done + 1
-            yield turn.upright(frame.to_ndarray(format=pixel_format, interpolation=SCALING))
+            yield turn.upright(rgb(clip.path, frame, pixel_format, interpolation=SCALING))
     moments.append(Moment(0, 0, others))
     clip.damage.end(ending.missing(clock.longest * video.time_base, done + clip.damage.frames))
     if (lost := clip.damage.frames) > done:

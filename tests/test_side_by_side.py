@@ -58,6 +58,11 @@ def test_the_shift_that_brings_a_turned_frame_into_view_grows_with_it():
     assert panels.canvas(64, 48, 2, None).matrix is None
 
 
+def test_the_shift_of_a_broken_matrix_stays_within_32_bits():
+    broken = [1 << 16, 0, 0, 0, 1 << 16, 0, (1 << 31) - 1, -(1 << 31), 1 << 30]
+    assert panels.canvas(64, 48, 2, broken).matrix == panels.canvas(64, 48, 1, broken).matrix == broken
+
+
 def test_three_pictures_and_the_single_ones_come_of_one_pass(tmp_path):
     source, passes = make(tmp_path / "a.mp4"), []
 

@@ -87,6 +87,8 @@ def _is_playable(width: int, height: int) -> bool:
 
 
 def _moved(matrix: list[int], axis: int, wider: float, higher: float) -> list[int]:
-    """The matrix with its shift, which brings a turned picture back into view, for the larger frame."""
+    """The matrix with its shift, which brings a turned picture back into view, for the larger frame; it has 32 bits."""
     a, b, u, c, d, v, x, y, w = matrix
-    return [a, b, u, c, d, v, round(x * (wider if axis else higher)), round(y * (higher if axis else wider)), w]
+    shift = np.rint([x * (wider if axis else higher), y * (higher if axis else wider)])
+    most = np.iinfo(np.int32)
+    return [a, b, u, c, d, v, *shift.clip(most.min, most.max).astype(int).tolist(), w]

@@ -10,8 +10,10 @@ Expected (published, NAFNet): PSNR 25.80 → 28.11 dB, SSIM 0.880 → 0.893, aft
 This implementation has not been run to the end on REDS.
 
 `reds.py:release` follows the released code where it differs from the paper: hinge loss, VGG16 features, penalty 1e-4,
-batch 1, no curriculum, photos reduced to 512 pixels before the crop, mirrored left to right only, no colour jitter,
-100 + 200 epochs of REDS' 14,400 blurry photos.
+batch 1, no curriculum, the camera's photos reduced to 512 pixels before the crop (the known pairs are not, and neither
+are the photos that are scored or deblurred later), mirrored left to right only, no colour jitter, 100 + 200 epochs of
+REDS' 14,400 blurry photos. Without it the moving average of G's weights is what is scored (translator.ema=0.999), which
+the paper does not mention.
 
 Beyond the paper, --config.adaptation.enabled=True learns the camera and adds the row `adapted`; not run on this data.
 """

@@ -29,15 +29,16 @@ class Supply:
     source: Source
     crop: pipeline.Cropper
     names: Mapping[str, str]  # the crops' keys, and what the step calls them
+    native: bool = False  # never resized: blur that the deblurrer knows would no longer be the one that it knows
 
 
 def _extractor(config: ConfigDict, known: domains.Known, unknown: domains.Unknown) -> list[Supply]:
-    pairs = Supply(known.train, known.crop, {"sharp": "known_sharp", "blurry": "known_blurry"})
+    pairs = Supply(known.train, known.crop, {"sharp": "known_sharp", "blurry": "known_blurry"}, native=True)
     return [pairs, Supply(unknown.sharp, pipeline.Crop, {"image": "unknown_sharp"})]
 
 
 def _paired(config: ConfigDict, known: domains.Known, unknown: domains.Unknown) -> list[Supply]:
-    return [Supply(known.train, known.crop, {"blurry": "known_blur"})]
+    return [Supply(known.train, known.crop, {"blurry": "known_blur"}, native=True)]
 
 
 def _synthetic(config: ConfigDict, known: domains.Known, unknown: domains.Unknown) -> list[Supply]:
@@ -47,7 +48,7 @@ def _synthetic(config: ConfigDict, known: domains.Known, unknown: domains.Unknow
 
 def _folder(config: ConfigDict, known: domains.Known, unknown: domains.Unknown) -> list[Supply]:
     photos = Photos(folder.listed(config.known_blur, "path", "known_blur"))
-    return [Supply(domains.training(config.data, photos), pipeline.Crop, {"image": "known_blur"})]
+    return [Supply(domains.training(config.data, photos), pipeline.Crop, {"image": "known_blur"}, native=True)]
 
 
 SOURCES: Mapping[str, Callable[[ConfigDict, domains.Known, domains.Unknown], list[Supply]]] = {

@@ -143,13 +143,13 @@ def streams(
 ) -> list[pipeline.Stream]:
     """Endless crops of every supply under the names that it gives them, shuffled by the seed numbers `first`, + 1, …
 
-    `crops` (0 = data.crops_per_image) and `resize` are those of `pipeline.stream`.
+    `crops` (0 = data.crops_per_image) and `resize`, of what is not native, are those of `pipeline.stream`.
     """
     crops = crops or run.config.data.crops_per_image
 
     def stream(number: int, supply: Supply) -> pipeline.Stream:
-        seed = stream_seed(run.config.seed, number)
-        return pipeline.rename(pipeline.stream(supply.source, supply.crop(crop), seed, crops, resize), supply.names)
+        seed, to = stream_seed(run.config.seed, number), 0 if supply.native else resize
+        return pipeline.rename(pipeline.stream(supply.source, supply.crop(crop), seed, crops, to), supply.names)
 
     return [stream(number, supply) for number, supply in enumerate(supplies, first)]
 

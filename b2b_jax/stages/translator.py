@@ -116,7 +116,7 @@ def check(run: Run) -> None:
     check_generator(generator, config.crop)
     # The discriminator's smallest image is a quarter of the crop.
     common.check_traces("translator", common.create(config.discriminator, run.dtype), config.crop // 4)
-    check_photos(run, run.unknown.blur, pipeline.Crop(config.crop))
+    check_photos(run, run.unknown.blur, pipeline.Crop(config.crop), config.resize)
     check_known_blur(run)
     if config.supervision != "adversarial":
         translator_pairs.check(run)
@@ -153,14 +153,13 @@ def check_known_blur(run: Run) -> None:
     config, source = run.config.translator, run.config.known_blur.source
     check_choice("known_blur.source", source, SOURCES)
     for supply in known_blur.supplies(run, source):
-        check_photos(run, supply.source, supply.crop(config.crop))
+        check_photos(run, supply.source, supply.crop(config.crop), 0 if supply.native else config.resize)
     if source == "extractor":
         blur_extractor.check_crop(run, "translator", config.crop)
 
 
-def check_photos(run: Run, source: Source, crop: pipeline.Transform) -> None:
+def check_photos(run: Run, source: Source, crop: pipeline.Transform, resize: int) -> None:
     """UserError when crops cannot be cut from the photos, resized or not."""
-    resize = run.config.translator.resize
     if resize and resize < crop.extent:
         raise UserError(f"translator.resize is {resize}; it must be 0 or at least {crop.extent}, which a crop needs")
     check_sizes(source, pipeline.extent(crop, resize), "translator.crop")

@@ -40,7 +40,7 @@ def get_config(variant: str = "") -> ConfigDict:
         raise ValueError(f"configs/ablations.py has no cell {variant!r}; wanted {wanted}")
     config = BASES[base]()
     CELLS[name](config, value)
-    config.evaluation.ablation = f"{name},{value}"
+    config.evaluation.ablation = f"{name},{value if name == 'generator' else format(float(value), 'g')}"
     return config
 
 

@@ -98,6 +98,14 @@ def test_a_damaged_result_is_left_out(folders, damage, capsys):
     assert commands.main([*map(str, folders)]) == 0 and str(folders[0]) in capsys.readouterr().err
 
 
+def test_a_given_deblurrer_stands_in_its_own_row(tmp_path):
+    scores = {"deblurrer": 25.0, "blur2blur": 27.0}
+    run = write_run(tmp_path / "r", "reds", scores, evaluation={"deblurrer": "restormer"})
+    methods = tables.markdown(tables.make(tables.read([run]))[1])
+    assert line(methods, "| Blur2Blur + Restormer |").split(" | ")[2].startswith("27.00")
+    assert line(methods, "| Blur2Blur + NAFNet |").split(" | ")[2] == "[28.11 / 0.893]"
+
+
 def test_runs_of_different_recipes_are_not_averaged(folders):
     path = folders[1] / "config.json"
     path.write_text(path.read_text().replace('"steps": 600', '"steps": 20'))
@@ -250,6 +258,8 @@ def test_an_ablation_changes_its_key_and_says_so():
     assert ablations.get_config("ratio,0.75,quick").data.scenes.blur == 36
     assert [ablations.get_config(f"size,0.5,{base}").data.share for base in ("demo", "rsblur")] == [0.5, 0.5]
     assert ablations.get_config("generator,unet").translator.generator.scales == 3
+    assert ablations.get_config("ratio,.70").evaluation.ablation == "ratio,0.7"
+    assert ablations.get_config("size,1.0,demo").evaluation.ablation == "size,1"
 
 
 @pytest.mark.parametrize("name", ablations.GENERATORS)

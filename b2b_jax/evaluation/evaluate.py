@@ -13,7 +13,7 @@ from pathlib import Path
 
 import jax
 
-from b2b_jax import niqe
+from b2b_jax import niqe, weights
 from b2b_jax.data import domains
 from b2b_jax.data.sources import Part, Source, check_sizes
 from b2b_jax.errors import UserError, shown
@@ -229,6 +229,15 @@ def same_photos(run: Run, scored: str) -> bool:
         return not own
 
 
+def deblurrer_name(run: Run) -> str:
+    """What the deblurrer's weights hold, which may be another network than the configuration names; "" without any."""
+    path = run.weights_path("deblurrer")
+    try:
+        return weights.describe(path)[0]
+    except (OSError, ValueError):
+        return ""
+
+
 def digests(run: Run) -> dict[str, str]:
     """SHA-256 of the weights that are there, of every stage that the run needs."""
     found = {}
@@ -267,6 +276,7 @@ def write_results(run: Run, sets: list[dict], scored: dict, times: dict, judged:
             **(times if times["scored"] or not before else {key: before[key] for key in TIMING}),
             **scored,
             "settings": as_json(run.config.evaluation),
+            "deblurrer": deblurrer_name(run),
         },
     }
     write_json(run.workdir / "results.json", results)

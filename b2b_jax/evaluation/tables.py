@@ -112,8 +112,8 @@ class Result:
 
     @property
     def network(self) -> str:
-        """The deblurrer's name."""
-        return self.config["deblurrer"]["network"]["name"]
+        """The deblurrer's name: of given weights, what they hold."""
+        return self.results.get("evaluation", {}).get("deblurrer") or self.config["deblurrer"]["network"]["name"]
 
     @property
     def column(self) -> str:

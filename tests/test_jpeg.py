@@ -72,9 +72,9 @@ def test_transforms_of_one_photo_at_a_time(monkeypatch):
     """Of a photo of whole blocks, which is read once for each of two ways to turn it, and once more for the best."""
     alive, blocks = [], camera_jpeg.blocks
 
-    def noted(photo):
+    def noted(photo, most=0):
         assert not any(spectra() is not None for spectra in alive)
-        spectra = blocks(photo)
+        spectra = blocks(photo, most)
         alive.append(weakref.ref(spectra))
         return spectra
 

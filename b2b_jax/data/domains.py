@@ -247,10 +247,10 @@ def scored_digest(data: ConfigDict) -> str:
         return ""
     name, variant, root, output, is_prepared = _place(data, "unknown")
     if is_prepared:
-        return prepared.digest(name, output, variant)
+        return f"prepared {prepared.digest(name, output, variant)}"
     photos = finding.find(name, root, "test", "--config.data.unknown_path", variant)
     # The files of a published dataset are many, and nobody edits them: their sizes tell of another download.
-    return folder.digest(photos, root, contents=not LAYOUTS[name].parts["test"].photos)
+    return f"files {folder.digest(photos, root, contents=not LAYOUTS[name].parts['test'].photos)}"
 
 
 def _validation_part(name: str) -> str:

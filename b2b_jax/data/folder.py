@@ -18,7 +18,7 @@ from b2b_jax.data.quickly import takes_long, together
 from b2b_jax.data.skipping import BadPhotos
 from b2b_jax.errors import UserError, shown
 
-START = 1 << 16  # bytes of a file, by which most are told apart
+START = 1 << 12  # bytes of a file, by which most are told apart
 SCORED = ("test_blur", "test_sharp", "test_known")  # keys of `data` whose photos nothing is trained with
 
 
@@ -106,18 +106,18 @@ def kept_apart(data: ConfigDict, piles: dict[str, list[Photo]]) -> dict[str, lis
 
     def to_score_on(file: File) -> bool:
         try:
-            if not isinstance(file, Path) or file.stat().st_size not in sizes:
+            if not isinstance(file, Path) or (size := file.stat().st_size) not in sizes:
                 return False
-            return any(filecmp.cmp(file, path, False) for path in alike.get((file.stat().st_size, _start(file)), ()))
+            return any(filecmp.cmp(file, path, False) for path in alike.get((size, _start(file)), ()))
         except OSError:  # which whoever reads it reports
             return False
 
     for name, photos in piles.items():
         kept[name] = [photo for photo in photos if not to_score_on(photo.blurry)]
         if not kept[name]:
-            raise UserError(f"All photos of data.{name} are photos to score on, too; training needs others")
+            raise UserError(f"All photos of the pile {name} are test photos, too; training needs others")
         if left_out := len(photos) - len(kept[name]):
-            print(f"{name}: {left_out} of {len(photos)} photos are left out of training, as they are to be scored on")
+            print(f"{name}: left out of training, because they are test photos: {left_out} of {len(photos)}")
     return kept
 
 

@@ -24,15 +24,15 @@ from b2b_jax import levels
 from b2b_jax.data import flow
 
 ROUNDS = 3  # of 1 to 3: a fourth changes nothing
-FIRST = (
-    6.0  # pixels: standard deviation of the Gaussian of the first round; under 2, copies 8 pixels apart stay two edges
-)
+# Pixels: standard deviation of the Gaussian of the first round, under which copies 8 pixels apart are one edge.
+FIRST = 6.0
 SMOOTHING = 2.0  # pixels: of that of t
 TRUSTED = 10 / 255  # difference under that Gaussian, up to which w and b agree roughly
 NOISE = 1.0  # pixels: of the Gaussian that takes noise out of what k * w and b are compared in
 REACH = 15  # pixels of a kernel to each side
 SMALLEST = 2 * REACH + 2  # pixels of a frame's shorter side
 RIDGE = 0.05  # λ, of the mean squared spectrum
+EDGES = 0.5  # share of a frame's edges that must be kept: flat parts agree with anything
 HAZE = 0.1  # of a kernel's peak, below which it is cut to zero
 NEARLY = 0.8  # of the sharpest candidate's sharpness, with which a nearer frame is preferred
 
@@ -68,7 +68,11 @@ class Match(NamedTuple):
     kernel: np.ndarray  # (2 REACH + 1, 2 REACH + 1), the blur between the two
 
     def share(self, blurry: np.ndarray) -> float:
-        """How much of the blurry frame's edges is kept: flat parts agree with anything."""
+        """The share of the blurry frame that is kept; 0 where less than EDGES of its edges are."""
+        return float(self.kept.mean()) if self.edges(blurry) >= EDGES else 0.0
+
+    def edges(self, blurry: np.ndarray) -> float:
+        """The share of the blurry frame's edges that is kept."""
         edges = np.hypot(*np.gradient(_smoothed(levels.to_float(blurry).mean(-1), NOISE)))
         return float((edges * self.kept).sum() / edges.sum()) if edges.any() else float(self.kept.mean())
 

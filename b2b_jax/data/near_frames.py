@@ -1,7 +1,7 @@
 """The frames of one's own videos, and the pairs that matching makes of them (matching.py), once, on disk.
 
-A folder keeps index.json (the digest of frames and settings, every frame's sharpness, the share of its edges that was
-kept of every match) and for frame 17 its truth, 17.png, and what is kept of it, 17_kept.png: white. A stopped matching
+A folder keeps index.json (the digest of frames and settings, every frame's sharpness, the share that was kept of every
+match) and for frame 17 its truth, 17.png, and what is kept of it, 17_kept.png: white. A stopped matching
 resumes at the next frame, and a finished one is never done again.
 """
 
@@ -71,7 +71,7 @@ class Index(NamedTuple):
     """What is known of the frames of `Clips`."""
 
     sharpness: list[float]  # of all frames, or still empty
-    kept: dict[int, float]  # of a frame that has a sharper one near by: the share of its edges that match it
+    kept: dict[int, float]  # of a frame that has a sharper one near by: the share of its pixels that match it
 
 
 def read_index(target: Path, clips: Clips) -> Index | None:
@@ -82,12 +82,18 @@ def read_index(target: Path, clips: Clips) -> Index | None:
     return Index(saved.get("sharpness", []), {int(key): share for key, share in saved.get("kept", {}).items()})
 
 
+def is_older(target: Path) -> bool:
+    """Whether the folder's frames were matched by an older version of this module."""
+    return read_object(target / "index.json").get("version") != VERSION
+
+
 def match(clips: Clips, target: Path, data: ConfigDict, settings: ConfigDict) -> Index:
     """Finds the blurry frames that have a sharper one near by and matches them, all that `target` does not know yet."""
     index = read_index(target, clips) or Index([], {})
 
     def save() -> None:
-        write_json(target / "index.json", {"digest": clips.digest, "sharpness": index.sharpness, "kept": index.kept})
+        known = {"sharpness": index.sharpness, "kept": index.kept}
+        write_json(target / "index.json", {"version": VERSION, "digest": clips.digest, **known})
 
     if not index.sharpness:
         progress = terminal.bar(clips.photos, desc="sharpness of frames", unit="frame", leave=False)
@@ -137,7 +143,7 @@ def _sharpness(frame: Photo, bad: BadPhotos, policy: str) -> float:
 
 
 def _match(photos: Sequence[Photo], numbers: tuple[int, int], target: Path, agreement: float) -> float:
-    """Matches a blurry frame with a sharp one and writes what comes of it; returns the share of edges that is kept."""
+    """Matches a blurry frame with a sharp one and writes what comes of it; returns `Match.share`."""
     blurry, sharp = (photo.read(photos[number].blurry) for number in numbers)
     if blurry.shape != sharp.shape or min(blurry.shape[:2]) < matching.SMALLEST:
         return 0.0

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from b2b_jax import terminal
+from b2b_jax import images, terminal
 from b2b_jax.budget import BYTES_PER_PIXEL, READERS
 from b2b_jax.data import photo
 from b2b_jax.data.photo import File, Photo
@@ -56,21 +56,25 @@ def _pile(name: str, photos: Sequence[Photo]) -> dict:
 
 
 def digest(photos: Sequence[Photo]) -> str:
-    """SHA-256 of the names of photos and the sizes of their files, by which two piles are told apart."""
+    """SHA-256 of the names of photos and the sizes of their files, by which two piles are told apart.
+
+    Frames of videos have no size of their own: they are written anew where another version reads them.
+    """
     lines = []
     for one in photos:
-        path = Path(str(one.blurry))
-        lines.append(f"{one.scene} {path.name} {path.stat().st_size if path.exists() else ''}")
+        name = Path(str(one.blurry)).name
+        given = isinstance(one.blurry, Path) and Path(one.scene).suffix.lower() not in images.VIDEO_EXTENSIONS
+        lines.append(f"{one.scene} {name} {one.blurry.stat().st_size if given and one.blurry.exists() else ''}")
     return hashlib.sha256("\n".join(sorted(lines)).encode(errors="surrogateescape")).hexdigest()
 
 
 def changes(report: Mapping, piles: Mapping[str, Sequence[Photo]]) -> list[str]:
     """A line for each pile that is no longer the one of an earlier report."""
     return [
-        f"{name} has changed: {report[name]['photos']:,} photos when this run began, {len(photos):,} now. What is "
+        f"{name} has changed: {report[name]['photos']:,} → {len(photos):,} photos since it was last reported. What is "
         "trained keeps what it learnt from those; what is still to be trained goes on with these"
         for name, photos in piles.items()
-        if name in report and report[name].get("digest", digest(photos)) != digest(photos)
+        if report.get(name, {}).get("digest") not in (None, digest(photos))
     ]
 
 

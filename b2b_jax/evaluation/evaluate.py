@@ -124,7 +124,8 @@ def check(run: Run) -> None:
 
 def check_large_enough(run: Run, label: str, protocol: protocols.Protocol) -> None:
     """UserError when photos to score on are too small for the protocol, called `label`, or a metric."""
-    data, least, need = run.config.data, protocols.smallest(protocol, metric_names(run)), f"the protocol {label!r}"
+    data, least = run.config.data, protocols.smallest(protocol, metric_names(run))
+    need = f"the protocol {label!r} with its metrics"
     generated = data.unknown == "scenes" and not domains.own(data)
     if data.scenes.size < least and (generated or run.config.evaluation.photographs):
         raise UserError(f"data.scenes.size is {data.scenes.size}, smaller than the {least} pixels that {need} needs")
@@ -220,11 +221,13 @@ def inputs(run: Run) -> dict:
 def same_photos(run: Run, scored: str) -> bool:
     """True when the test photos are those of the digest `scored`; "" for none, or of an older version.
 
-    A dataset that is gone since, or of which an older version kept no digest, is taken for the same.
+    A dataset that is gone since, that was prepared since, or of which an older version kept no digest, is taken for
+    the same.
     """
     own = domains.takes_test_photos(run.config.data)
     try:
-        return scored == domains.scored_digest(run.config.data) or not (own or scored)
+        now = domains.scored_digest(run.config.data)
+        return scored == now or not (own or (scored and scored.split()[0] == now.split()[0]))
     except (UserError, ImageError):  # the photos are missing; of your own the check says so
         return not own
 

@@ -71,17 +71,17 @@ class Restorer:
     """
 
     def __init__(self, chain: Chain, tile: int = 0, overlap: int = OVERLAP, memory: int | None = None):
-        if overlap >= 0 and chain.margin:
-            overlap = max(overlap, 2 * chain.margin + RAMP)
-        smallest = overlap + 2 * chain.stride
+        wide = max(overlap, 2 * chain.margin + RAMP) if chain.margin else overlap
+        smallest = wide + 2 * chain.stride
         if (tile and tile < smallest) or overlap < 0:
+            advice = "a larger --tile" if 0 <= overlap < wide else "another --tile or --overlap"
             raise UserError(
-                f"tiles of {tile or TILE} pixels cannot overlap by {overlap}; these networks need tiles of at least "
-                f"{smallest} for that: choose another --tile or --overlap"
+                f"tiles of {tile or TILE} pixels cannot overlap by {overlap if overlap < 0 else wide}; these networks "
+                f"need tiles of at least {smallest} for that: choose {advice}"
             )
-        self._chain, self._tile, self._overlap = chain, tile, overlap
-        self._margin = max(overlap / 4, chain.margin)
-        usual = max(TILE, 4 * overlap if chain.margin else smallest)  # wide overlaps would cut it in more pieces
+        self._chain, self._tile, self._overlap = chain, tile, wide
+        self._margin = max(wide / 4, chain.margin)
+        usual = max(TILE, 4 * wide if chain.margin else smallest)  # wide overlaps would cut it in more pieces
         self._largest = tile or -(-usual // chain.stride) * chain.stride
         self._memory = memory_budget() if memory is None else memory
 

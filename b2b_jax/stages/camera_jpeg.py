@@ -5,6 +5,7 @@ de Queiroz, "Identification of bitmap compression history", IEEE Transactions on
 """
 
 import itertools
+import math
 from collections.abc import Iterable, Sequence
 
 import numpy as np
@@ -57,12 +58,11 @@ def as_stored(photo: np.ndarray, tables: Sequence[np.ndarray]) -> np.ndarray:
     """
 
     def how_well(way: tuple[int, int, bool]) -> float:
-        spectra = turned(*way)
-        sample = spectra[:: -(-len(spectra) // SAMPLE) or 1]
+        sample = turned(*way, SAMPLE)
         return means(np.array([fit(sample, table, LOW) for table in tables])).max()
 
-    def turned(top: int, left: int, on_its_side: bool) -> np.ndarray:
-        spectra = blocks(photo[top:, left:])
+    def turned(top: int, left: int, on_its_side: bool, most: int = 0) -> np.ndarray:
+        spectra = blocks(photo[top:, left:], most)
         return spectra.swapaxes(1, 2) if on_its_side else spectra
 
     tops, lefts = ({0, side % BLOCK} for side in photo.shape[:2])
@@ -74,11 +74,13 @@ def means(fits: np.ndarray) -> np.ndarray:
     return fits[:, 0] / np.maximum(fits[:, 1], 1)
 
 
-def blocks(photo: np.ndarray) -> np.ndarray:
-    """The cosine transforms (n, 8, 8) of the luma of a photo's blocks."""
+def blocks(photo: np.ndarray, most: int = 0) -> np.ndarray:
+    """The cosine transforms (n, 8, 8) of a photo's blocks in luma, about `most` of them, evenly spread; 0 = all."""
     h, w = (side // BLOCK for side in photo.shape[:2])
-    luma = photo[: h * BLOCK, : w * BLOCK].astype(np.float32) @ jpeg.TO_YCC[0].astype(np.float32) - 128
-    cut = luma.reshape(h, BLOCK, w, BLOCK).swapaxes(1, 2).reshape(-1, BLOCK, BLOCK)
+    apart = math.isqrt(-(-h * w // most)) or 1 if most else 1
+    cut = photo[: h * BLOCK, : w * BLOCK].reshape(h, BLOCK, w, BLOCK, 3)[::apart, :, ::apart]
+    luma = cut.astype(np.float32) @ jpeg.TO_YCC[0].astype(np.float32) - 128
+    cut = luma.swapaxes(1, 2).reshape(-1, BLOCK, BLOCK)
     return fft.dctn(cut, axes=(1, 2), norm="ortho")
 
 

@@ -27,7 +27,7 @@ def open_pairs(run: Run) -> Pairs | None:
         return left_out.say(run, "adaptation", f"{told(index, matched)}; at least {FEWEST} must")
     if sharding.is_first():
         share = 100 * np.mean([index.kept[number] for number in matched])
-        print(f"adaptation: {told(index, matched)}, {share:.0f} % of their edges")
+        print(f"adaptation: {told(index, matched)}, {share:.0f} % of their pixels")
     names = {name: name for name in ("blurry", "sharp", "kept")}
     own = Supply(near_frames.pairs(run.clips, target, matched, run.config.data), pipeline.Crop, names)
     return Pairs([own, *pairs.known(run, config)], adaptation.matched_pairs(config), {})
@@ -56,6 +56,11 @@ def refuse_others(run: Run) -> None:
     """UserError when the run began its adaptation on other frames than there are now."""
     folder = run.workdir / "adaptation"
     if (folder / "checkpoints").exists() and near_frames.read_index(folder / "frames", run.clips) is None:
+        if near_frames.is_older(folder / "frames"):
+            raise UserError(
+                f"{run.workdir} matched its frames with an older version; finish it with that version, or choose "
+                "another --workdir"
+            )
         raise UserError(
             f"{run.workdir} began its adaptation on other frames than there are now in adaptation.frames.folder; put "
             "those back, or choose another --workdir"

@@ -71,8 +71,8 @@ def digest(photos: Sequence[Photo]) -> str:
 def changes(report: Mapping, piles: Mapping[str, Sequence[Photo]]) -> list[str]:
     """A line for each pile that is no longer the one of an earlier report."""
     return [
-        f"{name} has changed: {report[name]['photos']:,} → {len(photos):,} photos since it was last reported. What is "
-        "trained keeps what it learnt from those; what is still to be trained goes on with these"
+        f"{name} has changed: {report[name]['photos']:,} → {len(photos):,} photos since it was last reported. Stages "
+        "that are trained stay as they are; the others use the photos that are there now"
         for name, photos in piles.items()
         if report.get(name, {}).get("digest") not in (None, digest(photos))
     ]

@@ -72,6 +72,31 @@ def test_a_trajectory_without_chance_is_a_straight_line():
     assert small < 0.26 and abs(large - 12**2 / 12) < 0.5  # an even line's variance; pixels add at most 1/4
 
 
+def slow_trajectory(rng: np.random.Generator, length: float, jitter: float, shake: float, pull: float) -> np.ndarray:
+    """The path of Boracchi and Foi, step by step, in numbers that are not complex: (128, 2), about its mean."""
+    speed, angle = length / 127, 2 * np.pi * rng.random()
+    places, step = [np.zeros(2)], speed * np.array([np.cos(angle), np.sin(angle)])
+    for _ in range(127):
+        places.append(places[-1] + step)
+        abrupt = np.zeros(2)
+        if rng.random() < shake:
+            angle = np.pi + rng.uniform(-0.5, 0.5)
+            turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+            abrupt = 2 * turn @ step
+        step = step + abrupt + speed * (jitter * rng.standard_normal(2) - pull * places[-1])
+        step = step * speed / np.hypot(*step)
+    return places - np.mean(places, axis=0)
+
+
+@pytest.mark.parametrize(("jitter", "shake", "pull"), [(0.1, 0.02, 0.02), (0.0, 0.2, 0.0), (0.1, 0.0, 0.3)])
+def test_a_trajectory_is_jolted_turned_and_pulled_back_step_by_step(jitter, shake, pull):
+    spec = {"kind": "trajectory", "length": (14, 14), "jitter": jitter, "shake": shake, "pull": pull}
+    for seed in range(5):
+        rng = np.random.default_rng(seed)
+        path = slow_trajectory(rng, rng.uniform(14, 14), jitter, shake, pull)
+        np.testing.assert_allclose(blur.draw(np.random.default_rng(seed), spec), blur.splat(path, 21), atol=1e-6)
+
+
 @pytest.mark.parametrize("radius", [0.4, 1.0, 2.7, 6.2])
 def test_a_disk_covers_its_area(radius):
     kernel = blur.draw(np.random.default_rng(0), {"kind": "disk", "radius": (radius, radius)})

@@ -417,6 +417,16 @@ def test_flat_folders_are_cut_as_published(tmp_path):
     assert unknown.test is unknown.pairs is None and unknown.split["unknown_blur"]["photos"] == 6
 
 
+def flat(name, count):
+    return [Photo(Path(name) / f"{i}.png", None, f"{i}.png") for i in range(count)]
+
+
+@pytest.mark.parametrize("counts", [(10, 5), (5, 10)])
+def test_flat_folders_are_each_cut_at_their_own_length(counts):
+    blurry, sharp = split.apart(flat("a", counts[0]), flat("b", counts[1]), 0.6, seed=0)
+    assert blurry == flat("a", counts[0] * 6 // 10) and sharp == flat("b", counts[1])[counts[1] * 6 // 10 :]
+
+
 def test_published_folders_are_scored_on_pairs_that_are_given(tmp_path):
     config = original_config(tmp_path, [f"{i:02d}.png" for i in range(10)])
     for part in ("test_blur", "test_sharp"):
@@ -470,3 +480,15 @@ def test_a_share_of_the_piles_leaves_whole_scenes_out():
     assert split.thinned(photos, 1.0, seed=3) == photos
     with pytest.raises(UserError, match="at least two scenes"):
         split.thinned(photos[:4], 0.5, seed=3)
+
+
+def test_neighbouring_frames_are_cut_into_whole_runs_of_one_scene():
+    photos = [
+        Photo(Path(f"{scene}/{i}.png"), None, scene)
+        for scene, count in (("a", 6), ("b", 2), ("c", 5))
+        for i in range(count)
+    ]
+    runs = [[path.as_posix() for path in run] for run in split.windows(photos, 3)]
+    assert runs == [
+        [f"{scene}/{i}.png" for i in some] for scene, some in (("a", (0, 1, 2)), ("a", (3, 4, 5)), ("c", (0, 1, 2)))
+    ]

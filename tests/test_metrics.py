@@ -90,6 +90,14 @@ def test_masked_psnr_is_that_of_the_part_inside():
     assert float(metrics.psnr_masked(x, y, mask)[0]) == pytest.approx(wanted, abs=1e-4)
 
 
+def test_masked_ssim_is_that_of_the_windows_centred_inside():
+    x, y = (image[:, :64, :64] for image in pair(0))
+    mask = np.zeros((1, 64, 64, 1), np.float32)
+    mask[:, 10:40, 20:50] = 1
+    wanted = float(metrics.ssim(x[:, 5:45, 15:55], y[:, 5:45, 15:55])[0])  # with half a window around
+    assert float(metrics.ssim_masked(x, y, mask)[0]) == pytest.approx(wanted, abs=1e-5)
+
+
 @pytest.mark.parametrize("photo", [data.astronaut, data.coffee, data.chelsea])
 def test_ssim_equals_scikit_image(photo):
     x = levels.to_float(photo()[40:160, 60:150])

@@ -527,6 +527,13 @@ def test_a_step_is_taken_if_it_is_surely_better(held, filled, rule):
     assert agreement.surest({name: np.array(score, float) for name, score in scores.items()}) == rule
 
 
+@pytest.mark.parametrize(("more", "step"), [(0.55, 0), (0.6, 1)])
+def test_sure_is_two_standard_errors(more, step):
+    """Four gains of deviation 0.577, half of which is the error of their mean."""
+    less, gains = np.array([30.0, 31, 30, 32]), np.array([-0.5, -0.5, 0.5, 0.5]) + more
+    assert agreement.surest({0: less, 1: less + gains}) == step
+
+
 NAN, INF = np.nan, np.inf
 
 

@@ -62,13 +62,17 @@ def test_what_cannot_be_written_is_refused(tmp_path, name, image):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize(
-    "orientation, wanted", [(1, RGB), (2, RGB[:, ::-1]), (3, RGB[::-1, ::-1]), (6, np.rot90(RGB, 3))]
-)
+ACROSS = RGB.swapaxes(0, 1)
+UPRIGHT = (RGB, RGB[:, ::-1], RGB[::-1, ::-1], RGB[::-1], ACROSS, ACROSS[:, ::-1], ACROSS[::-1, ::-1], ACROSS[::-1])
+
+
+@pytest.mark.parametrize("orientation, wanted", list(enumerate(UPRIGHT, start=1)))
 def test_exif_orientation(tmp_path, orientation, wanted):
     exif = Image.Exif()
     exif[0x0112] = orientation
-    np.testing.assert_array_equal(images.read(save(tmp_path / "a.png", RGB, exif=exif)), wanted)
+    path = save(tmp_path / "a.png", RGB, exif=exif)
+    np.testing.assert_array_equal(images.read(path), wanted)
+    assert images.size(path) == wanted.shape[:2]
 
 
 def test_grey_and_palette(tmp_path):

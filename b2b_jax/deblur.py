@@ -18,8 +18,8 @@ damaged or cut off are left out and counted (--on-error); what is lost is said. 
 .webm); containers other than .mp4, .m4v, .mov, .mkv and .webm become .mkv: clip.avi becomes clip.avi.mkv.
 
 --side-by-side also writes NAME_side_by_side: the input on the left, the result on the right, and the translator's
-output between them with --keep-translated. What decoders could not play for its size, such as two 4K clips, is shrunk,
-and that is said; a photo too wide for its format gets its pictures one upon the other.
+output between them with --keep-translated. What is too large for decoders, such as two 4K clips, is shrunk, and that is
+said; where a photo would be too wide for its format, its pictures are stacked.
 
 Outputs are DIR/NAME, in deblurred/ without --output; what was found in a folder keeps its place below it. Outputs that
 exist are skipped, so the same command resumes after a stop. Files that cannot be done are listed at the end, after all
@@ -122,7 +122,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--on-error", choices=("skip", "stop"), default="skip", help=ON_ERROR_HELP)
     add("--overwrite", action="store_true", help="replace outputs that exist")
     add("--tile", type=int, default=0, metavar="PIXELS", help=TILE_HELP)
-    add("--overlap", type=int, default=tiles.OVERLAP, metavar="PIXELS", help="of tiles, at least (default: 64)")
+    add("--overlap", type=int, default=tiles.OVERLAP, metavar="PIXELS", help="least overlap of tiles (default: 64)")
     add("--train-size", type=int, metavar="PIXELS", help=TRAIN_SIZE_HELP)
     args = parser.parse_args(argv)
     if args.tile < 0 or args.overlap < 0 or (args.train_size or 0) < 0:
@@ -133,8 +133,9 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 METHOD_HELP = (
-    "which of a run's systems: its deblurrer adapted to the camera and made to agree with the photo, just adapted, "
-    "behind the kernel field and made to agree with the photo, just behind it, behind the translator, or alone "
+    "which of a run's systems. adapted_consistent, adapted: its deblurrer adapted to the camera, with and without "
+    "making the result agree with the photo; consistent, kernel_field: its deblurrer behind the kernel field, likewise; "
+    "blur2blur: behind the translator; deblurrer: alone "
     "(default: what its evaluation found best; without one, the first of these that the run has)"
 )
 TILE_HELP = (

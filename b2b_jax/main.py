@@ -1,6 +1,9 @@
 """Trains, evaluates and reports a run, stage after stage: `python -m b2b_jax.main --config configs/demo.py`.
 
 Finished stages are skipped, unfinished ones resume where they stopped, given weights are loaded.
+
+Exit codes: 0 done; 2 a mistake in the input (a line for each); 1 a fault of ours, a full disk or a diverged run; 129,
+130 and 143 stopped by the end of the terminal, Ctrl-C or SIGTERM, and saved.
 """
 
 import contextlib
@@ -82,6 +85,7 @@ def main() -> int:
     if {"-h", "--help"} & set(sys.argv):
         print(f"{__doc__}\n{commandline.USAGE}\n")
         print(f"Stages: {', '.join(NAMES)}. Every KEY, its unit and reason: configs/default.py.")
+        print("DIR: runs/NAME, or runs/NAME_VARIANT, unless given.")
         print("Several processes: --coordinator HOST:PORT --num_processes N --process_id I. See docs/scaling.md.")
         return 0
     if "--version" in sys.argv:

@@ -3,9 +3,9 @@
     python -m b2b_jax.prepare reds --source ~/downloads/REDS --output data/prepared
     python -m b2b_jax.prepare folder --source shots/ --output packed/shots
 
-Training reads data/prepared instead of the downloads it holds (--config.data.prepared names another folder below
-data/), and packed/shots as --config.data.unknown_blur. Stopped at any moment, the same command resumes; where it has
-finished, it only counts. The output takes as much disk as the photos.
+Training reads the datasets in data/prepared in place of their downloads (--config.data.prepared names another folder
+below data/), and packed/shots as --config.data.unknown_blur. Stopped at any moment, the same command resumes; once it
+has finished, it only prints the counts. The output takes as much disk as the photos.
 
 A source whose files have other names or sizes than those that were prepared is refused. Neither times, which a copy
 changes, nor contents are compared: after editing a photo to the same size, as of a .bmp, remove the output first.

@@ -6,8 +6,8 @@
 
 The page is at http://127.0.0.1:7860 and nowhere else: nothing is sent away, no address is shared, and no network is
 needed. Without --model it uses the networks of the demo, which come with the package. Photos keep what `b2b-jax deblur`
-keeps. It needs the package gradio: pip install 'b2b_jax[page]'. Exit codes: 0 stopped; 2 the model is missing or the
-port is taken (one line on stderr).
+keeps. It needs the package gradio: pip install 'b2b_jax[page]'. Exit codes: 0 and 143 stopped by Ctrl-C or SIGTERM; 2
+gradio or the model is missing, or the port is taken (one line on stderr).
 """
 
 import argparse

@@ -8,7 +8,7 @@ The file holds a command per line; empty lines and lines that begin with # are p
     python -m b2b_jax.main --config configs/ablations.py:ratio,0.7
 
 They run in the folder that the sweep is started in, without a shell: no variables, no `&&`, no `>`.
-Commands that ended well are noted in cells.txt.done and not run again; one that failed is told, and the next one
+Commands that ended well are noted in cells.txt.done and not run again; one that failed is reported, and the next one
 starts. Ctrl-C, SIGTERM and the end of the terminal go to the running command, which saves, and end the sweep; a command
 whose sweep is killed gets SIGTERM (on Linux). Exit codes: 0 all done, 1 some failed, 2 there is no such list, 129, 130
 and 143 stopped.

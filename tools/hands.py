@@ -4,9 +4,9 @@
     python tools/hands.py before.mp4 sharp/before.mp4 other/before.mp4 --output hands.json
 
 Prints a Markdown table: in how many of a clip's frames a hand is found, and how sure MediaPipe is of it. Every frame is
-looked at by itself, unless --track lets a hand of the frame before help. The confidence of a frame is the score of its
-surest hand, which is that of its being a left or a right one, the only one that MediaPipe tells; the mean is over the
-frames with a hand, and empty without any.
+looked at by itself, unless --track lets a hand of the frame before help. The confidence of a frame is its surest
+hand's score for being a left or a right one, the only score that MediaPipe gives; the mean is over the frames with a
+hand, and empty without any.
 
 The model is the one inside MediaPipe's packages up to 0.10.21, for Python up to 3.12: pip install 'b2b_jax[hands]'.
 Exit codes: 0 done; 2 MediaPipe, its model or a clip is missing (one line on stderr).

@@ -4,10 +4,10 @@
     python -m b2b_jax.main --config configs/ablations.py:generator,mimo_unet_plus,rsblur
     python -m b2b_jax.main --config configs/ablations.py:size,0.5,demo         half of the demo's photos
 
-ratio: the share of the camera's photos that becomes unknown_blur, 0 to 1; the rest is unknown_sharp.
+ratio: the share of the camera's photos that becomes unknown_blur, between 0 and 1; the rest is unknown_sharp.
 generator: mimo_unet (8 residual blocks a stage), mimo_unet_plus (20), unet (the U-Net of pix2pix with an output for
 each of the three scales) or nafnet (in its original form, of one scale, which is reduced for the other two).
-size: the share of both piles that is used, 0 to 1: whole scenes are left out until it is met.
+size: the share of both piles that is used, above 0 and at most 1: whole scenes are left out until it is met.
 
 The third word is the dataset: reds (default), gopro, rsblur, rb2v, demo, or quick: demo.py:quick, which proves the
 plumbing and whose scores mean nothing. b2b_jax.sweep runs a list of such commands, b2b_jax.tables prints the

@@ -25,7 +25,7 @@ sizes above have not been run to the end; those of `camera.py:small` and `medium
 
 `camera.py:small` needs nothing but the two folders, and a CPU instead of days on a GPU: small networks, and a
 deblurrer that is trained on generated scenes under the paths of a hand-held camera. `camera.py:medium` is the
-same with a deblurrer of four times as many parameters: an hour or more on a CPU, for two decibels more on photographs
+same with a deblurrer of four times as many parameters: one to two hours on a CPU, for two decibels more on photographs
 of a burst merge (docs/photographs.md).
 """
 

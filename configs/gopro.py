@@ -1,9 +1,10 @@
-"""GoPro as the camera, REDS as the known blur (Blur2Blur, CVPR 2024, table 2).
+"""GoPro as the camera, with the paper's split (Blur2Blur, CVPR 2024, table 1); REDS as the known blur.
 
     python -m b2b_jax.main --config configs/gopro.py --workdir runs/gopro
 
 Needs data/GOPRO_Large, data/REDS and weights/vgg19.safetensors; --config.deblurrer.weights=… loads a NAFNet that was
-trained on REDS instead of training one. 1M steps of batch 16: 3 days on 2 A100 in the paper. Not run to the end here.
+trained on REDS instead of training one. 1M steps of batch 16: 3 days on 2 A100 in the paper, which has no score for
+this camera. Not run to the end here.
 
 Beyond the paper, --config.adaptation.enabled=True learns the camera and adds the row `adapted`; not run on this data.
 """

@@ -6,8 +6,9 @@
     python -m b2b_jax.main --config configs/photographs.py
 
 The camera is a folder below data/photographs: burst (default), phone, night, tone or roll, `photographs.py:phone`. It
-is learnt by likelihood, and what reads blur from photos for that then stands before MAXIM: a translator that can only
-convolve, behind a denoiser where the camera has noise, JPEG or a response.
+is learnt by likelihood. The network that reads blur from photos for that then stands before MAXIM, as a translator that
+can only convolve, behind a denoiser where the camera has noise, JPEG or a response. MAXIM's results are made to agree
+with the photo.
 `photographs.py:burst,taught` instead teaches a kernel field with the learnt camera, `burst,true` with the camera's true
 kernels, `burst,any` with kernels of every kind, with no camera learnt. `burst,blur2blur` trains the paper's translator,
 small and with hand-held paths as the known blur; `burst,pairs` the same generator with pairs of the learnt camera,

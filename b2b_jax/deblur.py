@@ -134,8 +134,8 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 METHOD_HELP = (
     "which of a run's systems. adapted_consistent, adapted: its deblurrer adapted to the camera, with and without "
-    "making the result agree with the photo; consistent, kernel_field: its deblurrer behind the kernel field, likewise; "
-    "blur2blur: behind the translator; deblurrer: alone "
+    "making the result agree with the photo; consistent, kernel_field: its deblurrer behind the kernel field, "
+    "likewise; blur2blur: behind the translator; deblurrer: alone "
     "(default: what its evaluation found best; without one, the first of these that the run has)"
 )
 TILE_HELP = (

@@ -8,6 +8,8 @@ import contextlib
 import importlib.util
 import itertools
 import os
+import re
+import socket
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -87,28 +89,60 @@ def start(coordinator: str | None, processes: int | None, process: int | None, h
       heartbeat: seconds of silence after which a process counts as dead and the others end, too.
 
     Raises:
-      UserError: some of the three are given and some are not, or they do not fit each other.
+      UserError: some of the three are given and some are not, or they do not fit each other; the port is taken; none is
+        given, and the launcher does not say enough.
     """
     given = {"coordinator": coordinator, "num_processes": processes, "process_id": process}
     missing = [name for name, value in given.items() if value is None]
     options = {"heartbeat_timeout_seconds": heartbeat, "shutdown_timeout_seconds": heartbeat}
     if len(missing) == 3:
         if several(os.environ):
-            jax.distributed.initialize(**options)
+            join_launched(options)
     elif missing:
         raise UserError(f"--{missing[0]} is not given; --coordinator, --num_processes and --process_id go together")
-    elif not 0 <= process < processes or ":" not in coordinator:
+    elif not 0 <= process < processes or not (port := port_of(coordinator)):
         raise UserError(
             f"--process_id is {process} of {processes} at {coordinator}; wanted 0 to N - 1 of N at HOST:PORT"
         )
     else:
+        if process == 0:
+            check_free(port)
         jax.distributed.initialize(*given.values(), cluster_detection_method="deactivate", **options)
+
+
+def join_launched(options: Mapping[str, Any]) -> None:
+    """Joins the processes that the launcher started; UserError when JAX cannot tell from it which they are."""
+    try:
+        jax.distributed.initialize(**options)
+    except (ValueError, RuntimeError, OSError) as error:  # as of Open MPI 5, and of a TPU without Google's metadata
+        raise UserError(
+            f"The launcher does not tell JAX where the first process is ({error}); "
+            "give --coordinator, --num_processes and --process_id"
+        ) from error
+
+
+def port_of(coordinator: str) -> int:
+    """The port of HOST:PORT; 0 for any other text."""
+    found = re.fullmatch(r".+:(\d{1,5})", coordinator)
+    return int(found[1]) if found and int(found[1]) < 1 << 16 else 0
+
+
+def check_free(port: int) -> None:
+    """UserError where the first process cannot listen at this port, at which JAX would crash."""
+    try:
+        socket.create_server(("", port)).close()
+    except OSError as error:
+        reason = os.strerror(error.errno)
+        raise UserError(
+            f"--coordinator names port {port}, which cannot be used here: {reason}; choose another"
+        ) from error
 
 
 def several(environment: Mapping[str, str]) -> bool:
     """True when a launcher that JAX knows started this process as one of several, or this is a Cloud TPU machine."""
     slurm = "SLURM_PROCID" in environment and "SLURM_STEP_NODELIST" in environment
-    tasks = environment.get("SLURM_NTASKS") if slurm else environment.get("OMPI_COMM_WORLD_SIZE")
+    names = ("SLURM_STEP_NUM_TASKS", "SLURM_NTASKS") if slurm else ("OMPI_COMM_WORLD_SIZE",)
+    tasks = next((environment[name] for name in names if name in environment), "")
     chips = any(Path(path).exists() for path in ("/dev/accel0", "/dev/vfio/0"))
     return int(tasks or 1) > 1 or (chips and importlib.util.find_spec("libtpu") is not None)
 

@@ -32,6 +32,12 @@ def test_every_flag_of_the_command_exists(path):
     assert {"config", "workdir"} <= flags and all(name in commandline.flags.FLAGS for name in flags)
 
 
+def test_a_step_of_slurm_asks_for_the_processors_of_its_tasks():
+    text = (LAUNCH / "slurm.sh").read_text()
+    assert "#SBATCH --cpus-per-task=" in text  # which steps do not inherit since Slurm 22.05
+    assert re.search(r'^srun .*--cpus-per-task="\$SLURM_CPUS_PER_TASK"', text, re.MULTILINE)
+
+
 def test_the_job_set_starts_as_many_processes_as_it_says_and_names_the_first():
     jobs = yaml.safe_load((LAUNCH / "jobset.yaml").read_text())
     (job,) = jobs["spec"]["replicatedJobs"]

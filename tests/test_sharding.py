@@ -9,6 +9,7 @@ import json
 import math
 import os
 import re
+import socket
 import subprocess
 import sys
 from collections import Counter
@@ -25,6 +26,7 @@ from helpers.processes import free_port
 from jax.sharding import AxisType, Mesh
 
 from b2b_jax import models, sharding
+from b2b_jax.errors import UserError
 from b2b_jax.method import blur2blur, known_blur
 from b2b_jax.method.blur2blur import Blur2Blur
 from b2b_jax.models import layers, vgg
@@ -122,11 +124,44 @@ def test_eight_devices_train_as_one(facts):
         ({"SLURM_PROCID": "0", "SLURM_STEP_NODELIST": "a", "SLURM_NTASKS": "1"}, False),
         ({"SLURM_NTASKS": "8"}, False),  # in the batch script: nobody started eight of us
         ({"SLURM_PROCID": "3", "SLURM_STEP_NODELIST": "a[1-2]", "SLURM_NTASKS": "8"}, True),
+        # a shell on a node of an allocation, as salloc opens it: one process, beside which eight could be started
+        (
+            {
+                "SLURM_PROCID": "0",
+                "SLURM_STEP_NODELIST": "a",
+                "SLURM_NTASKS": "8",
+                "SLURM_STEP_NUM_TASKS": "1",
+            },
+            False,
+        ),
         ({"OMPI_COMM_WORLD_SIZE": "2"}, True),
     ],
 )
 def test_a_launcher_is_recognised_by_what_it_sets(environment, several):
     assert sharding.several(environment) == several
+
+
+def test_a_launcher_that_does_not_tell_where_the_first_process_is_asks_for_the_flags(monkeypatch):
+    def initialize(**options):
+        raise ValueError("coordinator_address should be defined.")  # as JAX does under Open MPI 5
+
+    monkeypatch.setenv("OMPI_COMM_WORLD_SIZE", "2")
+    monkeypatch.setattr(jax.distributed, "initialize", initialize)
+    with pytest.raises(UserError, match=r"coordinator_address should be defined\.\); give --coordinator"):
+        sharding.start(None, None, None, 100)
+
+
+@pytest.mark.parametrize("coordinator", ["localhost", "localhost:", "localhost:abc", "localhost:70000", ":1234"])
+def test_what_is_no_host_and_port_is_refused(coordinator):
+    with pytest.raises(UserError, match="wanted 0 to N - 1 of N at HOST:PORT"):
+        sharding.start(coordinator, 2, 0, 100)
+
+
+def test_a_port_that_is_taken_is_refused_by_the_first_process():
+    with socket.create_server(("", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(UserError, match=f"port {port}, which cannot be used here: Address already in use"):
+            sharding.start(f"localhost:{port}", 2, 0, 100)
 
 
 def blended_kernels() -> list[list[int]]:

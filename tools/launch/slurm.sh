@@ -19,7 +19,9 @@ config=${1:?"usage: sbatch tools/launch/slurm.sh CONFIG WORKDIR [--config.KEY=VA
 workdir=${2:?"no WORKDIR, a folder that all nodes share"}
 shift 2
 
-srun --kill-on-bad-exit=1 python -m b2b_jax.main --config "$config" --workdir "$workdir" "$@"
+# Since Slurm 22.05 a step does not inherit --cpus-per-task.
+srun --kill-on-bad-exit=1 --cpus-per-task="$SLURM_CPUS_PER_TASK" \
+    python -m b2b_jax.main --config "$config" --workdir "$workdir" "$@"
 code=$?
 if [[ $code -eq 143 ]]; then
     scontrol requeue "$SLURM_JOB_ID"

@@ -141,7 +141,7 @@ def check_free(port: int) -> None:
 def several(environment: Mapping[str, str]) -> bool:
     """True when a launcher that JAX knows started this process as one of several, or this is a Cloud TPU machine."""
     slurm = "SLURM_PROCID" in environment and "SLURM_STEP_NODELIST" in environment
-    names = ("SLURM_STEP_NUM_TASKS", "SLURM_NTASKS") if slurm else ("OMPI_COMM_WORLD_SIZE",)
+    names = ("OMPI_COMM_WORLD_SIZE", *(("SLURM_STEP_NUM_TASKS", "SLURM_NTASKS") if slurm else ()))
     tasks = next((environment[name] for name in names if name in environment), "")
     chips = any(Path(path).exists() for path in ("/dev/accel0", "/dev/vfio/0"))
     return int(tasks or 1) > 1 or (chips and importlib.util.find_spec("libtpu") is not None)

@@ -45,6 +45,8 @@ NETWORKS = {
     # Without norm: the biases in front of one have no gradient but rounding, which Adam makes as large as any other.
     "discriminator": models.create("patchgan", ndf=4, n_layers=1, norm="none"),
 }
+# As salloc opens it on a node: one process, of a job in which eight could be started.
+SHELL = {"SLURM_PROCID": "0", "SLURM_STEP_NODELIST": "a", "SLURM_NTASKS": "8", "SLURM_STEP_NUM_TASKS": "1"}
 
 
 def config_and_adams():
@@ -124,17 +126,9 @@ def test_eight_devices_train_as_one(facts):
         ({"SLURM_PROCID": "0", "SLURM_STEP_NODELIST": "a", "SLURM_NTASKS": "1"}, False),
         ({"SLURM_NTASKS": "8"}, False),  # in the batch script: nobody started eight of us
         ({"SLURM_PROCID": "3", "SLURM_STEP_NODELIST": "a[1-2]", "SLURM_NTASKS": "8"}, True),
-        # a shell on a node of an allocation, as salloc opens it: one process, beside which eight could be started
-        (
-            {
-                "SLURM_PROCID": "0",
-                "SLURM_STEP_NODELIST": "a",
-                "SLURM_NTASKS": "8",
-                "SLURM_STEP_NUM_TASKS": "1",
-            },
-            False,
-        ),
+        (SHELL, False),
         ({"OMPI_COMM_WORLD_SIZE": "2"}, True),
+        (SHELL | {"OMPI_COMM_WORLD_SIZE": "2"}, True),  # mpirun starts itself on other nodes by a step of one
     ],
 )
 def test_a_launcher_is_recognised_by_what_it_sets(environment, several):

@@ -2,7 +2,10 @@
 
 import importlib.util
 import json
+import shlex
+import signal
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -25,7 +28,8 @@ def runs(tool, monkeypatch):
     commands = []
 
     def run(command):
-        keys = dict(word.removeprefix("--").split("=", 1) for word in command if word.startswith("--"))
+        words = shlex.split(command)
+        keys = dict(word.removeprefix("--").split("=", 1) for word in words if word.startswith("--"))
         commands.append(keys)
         folder = Path(keys["workdir"], "deblurrer")
         folder.mkdir(parents=True, exist_ok=True)
@@ -39,9 +43,9 @@ def runs(tool, monkeypatch):
         diverges = keys.get("config.diverging") in (keys["config.deblurrer.loss"], "all")
         if not diverges:
             (folder / "weights.safetensors").touch()
-        return subprocess.CompletedProcess(command, 3 if keys.get("config.fail") else int(diverges))
+        return 3 if keys.get("config.fail") else int(diverges)
 
-    monkeypatch.setattr(tool.subprocess, "run", run)
+    monkeypatch.setattr(tool.sweep, "run", run)
     return commands
 
 
@@ -91,3 +95,33 @@ def test_a_cell_that_diverges_is_a_row_without_a_figure(tool, runs, tmp_path, ca
 def test_without_any_score_there_is_no_second_grid(tool, runs, tmp_path, capsys):
     assert tool.main(arguments(tmp_path, "--", "--config.diverging=all")) == 1
     assert len(runs) == 4 and "no run ended with a score" in capsys.readouterr().err
+
+
+STOPPED = """
+import importlib.util, sys
+spec = importlib.util.spec_from_file_location("grid_search", sys.argv[1])
+tool = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(tool)
+sys.executable = sys.argv[2]
+sys.exit(tool.main(sys.argv[3:]))
+"""
+RUN = """#!/bin/sh
+trap 'sleep 1; touch saved; exit 130' INT
+echo started
+while :; do sleep 0.1; done
+"""
+
+
+def test_ctrl_c_lets_the_run_save_and_ends_the_search(tmp_path):
+    run, tool = tmp_path / "run", ROOT / "tools" / "grid_search.py"
+    run.write_text(RUN)
+    run.chmod(0o755)
+    command = [sys.executable, "-c", STOPPED, tool, run, *arguments(tmp_path / "grid")]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(command, cwd=tmp_path, text=True, **pipes) as search:
+        while search.stdout.readline() != "started\n":
+            pass
+        search.send_signal(signal.SIGINT)
+        said = search.communicate(timeout=60)[1]
+    assert search.returncode == 130 and (tmp_path / "saved").exists()
+    assert "exit code 130" in said and "Traceback" not in said

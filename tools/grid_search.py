@@ -14,10 +14,12 @@ import itertools
 import json
 import math
 import operator
-import subprocess
+import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+
+from b2b_jax import sweep
 
 LOSSES = ("l1", "mse", "l1+0.1*sobel", "l1+0.1*fourier")
 OPTIMIZERS = ("rmsprop", "adam")
@@ -66,7 +68,7 @@ def run_all(cells: Sequence[Cell], args: argparse.Namespace) -> int:
         keys = [f"--config.deblurrer.{key}={value}" for key, value in cell.items()]
         command = [sys.executable, "-m", "b2b_jax.main", f"--config={args.config}", f"--workdir={folder}"]
         command += ["--config.stages=deblurrer", f"--config.deblurrer.steps={args.steps}", *keys, *args.rest]
-        if code := subprocess.run(command).returncode:
+        if code := sweep.run(shlex.join(command)):  # which passes Ctrl-C on, so that the run saves
             print(f"grid_search: the run {folder} ended with exit code {code}", file=sys.stderr)
             if code != IN_TRAINING or not (folder / "config.json").is_file():
                 return code

@@ -40,7 +40,7 @@ def _named() -> Iterator[tuple[str, str]]:
 def _converted(folder: Path) -> Iterator[tuple[str, str]]:
     known = {network.file for network in named.NAMED.values()}
     for path in sorted(folder.glob("*.safetensors")):
-        if path not in known:
+        if path not in known and path.is_file():  # no folder, no link to a disk that is away
             yield str(path), f"a converted network, {path.stat().st_size / 1e6:.1f} MB"
 
 

@@ -44,6 +44,7 @@ def test_what_is_at_hand_is_listed_by_what_model_takes(tmp_path, monkeypatch, ca
     (tmp_path / "runs/mine/results.json").write_text('{"method": "consistent"}')
     (tmp_path / "weights").mkdir()
     (tmp_path / "weights/mimo.safetensors").write_bytes(bytes(1_500_000))
+    (tmp_path / "weights/away.safetensors").symlink_to("/no/disk/away.safetensors")
     assert list_models.main([]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines] == ["demo", "maxim-gopro", "weights/mimo.safetensors", "runs/mine"]

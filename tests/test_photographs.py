@@ -130,7 +130,28 @@ def test_too_few_photographs_are_refused(tmp_path):
 def test_the_tool_refuses_a_folder_in_use(tmp_path, capsys):
     (tmp_path / "file").touch()
     assert tool.main([str(tmp_path), "--output", str(tmp_path)]) == 2
-    assert "not empty" in capsys.readouterr().err
+    assert tool.main([str(tmp_path), "--output", str(tmp_path / "file")]) == 2
+    assert capsys.readouterr().err.count("is not an empty folder") == 2
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--side", "240"), "unknown_blur, unknown_sharp, test got no shots"),
+        (("--side", "240", "--seed", "-1"), "--seed is -1"),
+        (("--side", "240", "--soften", "nan"), "--soften nan"),
+    ],
+)
+def test_the_tool_refuses_what_gives_no_photos(sources, tmp_path, capsys, options, said):
+    assert tool.main([str(sources), "--output", str(tmp_path), *options]) == 2
+    told = capsys.readouterr().err
+    assert said in told and told.count("\n") == 1
+
+
+def test_the_tool_says_what_is_wrong_with_its_disk(sources, tmp_path, capsys):
+    (tmp_path / "file").touch()
+    assert tool.main([str(sources), "--output", str(tmp_path / "file/out"), "--side", "240"]) == 2
+    assert "Not a directory" in capsys.readouterr().err
 
 
 def test_the_oracle_reads_the_known_blur(made):

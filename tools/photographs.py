@@ -12,20 +12,24 @@ is left out. Then: python -m b2b_jax.main --config configs/photographs.py.
 """
 
 import argparse
+import math
 import sys
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
 from b2b_jax.data import photographs
-from b2b_jax.errors import UserError
+from b2b_jax.errors import UserError, disk_fault
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line; returns its exit code."""
     args = parser().parse_args(argv)
-    if args.output.exists() and any(args.output.iterdir()):
-        print(f"{args.output} is not empty; choose another --output", file=sys.stderr)
+    if args.output.exists() and not (args.output.is_dir() and not any(args.output.iterdir())):
+        print(f"{args.output} is there and is not an empty folder; choose another --output", file=sys.stderr)
+        return 2
+    if args.seed < 0 or not 0 <= args.soften < math.inf:
+        print(f"--seed is {args.seed} and --soften {args.soften}; neither can be below 0", file=sys.stderr)
         return 2
     options = {key: value for key, value in vars(args).items() if key not in ("sources", "output", "skip")}
     settings = photographs.Settings(**options, skip=tuple(args.skip))
@@ -34,9 +38,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (UserError, photographs.images.ImageError) as error:
         print(error, file=sys.stderr)
         return 2
+    except OSError as error:
+        line, code = disk_fault(error)
+        print(line, file=sys.stderr)
+        return code
     counts = Counter(entry.get("part", "left out") for entry in record["photographs"])
     print(", ".join(f"{part}: {count} photographs" for part, count in counts.items()))
-    return 0
+    return complete(args.output, settings.shot)
+
+
+def complete(output: Path, shot: int) -> int:
+    """The exit code: 2, and a line, when nothing was cut out of the photographs of a part."""
+    empty = [part for part in photographs.PARTS if not any((output / part).rglob("*.png"))]
+    if not empty:
+        return 0
+    found = f"{output}: {', '.join(empty)} got no shots, which are squares of {shot} pixels that show something"
+    print(f"{found}; choose a larger --side, or give more photographs", file=sys.stderr)
+    return 2
 
 
 def parser() -> argparse.ArgumentParser:

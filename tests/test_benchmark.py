@@ -3,6 +3,7 @@
 import itertools
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -14,8 +15,9 @@ import jax.numpy as jnp
 import pytest
 from helpers import FLAGS, forked
 
+from b2b_jax.errors import UserError
 from b2b_jax.models.convolution import conv
-from tools.bench import measure, profiling
+from tools.bench import exports, frames, measure, profiling
 
 ROOT = Path(__file__).parents[1]
 
@@ -180,3 +182,15 @@ def test_a_mistake_gives_one_line(tmp_path):
     for said, one in zip([*MISTAKES, "pip install 'b2b_jax[torch]'"], forked.run_each(commands), strict=True):
         assert one.code == 2
         assert said in one.err and one.err.count("\n") == 1
+
+
+def test_mistakes_of_the_smaller_tools_are_one_line(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(frames, "TRAINING", range(1))
+    monkeypatch.setattr(frames, "TEST", range(100, 101))
+    monkeypatch.setattr(frames, "FRAMES", 2)
+    missing = ["--deblurrer", str(tmp_path / "missing"), "--output", str(tmp_path / "frames")]
+    assert frames.main(missing) == 2
+    assert capsys.readouterr().err.startswith("No weights at")
+    for name, said in {"nafnet:width=a": "invalid literal", "nafnet:wdth=8": "did you mean 'width'?"}.items():
+        with pytest.raises(UserError, match=f"{name}: .*{re.escape(said)}"):
+            exports.opened(name)

@@ -21,6 +21,7 @@ import numpy as np
 from clu.parameter_overview import count_parameters
 
 from b2b_jax import commandline, export, extras, models, named, system
+from b2b_jax.errors import UserError
 from b2b_jax.formats import onnx_files
 from b2b_jax.networks import Network
 from tools.bench import steps
@@ -73,11 +74,14 @@ def row(name: str, shape: tuple[int, ...], repeats: int) -> str:
 
 
 def opened(name: str) -> list[Network]:
-    """A run's networks, a file's, or one with random weights."""
+    """A run's networks, a file's, or one with random weights; UserError for numbers that no such network has."""
     path, _, rest = name.partition(":")
     if path in models.MODELS:
-        hyper = {key: int(value) for key, _, value in (pair.partition("=") for pair in filter(None, rest.split(",")))}
-        return [steps.random_network(models.create(path, **hyper))]
+        pairs = (pair.partition("=") for pair in filter(None, rest.split(",")))
+        try:
+            return [steps.random_network(models.create(path, **{key: int(value) for key, _, value in pairs}))]
+        except ValueError as error:
+            raise UserError(f"{name}: {error}") from error
     model = named.located(path)
     choice = system.from_run(model, rest) if model.is_dir() else system.Choice(None, Path(model), None)
     return system.open_networks(choice, "float32")

@@ -22,7 +22,7 @@ from typing import NamedTuple
 import numpy as np
 from ml_collections import ConfigDict
 
-from b2b_jax import images, levels, memory, metrics, networks
+from b2b_jax import commandline, extras, images, levels, metrics, networks
 from b2b_jax.compilation import enable_compilation_cache
 from b2b_jax.data import blur, dead_leaves, near_frames, pipeline
 from b2b_jax.data.sources import ArraySource
@@ -79,9 +79,14 @@ def shown(picture: np.ndarray, at: np.ndarray, cubic: bool = False) -> np.ndarra
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Trains what is not trained yet and prints the tables; returns the exit code."""
+    """Runs the command line; returns its exit code."""
     options = parser().parse_args(arguments)
-    memory.keep()
+    return commandline.outcome(lambda: compare(options))
+
+
+def compare(options: argparse.Namespace) -> None:
+    """Trains what is not trained yet and prints the tables."""
+    extras.need("cv2", extras.FRAMES)
     enable_compilation_cache()
     kernel = demo.get_config().data.scenes.unknown_kernel.to_dict()
     training, test = ([clip(seed, kernel) for seed in part] for part in (TRAINING, TEST))
@@ -96,7 +101,6 @@ def main(arguments: list[str] | None = None) -> int:
             psnr[name] = score(batching.run(restore, levels.to_float(blurry), 8), truth)
         write_json(options.output / f"psnr-{seed}.json", {name: values.tolist() for name, values in psnr.items()})
         print_table(seed, psnr)
-    return 0
 
 
 def parser() -> argparse.ArgumentParser:

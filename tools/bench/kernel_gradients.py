@@ -1,6 +1,6 @@
 """Times three ways to the gradient of a 3x3 convolution's kernel, on this machine: why `convolution_cpu` has its own.
 
-    python -m tools.bench.kernel_gradients.py --repeats 20
+    python -m tools.bench.kernel_gradients --repeats 20
 
 The gradient sliding over the image (XLA's own), the image sliding over the gradient (`image_over_gradient`), and a loop
 over blocks of two rows that gathers each block's patches for one matrix product. Medians of calls that take turns.

@@ -108,7 +108,7 @@ sys.exit(tool.main(sys.argv[3:]))
 RUN = """#!/bin/sh
 trap 'sleep 1; touch saved; exit 130' INT
 echo started
-while :; do sleep 0.1; done
+for _ in $(seq 300); do sleep 0.1; done
 """
 
 

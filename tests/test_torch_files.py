@@ -10,7 +10,9 @@ import pickle
 import socket
 import tracemalloc
 import zipfile
+from collections import OrderedDict
 from pathlib import Path, PureWindowsPath
+from typing import NamedTuple
 
 import ml_dtypes
 import numpy as np
@@ -164,6 +166,27 @@ def test_options_and_paths_beside_the_tensors_are_passed_over(write, tmp_path):
     for beside in ({"args": options}, {"hyper_parameters": {"root": PureWindowsPath("c:/x"), "options": options}}):
         got = torch_files.read(write(tmp_path / "a.pth", {"state_dict": {"x": tensor}} | beside, [storage]))
         np.testing.assert_array_equal(torch_files.state_dict(got)["x"], np.arange(4))
+
+
+class OrderedByPython2(NamedTuple):
+    """Python 2 makes an ordered dictionary of its items at once."""
+
+    items: list
+
+    def __reduce__(self):
+        return OrderedDict, (self.items,)
+
+
+def test_a_state_dict_saved_by_python_2_is_read(write, tmp_path):
+    tensor, storage = whole("FloatStorage", "0", np.arange(4, dtype=np.float32))
+    got = torch_files.read(write(tmp_path / "a.pth", OrderedByPython2([["x", tensor]]), [storage]))
+    np.testing.assert_array_equal(torch_files.state_dict(got)["x"], np.arange(4))
+
+
+@pytest.mark.parametrize("items", ["xy", ["xy"], [["x"]], [[("x",), 1]]])
+def test_an_ordered_dictionary_of_no_items_is_refused(write, items, tmp_path):
+    with pytest.raises(ValueError, match="an ordered dictionary of something other than keys and values"):
+        torch_files.read(write(tmp_path / "a.pth", OrderedByPython2(items)))
 
 
 def test_truncation_is_one_clear_error(write, tmp_path):

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from b2b_jax.formats.opening import Problem
-from b2b_jax.formats.pickles import Blank, Dict, Function
+from b2b_jax.formats.pickles import PLAIN, Blank, Dict, Function
 
 DTYPES = {"float64", "float32", "float16", "bfloat16", "int64", "int32", "int16", "int8", "uint8", "bool"}
 MARKS = {"torch.Tensor", "torch.nn.parameter.Parameter", "torch.nn.parameter.Buffer", "numpy.ndarray"}
@@ -52,7 +52,7 @@ def finder(tensor: Rebuild, storages: Iterable[str]) -> Callable[[str, str], Any
 def _known(tensor: Rebuild) -> Mapping[str, Function]:
     copied = _Copies()
     calls = {
-        "collections.OrderedDict": lambda *_: Dict(),
+        "collections.OrderedDict": copied.ordered,
         "collections.defaultdict": lambda *_: Dict(),
         "collections.Counter": lambda items=(): copied.mapping(items),  # the milestones of a schedule
         "builtins.set": copied.set,
@@ -73,6 +73,10 @@ def _known(tensor: Rebuild) -> Mapping[str, Function]:
     for core in ("numpy.core.multiarray", "numpy._core.multiarray"):
         calls |= {f"{core}._reconstruct": lambda *_: Blank(copied.array), f"{core}.scalar": copied.scalar}
     return {name: Function(call) for name, call in calls.items()}
+
+
+def _is_pair(item: Any) -> bool:
+    return isinstance(item, list | tuple) and len(item) == 2 and isinstance(item[0], PLAIN)
 
 
 def _first(data: Any, *_: Any) -> np.ndarray:
@@ -121,6 +125,13 @@ class _Copies:
     def mapping(self, items: Any) -> Dict:
         self._spend(200 * len(items) if isinstance(items, dict) else 0)
         return Dict(items if isinstance(items, dict) else ())
+
+    def ordered(self, items: Any = ()) -> Dict:
+        """An OrderedDict, which Python 2 makes of [key, value] lists; Python 3 fills an empty one in later."""
+        if not isinstance(items, list | tuple) or not all(_is_pair(item) for item in items):
+            raise Problem("damaged: an ordered dictionary of something other than keys and values")
+        self._spend(200 * len(items))
+        return Dict(items)
 
     def encode(self, text: Any, _codec: Any) -> bytes:
         """The bytes that pickles of protocol 2 hold as text."""

@@ -85,6 +85,7 @@ def test_other_files_are_no_trees(tmp_path):
         (lambda m: m["weightsManifest"][0].update(paths=[[]]), "names a shard by something other than text"),
         (lambda m: m["weightsManifest"][0]["weights"][0].update(shape=[-3]), "has the shape"),
         (lambda m: m["weightsManifest"][0]["weights"][0].update(shape="33"), "has the shape"),
+        (lambda m: m["weightsManifest"][0]["weights"][3].update(shape=[48]), "kernel of shape .48,., wanted four"),
         (lambda m: m["modelTopology"]["node"][2].update(op="MatMul"), "input 1 of MatMul"),
         (lambda m: m["modelTopology"]["node"][2].update(name="other/Conv2D"), "not a network of flax"),
         (lambda m: m["modelTopology"]["node"].append(m["modelTopology"]["node"][2]), "wanted one for each parameter"),

@@ -37,6 +37,8 @@ class Use(NamedTuple):
 
 def _flipped(kernel: np.ndarray) -> np.ndarray:
     """TensorFlow's transposed convolution has (h, w, out, in) and convolves, where flax's correlates."""
+    if kernel.ndim != 4:
+        raise Problem(f"a transposed convolution has a kernel of shape {kernel.shape}, wanted four axes")
     return kernel[::-1, ::-1].swapaxes(-1, -2)
 
 

@@ -84,10 +84,15 @@ def to_torch_state(variables: Variables) -> dict[str, np.ndarray]:
 
     Returns:
       Tensor names to contiguous arrays in PyTorch's layouts; each batch norm gets an int64 zero `num_batches_tracked`.
+
+    Raises:
+      ValueError: two of its arrays would have one name: it is no network of PyTorch's.
     """
     state = {}
     for path, array in flatten_dict(variables).items():
-        state[_torch_name(path)] = np.array(_leaf(path).to_torch(np.asarray(array)), order="C")
+        if (name := _torch_name(path)) in state:
+            raise ValueError(f"PyTorch has no names for this network: two of its arrays would be called {name}")
+        state[name] = np.array(_leaf(path).to_torch(np.asarray(array)), order="C")
         if path[0] == "batch_stats" and path[-1] == "mean":
             state[".".join((*path[1:-1], "num_batches_tracked"))] = np.zeros((), np.int64)
     return state

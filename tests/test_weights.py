@@ -245,6 +245,13 @@ def test_layouts():
     assert state["a.0.weight"][3, 1, 0, 2] == kernel[0, 2, 1, 3] == state["b.weight"][1, 3, 0, 2]
 
 
+def test_a_network_of_which_two_arrays_would_have_one_name_in_pytorch_is_refused(tmp_path, capsys):
+    weights.save(tmp_path / "bank.safetensors", "bank", {}, fresh(models.create("bank")))
+    assert convert.main([str(tmp_path / "bank.safetensors"), str(tmp_path / "torch.safetensors"), "--to-torch"]) == 2
+    assert "two of its arrays would be called weight" in capsys.readouterr().err
+    assert not (tmp_path / "torch.safetensors").exists()
+
+
 def test_half_precision_checkpoints_become_float32():
     like = {"params": {"a": {"bias": jax.ShapeDtypeStruct((2,), jnp.float32)}}}
     bias = foreign.from_torch_state({"a.bias": np.array([1.5, 2], ml_dtypes.bfloat16)}, like)["params"]["a"]["bias"]

@@ -18,7 +18,7 @@ from typing import NamedTuple
 from absl import logging
 from ml_collections import ConfigDict
 
-from b2b_jax import commandline, interrupts, memory, record, settings, sharding, terminal
+from b2b_jax import commandline, interrupts, memory, record, settings, sharding, terminal, weights
 from b2b_jax.compilation import enable_compilation_cache
 from b2b_jax.data.quickly import attempt, quickly
 from b2b_jax.errors import UserError, disk_fault, shown, suggestion
@@ -26,7 +26,7 @@ from b2b_jax.evaluation import evaluate, summary
 from b2b_jax.files import lock, remove_drafts
 from b2b_jax.images import ImageError
 from b2b_jax.networks import WEIGHTS
-from b2b_jax.stages import STAGES, left_out
+from b2b_jax.stages import STAGES, common, left_out
 from b2b_jax.stages.run import Run
 from b2b_jax.stages.stage import Stage, asked
 from b2b_jax.training import loop, signals
@@ -210,14 +210,20 @@ def check(run: Run, pending: list[str]) -> None:
 
 
 def check_network(run: Run, name: str, stage: Stage) -> None:
-    """Reads a stage's weights, given or trained here; UserError when they are missing, not ours, or have changed."""
+    """Reads a stage's weights, given or trained here.
+
+    UserError when they are missing, not ours, or have changed, or given ones do not restore photos where they should.
+    """
     given = stage.given(run)
     if given and Path(given).is_dir():
         raise UserError(f"{name}.weights is {given}: a folder; name the file in it, such as {Path(given) / WEIGHTS}")
     if given and not Path(given).is_file():
         raise UserError(f"{name}.weights is {given}: no such file; make it with python -m b2b_jax.convert")
     if given or (stage.needed(run) and run.trained(name)):
-        run.network(name)
+        network = run.network(name)
+        if given and stage.restores and not common.restores(network.module):
+            kind, _ = weights.describe(given)
+            raise UserError(f"{name}.weights is {given}: it holds a {kind}, which does not restore photos")
 
 
 if __name__ == "__main__":

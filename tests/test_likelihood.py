@@ -576,6 +576,7 @@ def test_a_shot_that_has_all_the_share_leaves_equal_ones():
     [
         ({"name": "bank"}, False),
         ({"name": "patchgan", "ndf": 4}, False),
+        ({"name": "kernel_wizard", "nf": 4, "kernel_dim": 4, "reductions": 1}, False),
         ({"name": "nafnet", "width": 4, "encoders": (1,), "decoders": (1,)}, True),
         ({"name": "mimo_unet", "base_channels": 4, "num_res": 1}, True),
     ],

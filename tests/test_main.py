@@ -5,13 +5,14 @@ import re
 import sys
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 from absl import flags
 from helpers.processes import fresh_flags
 from ml_collections import ConfigDict
 
-from b2b_jax import commandline, images, main, models, record, settings
+from b2b_jax import commandline, images, main, models, record, settings, templates, weights
 from b2b_jax.errors import UserError
 from configs import default
 
@@ -168,6 +169,10 @@ def test_the_default_folder_is_named_after_the_configuration(parse):
             ["--config.known_blur.source=extractor", "--config.blur_extractor.crop=64"],
             ["blur_extractor.crop does not fit", "at least 256, got 64x64"],
         ),
+        (
+            ["--config.known_blur.source=extractor", "--config.evaluation.validation_crop=200"],
+            ["evaluation.validation_crop is 200", "the blur extractor needs at least 256 pixels"],
+        ),
         (["--config.data.known=kitti"], ["data.known is 'kitti'", "gopro"]),
         (["--config.deblurrer.weights=none.safetensors"], ["deblurrer.weights", "none.safetensors"]),
         (["--config.translator.discriminator.norm=batch"], ["discriminator.norm is 'batch'", "instance, none"]),
@@ -238,6 +243,14 @@ def test_given_weights_that_are_no_file(refused, tmp_path, place, wanted):
     given = tmp_path / place
     lines = refused(QUICK, f"--config.deblurrer.weights={given}")
     assert any(line.startswith(f"deblurrer.weights is {given}: ") and wanted.format(given) in line for line in lines)
+
+
+def test_given_weights_of_a_network_that_restores_no_photos(refused, tmp_path):
+    network = models.create("patchgan", ndf=4)
+    variables = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), templates.template(network))
+    weights.save(tmp_path / "judge.safetensors", "patchgan", {"ndf": 4}, variables)
+    lines = refused(QUICK, f"--config.deblurrer.weights={tmp_path / 'judge.safetensors'}")
+    assert any("it holds a patchgan, which does not restore photos" in line for line in lines)
 
 
 def test_videos_of_which_no_frame_can_be_taken(refused, tmp_path):

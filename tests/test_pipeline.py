@@ -10,10 +10,11 @@ from helpers.trees import write_tree
 from PIL import Image
 
 from b2b_jax import images, levels
-from b2b_jax.data import pipeline
+from b2b_jax.data import domains, pipeline
 from b2b_jax.data.photo import Photo
 from b2b_jax.data.skipping import BadPhotos, Skipping
 from b2b_jax.data.sources import ArraySource, Pairs, Photos
+from b2b_jax.errors import UserError
 from b2b_jax.method.known_blur import Supply
 from b2b_jax.stages import blur_extractor, common, deblurrer, known_blur, translator
 from b2b_jax.stages.run import Run, centre_crops
@@ -191,6 +192,16 @@ def test_the_other_stages_train_on_several_crops_of_a_photo(tmp_path, monkeypatc
     names = [batch["name"].tolist() for batch in fed]
     assert names[0] == names[1] == names[2] != names[3]
     assert (fed[0]["sharp"] != fed[1]["sharp"]).any()
+
+
+def test_the_blur_extractor_is_validated_on_crops_that_it_takes(tmp_path):
+    run = Run(demo.get_config("quick"), tmp_path)
+    pairs = labelled(2, side=21)
+    crops = blur_extractor.validation_crops(run, 8, pairs)["image"]
+    np.testing.assert_array_equal(np.rint(255 * crops), [x[2:18, 2:18] for x in pairs.arrays["image"]])
+    run.__dict__["known"] = domains.Known(pairs, pipeline.Crop, pairs)
+    with pytest.raises(UserError, match=r"00000 is 21x21 pixels, .* the 32 that the blur extractor's validation"):
+        blur_extractor.check_validation(run, 32)
 
 
 def test_streams_of_a_stage_have_several_crops_of_a_photo_unless_it_wants_one(tmp_path):

@@ -1,6 +1,7 @@
 """The blur extractor stage: codes the blur of known pairs, so that the translator's step can move it elsewhere."""
 
 from collections.abc import Callable
+from functools import partial
 
 import flax.linen as nn
 import jax
@@ -8,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from b2b_jax import sharding
-from b2b_jax.data.sources import check_sizes
+from b2b_jax.data.sources import Part, Source, check_sizes
 from b2b_jax.errors import UserError
 from b2b_jax.files import write_json
 from b2b_jax.inference import batching
@@ -69,7 +70,19 @@ def check(run: Run) -> None:
     common.check_optimizer("blur_extractor", config.optimizer)
     check_choice("blur_extractor.network.name", config.network.name, ("kernel_wizard",))
     common.check_traces("blur_extractor", common.create(config.network, run.dtype), config.crop)
+    check_validation(run, 2 * common.create(config.network, run.dtype).stride)
     check_sizes(run.known.train, run.known.crop(config.crop).extent, "blur_extractor.crop")
+
+
+def check_validation(run: Run, least: int) -> None:
+    """UserError when crops to validate on would be smaller than the `least` pixels that the network takes."""
+    settings = run.config.evaluation
+    if settings.validation_crop < least:
+        found = f"evaluation.validation_crop is {settings.validation_crop}"
+        raise UserError(f"{found}; the blur extractor needs at least {least} pixels")
+    photos = run.known.validation
+    count = min(settings.validation_images or len(photos), len(photos))
+    check_sizes(Part(photos, range(count)), least, need="the blur extractor's validation")
 
 
 def check_crop(run: Run, stage: str, crop: int) -> None:
@@ -86,9 +99,8 @@ def validate(run: Run, network: nn.Module) -> loop.Evaluate:
     `other_blur_psnr` are what the sharp scene, and the scene under a blur of its own, would score.
     """
     settings = run.config.evaluation
-    crop = settings.validation_crop // network.stride * network.stride
-    pairs = centre_crops(run.known.validation, settings.validation_images, crop)
-    moved = run.known.transfer and centre_crops(run.known.transfer, settings.validation_images, crop)
+    crops = partial(validation_crops, run, network.stride)
+    pairs, moved = crops(run.known.validation), run.known.transfer and crops(run.known.transfer)
 
     @jax.jit
     def move(params, sharp, blurry, target):
@@ -114,6 +126,15 @@ def validate(run: Run, network: nn.Module) -> loop.Evaluate:
     return evaluate
 
 
+def validation_crops(run: Run, stride: int, source: Source) -> dict[str, np.ndarray]:
+    """Centre crops of validation photos, as `centre_crops` cuts them, whose sides are multiples of `stride`."""
+    settings = run.config.evaluation
+    photos = centre_crops(source, settings.validation_images, settings.validation_crop // stride * stride)
+    side = next(iter(photos.values())).shape[1]
+    start, stop = side % stride // 2, side % stride // 2 + side // stride * stride
+    return {key: x[:, start:stop, start:stop] for key, x in photos.items()}
+
+
 STAGE = Stage(
     steps=lambda config: config.blur_extractor.steps,
     inputs=lambda run: [lambda: check(run)],
@@ -121,5 +142,6 @@ STAGE = Stage(
     reads=("known",),
     seeds=range(SEED, SEED + 1),
     section="blur_extractor",
+    restores=False,
     needed=needed,
 )

@@ -118,5 +118,6 @@ STAGE = Stage(
     reads=("unknown",),
     seeds=range(camera_photos.SEED, camera_photos.SEED_NEW + 2),
     section="camera",
+    restores=False,
     needed=needed,
 )

@@ -29,6 +29,7 @@ class Stage:
     seeds: range  # numbers of its data streams, apart from those of the other stages
     section: str = ""  # of the configuration, if it has one of its own, whose `weights` may be given
     needed: Callable[[Run], bool] = lambda run: True  # False when nothing in the run will use it
+    restores: bool = True  # its network makes photos of photos
     serves: str = ""  # "evaluation": trained when that is asked for, not by a name of its own in config.stages
 
     def given(self, run: Run) -> str:

@@ -38,7 +38,10 @@ def refuse_changes(run: Run) -> None:
     saved = read_config(run.workdir)
     if not saved:
         return
-    old, new = identities(saved, settings.resolved(run.config))
+    now = settings.resolved(run.config)
+    old, new = identities(saved, now)
+    if any((run.workdir / "converter").glob("*")):
+        old, new = old | classifier(saved), new | classifier(now)
     lacking = settings.lacking(old, new)
     changes = [line for line in settings.differences(old, new) if line.split(":")[0] not in lacking]
     if changes:
@@ -61,6 +64,14 @@ def identities(saved: dict, now: dict) -> tuple[dict, dict]:
     began = str(saved.get(STARTED_IN, here))  # older versions did not write it
     old, new = (settings.identity(config, sections) for config in (saved, now))
     return settings.placed(old, [began, here]), settings.placed(new, [here])
+
+
+def classifier(config: dict) -> dict:
+    """What the converter check's classifier is trained with, which has no section of its own."""
+    evaluation = config.get("evaluation")
+    section = evaluation.get("converter") if isinstance(evaluation, dict) else None
+    kept = {k: v for k, v in section.items() if k not in ("enabled", "images")} if isinstance(section, dict) else {}
+    return {"evaluation": {"converter": kept}}
 
 
 def read_config(workdir: Path) -> dict:

@@ -47,6 +47,16 @@ def hold(run, stage):
     (run.workdir / stage / "checkpoints").mkdir(parents=True)
 
 
+def test_a_classifier_that_is_begun_keeps_its_settings(run):
+    other, more = (
+        changed(run, evaluation={"converter": one}) for one in ({"steps": 7}, {"enabled": True, "images": 3})
+    )
+    record.refuse_changes(other)
+    hold(run, "converter")
+    assert "(evaluation.converter.steps: " in refused(record.refuse_changes, other)
+    record.refuse_changes(more)
+
+
 @pytest.mark.parametrize(
     "content", [b"", b"{}", b"null", b"[1]", b'{"seed": 0, "data": 3}', b"\x00\xff", b'{"data": {}, "seed": 0', None]
 )

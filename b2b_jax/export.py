@@ -4,9 +4,9 @@
     b2b-jax export runs/mine mine.mlir --size 256x256 --method deblurrer
 
 The whole chain is one file. It takes a photo `photo`, float32 (1, 3, height, width) in [0, 1], RGB, and returns `sharp`
-in the same form. Height and width are fixed: they are part of the program. Who runs the file has to cut
-larger photos into tiles of that size. An ONNX file is run once with onnxruntime and must agree with JAX within 1e-4
-before it is written. Exit codes: 0 done; 2 the input is wrong (one line on stderr); 1 the disk is full.
+in the same form. Height and width are fixed: they are part of the program, and whatever runs the file has to cut larger
+photos into tiles of that size. An ONNX file is run once with onnxruntime and must agree with JAX within 1e-4 before it
+is written. Exit codes: 0 done; 2 the input is wrong (one line on stderr); 1 the disk is full.
 """
 
 import argparse

@@ -26,7 +26,7 @@ class Named(NamedTuple):
 DEMO = Named(
     Path(__file__).parent / "demo",
     "the networks that configs/demo.py trains, 0.6 million parameters, part of the package",
-    "pip install --force-reinstall b2b_jax",
+    "pip install --force-reinstall . (in a clone of b2b_jax)",
     "trained on generated scenes and on one generated, horizontal blur; for your camera's blur train a run of its own",
 )
 MAXIM = Named(

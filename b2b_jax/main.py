@@ -97,6 +97,7 @@ def main() -> int:
         commandline.join()
         with signals.watch(signals.leave), contextlib.ExitStack() as stack:
             sharding.first_alone("lock", lambda: stack.enter_context(lock(record.checked(run.workdir))))
+            sharding.check_shared(run.workdir)
             run_stages(run)
     except (UserError, ImageError) as error:
         print(error, file=sys.stderr)

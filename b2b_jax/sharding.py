@@ -11,6 +11,8 @@ import os
 import re
 import socket
 import sys
+import time
+import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -169,6 +171,30 @@ def wait_for_all(name: str) -> None:
     """Returns once every process has come here; `name` is for the error when one does not."""
     if jax.process_count() > 1:
         distributed.global_state.client.wait_at_barrier(f"{name} ({next(_passed)})", PATIENCE)
+
+
+def check_shared(folder: Path, seconds: float = 60) -> None:
+    """UserError in every process whose `folder` is not the one that the first process has, which is there.
+
+    They look for a file in it for so many seconds, since network file systems may show a new one late.
+    """
+    if jax.process_count() == 1:
+        return
+    client = distributed.global_state.client
+    if is_first():
+        mark = folder / f".{uuid.uuid4().hex}.part"
+        mark.touch()
+        client.key_value_set("b2b_jax/mark", mark.name)
+    else:
+        mark = folder / client.blocking_key_value_get("b2b_jax/mark", PATIENCE)
+        end = time.monotonic() + seconds
+        while not mark.exists():
+            if time.monotonic() > end:
+                raise UserError(f"--workdir {folder} is not the first process's folder; all need one that they share")
+            time.sleep(0.2)
+    wait_for_all("every process shares the folder")
+    if is_first():
+        mark.unlink(missing_ok=True)
 
 
 def first_alone(name: str, action: Callable[[], object]) -> None:

@@ -14,6 +14,7 @@ import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 
 import flax.linen as nn
 import jax
@@ -143,6 +144,27 @@ def test_a_launcher_that_does_not_tell_where_the_first_process_is_asks_for_the_f
     monkeypatch.setattr(jax.distributed, "initialize", initialize)
     with pytest.raises(UserError, match=r"coordinator_address should be defined\.\); give --coordinator"):
         sharding.start(None, None, None, 100)
+
+
+def test_a_process_with_a_folder_of_its_own_is_told(monkeypatch, tmp_path):
+    own, shared, told, looked = tmp_path / "own", tmp_path / "shared", [], []
+    own.mkdir(), shared.mkdir()
+
+    def as_the_other_process(name):
+        monkeypatch.setattr(sharding, "is_first", lambda: False)
+        monkeypatch.setattr(sharding, "wait_for_all", looked.append)
+        sharding.check_shared(shared, 0)
+        with pytest.raises(UserError, match="own is not the first process's folder; all need one that they share"):
+            sharding.check_shared(own, 0.1)
+        monkeypatch.setattr(sharding, "is_first", lambda: True)
+
+    client = SimpleNamespace(key_value_set=lambda _, it: told.append(it), blocking_key_value_get=lambda *_: told[0])
+    monkeypatch.setattr(sharding.distributed.global_state, "client", client)
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    monkeypatch.setattr(sharding, "is_first", lambda: True)
+    monkeypatch.setattr(sharding, "wait_for_all", as_the_other_process)
+    sharding.check_shared(shared)
+    assert len(looked) == 1 and not list(shared.iterdir())
 
 
 @pytest.mark.parametrize("coordinator", ["localhost", "localhost:", "localhost:abc", "localhost:70000", ":1234"])

@@ -4,6 +4,7 @@ Images are NHWC float32 in [0, 1]. Unless said otherwise a loss returns one valu
 mean, or the mean over the images that its curriculum admits. All of them compute in float32, whatever comes in.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
@@ -107,11 +108,18 @@ def terms(expression: str) -> dict[str, float]:
             raise ValueError(f"{name!r} in {expression!r} is no loss; losses are {', '.join(NAMES)}")
         if name in found:
             raise ValueError(f"{name!r} comes twice in {expression!r}")
-        try:
-            found[name] = float(weight or 1)
-        except ValueError:
-            raise ValueError(f"{weight!r} in {expression!r} is no weight; write 'l1+0.1*fourier'") from None
+        found[name] = _weight(weight, expression)
     return found
+
+
+def _weight(text: str, expression: str) -> float:
+    try:
+        weight = float(text or 1)
+    except ValueError:
+        weight = 0
+    if not 0 < weight < math.inf:
+        raise ValueError(f"{text!r} in {expression!r} is no weight; write 'l1+0.1*fourier'")
+    return weight
 
 
 def weighted_sum(weights: Mapping[str, float], features: Features | None = None) -> Callable[[Array, Array], Array]:

@@ -98,6 +98,7 @@ def test_a_step_lists_the_hashes_of_its_files_and_of_its_arrays(saved):
 
 def test_the_newest_every_kth_and_the_best_stay(tmp_path):
     scores = {step: {"validation_psnr": -abs(step - 3.0)} for step in (1, 2, 3, 5, 6)}  # 3 is the best, 4 has none
+    scores[5] = {"validation_psnr": np.nan}
     kept = {"keep": 2, "keep_every": 4, "keep_best": 1}
     save(tmp_path, 1, 2, 3, 4, scores=scores, **kept)
     save(tmp_path, 5, 6, 7, scores=scores, **kept)  # a later start knows the scores of an earlier one

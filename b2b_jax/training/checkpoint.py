@@ -141,8 +141,9 @@ def preservation(config: ConfigDict) -> AnyPreservationPolicy:
 
 
 def validation_psnr(scores: Mapping[str, float]) -> float:
-    """What makes a checkpoint the best; a step that was not validated is the worst."""
-    return scores.get("validation_psnr", -np.inf)
+    """What makes a checkpoint the best; a step that was not validated, or whose score is NaN, is the worst."""
+    score = scores.get("validation_psnr", -np.inf)
+    return -np.inf if np.isnan(score) else score
 
 
 # -------------------------------------------------------------------------------------------------- hashes of the files

@@ -90,24 +90,31 @@ def sweep(commands: list[str], done: list[str], notes: Path) -> int:
 
 def run(command: str) -> int:
     """Runs one command, passing signals on to it; its exit code, 128 + n when signal n ended it or the sweep."""
-    received = []
-    try:
-        # In a group of its own: a terminal's Ctrl-C would reach it twice, and the second one ends it without a save.
-        child = subprocess.Popen(shlex.split(command), process_group=0, preexec_fn=_end_with(os.getpid()))
-    except (OSError, ValueError, subprocess.SubprocessError) as error:
-        print(f"cannot be started: {shown(error)}", file=sys.stderr)
-        return 127
+    received, pending, child = [], [], None
+
+    def pass_on() -> None:
+        with contextlib.suppress(
+            IndexError, ProcessLookupError
+        ):  # a signal may come here, too, and take what is pending
+            while child is not None:
+                os.killpg(child.pid, pending.pop(0))
 
     def forward(number: int, frame: object) -> None:
         received.append(number)
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(child.pid, number)
+        pending.append(number)
+        pass_on()
 
     numbers = [signal.SIGINT, signal.SIGTERM]
     numbers += [signal.SIGHUP] if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN else []  # as under nohup
     before = {number: signal.signal(number, forward) for number in numbers}
     try:
+        # In a group of its own: a terminal's Ctrl-C would reach it twice, and the second one ends it without a save.
+        child = subprocess.Popen(shlex.split(command), process_group=0, preexec_fn=_end_with(os.getpid()))
+        pass_on()  # what came before it was there
         code = child.wait()
+    except (OSError, ValueError, subprocess.SubprocessError) as error:
+        print(f"cannot be started: {shown(error)}", file=sys.stderr)
+        return 128 + received[0] if received else 127
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

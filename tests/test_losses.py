@@ -60,7 +60,9 @@ def test_a_sum_of_losses_is_read_from_its_expression():
     assert_close(loss(x, y), l1 + 0.5 * losses.mse(x, y) + 2 * sum(losses.SLICE_WEIGHTS) * l1, tol=1e-6)
 
 
-@pytest.mark.parametrize("expression", ["", "l2", "l1+", "x*l1", "0.1 fourier", "l1+l1", "nan*l1", "-1*l1", "inf*l1", "0*l1"])
+@pytest.mark.parametrize(
+    "expression", ["", "l2", "l1+", "x*l1", "0.1 fourier", "l1+l1", "nan*l1", "-1*l1", "inf*l1", "0*l1"]
+)
 def test_what_is_no_sum_of_losses_is_refused(expression):
     with pytest.raises(ValueError, match=r"no loss|no weight|twice"):
         losses.terms(expression)

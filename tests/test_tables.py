@@ -335,13 +335,29 @@ def test_a_stopped_sweep_stops_its_command_and_goes_on_with_it(tmp_path):
     process = start(file)
     while not log.exists():
         time.sleep(0.02)
-    time.sleep(0.2)
     process.send_signal(signal.SIGTERM)
     process.communicate(timeout=60)
     assert process.returncode == 143 and log.read_text() == "saved"
     again = start(file)
     again.communicate(timeout=60)
     assert again.returncode == 0 and log.read_text() == "saved, resumed, next"
+
+
+EARLY = """
+import signal, subprocess, sys
+from b2b_jax import sweep
+start = subprocess.Popen
+def started(*args, **options):
+    child = start(*args, **options)
+    signal.raise_signal(signal.SIGTERM)  # before the sweep has the command's number
+    return child
+subprocess.Popen = started
+sys.exit(sweep.run("sleep 300"))
+"""
+
+
+def test_a_signal_while_a_command_starts_reaches_it():
+    assert subprocess.run([sys.executable, "-c", EARLY], timeout=100).returncode == 128 + signal.SIGTERM
 
 
 WAITING = """

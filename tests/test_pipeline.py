@@ -2,6 +2,7 @@
 
 import hashlib
 import weakref
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -194,12 +195,16 @@ def test_the_other_stages_train_on_several_crops_of_a_photo(tmp_path, monkeypatc
     assert (fed[0]["sharp"] != fed[1]["sharp"]).any()
 
 
-def test_the_blur_extractor_is_validated_on_crops_that_it_takes(tmp_path):
+def test_the_blur_extractor_is_validated_on_crops_that_it_takes(tmp_path, monkeypatch):
     run = Run(demo.get_config("quick"), tmp_path)
     pairs = labelled(2, side=21)
-    crops = blur_extractor.validation_crops(run, 8, pairs)["image"]
+    crops = centre_crops(pairs, 0, 96, 8)["image"]
     np.testing.assert_array_equal(np.rint(255 * crops), [x[2:18, 2:18] for x in pairs.arrays["image"]])
     run.__dict__["known"] = domains.Known(pairs, pipeline.Crop, pairs)
+    cut = []
+    monkeypatch.setattr(blur_extractor, "centre_crops", lambda *args: cut.append(args))
+    blur_extractor.validate(run, SimpleNamespace(stride=8))
+    assert [multiple for *_, multiple in cut] == [8]
     with pytest.raises(UserError, match=r"00000 is 21x21 pixels, .* the 32 that the blur extractor's validation"):
         blur_extractor.check_validation(run, 32)
 

@@ -1,7 +1,6 @@
 """The blur extractor stage: codes the blur of known pairs, so that the translator's step can move it elsewhere."""
 
 from collections.abc import Callable
-from functools import partial
 
 import flax.linen as nn
 import jax
@@ -9,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from b2b_jax import sharding
-from b2b_jax.data.sources import Part, Source, check_sizes
+from b2b_jax.data.sources import Part, check_sizes
 from b2b_jax.errors import UserError
 from b2b_jax.files import write_json
 from b2b_jax.inference import batching
@@ -99,8 +98,9 @@ def validate(run: Run, network: nn.Module) -> loop.Evaluate:
     `other_blur_psnr` are what the sharp scene, and the scene under a blur of its own, would score.
     """
     settings = run.config.evaluation
-    crops = partial(validation_crops, run, network.stride)
-    pairs, moved = crops(run.known.validation), run.known.transfer and crops(run.known.transfer)
+    cut = settings.validation_images, settings.validation_crop, network.stride
+    pairs = centre_crops(run.known.validation, *cut)
+    moved = run.known.transfer and centre_crops(run.known.transfer, *cut)
 
     @jax.jit
     def move(params, sharp, blurry, target):
@@ -124,15 +124,6 @@ def validate(run: Run, network: nn.Module) -> loop.Evaluate:
         return scores, versions
 
     return evaluate
-
-
-def validation_crops(run: Run, stride: int, source: Source) -> dict[str, np.ndarray]:
-    """Centre crops of validation photos, as `centre_crops` cuts them, whose sides are multiples of `stride`."""
-    settings = run.config.evaluation
-    photos = centre_crops(source, settings.validation_images, settings.validation_crop // stride * stride)
-    side = next(iter(photos.values())).shape[1]
-    start, stop = side % stride // 2, side % stride // 2 + side // stride * stride
-    return {key: x[:, start:stop, start:stop] for key, x in photos.items()}
 
 
 STAGE = Stage(

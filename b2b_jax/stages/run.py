@@ -79,13 +79,15 @@ class Run:
         return {}
 
 
-def centre_crops(source: Source, count: int, crop: int) -> dict[str, np.ndarray]:
+def centre_crops(source: Source, count: int, crop: int, multiple: int = 1) -> dict[str, np.ndarray]:
     """The first `count` records of `source` (0 = all), cut to their largest common centred square of at most `crop` px.
+
+    Its side is a multiple of `multiple`.
 
     Returns float32 arrays (n, s, s, 3) in [0, 1], by the records' keys. One whole record is in memory at a time.
     """
     records = [_cut(source[i], crop) for i in range(min(count or len(source), len(source)))]
-    side = min(min(x.pixels.shape[:2]) for record in records for x in record.values())
+    side = min(min(x.pixels.shape[:2]) for record in records for x in record.values()) // multiple * multiple
     cut = {k: np.stack([record[k].centre(side) for record in records]) for k in records[0]}
     return {k: photos.astype(np.float32) / 255.0 for k, photos in cut.items()}
 

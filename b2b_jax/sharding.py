@@ -11,8 +11,8 @@ import os
 import re
 import socket
 import sys
+import tempfile
 import time
-import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -174,27 +174,25 @@ def wait_for_all(name: str) -> None:
 
 
 def check_shared(folder: Path, seconds: float = 60) -> None:
-    """UserError in every process whose `folder` is not the one that the first process has, which is there.
+    """UserError in every process whose `folder` is not the first process's, in which that one makes a file for a moment.
 
-    They look for a file in it for so many seconds, since network file systems may show a new one late.
+    seconds: how long the others look for it, since network file systems may show a new file late.
     """
     if jax.process_count() == 1:
         return
-    client = distributed.global_state.client
+    client, everyone = distributed.global_state.client, "every process shares the folder"
     if is_first():
-        mark = folder / f".{uuid.uuid4().hex}.part"
-        mark.touch()
-        client.key_value_set("b2b_jax/mark", mark.name)
-    else:
-        mark = folder / client.blocking_key_value_get("b2b_jax/mark", PATIENCE)
-        end = time.monotonic() + seconds
-        while not mark.exists():
-            if time.monotonic() > end:
-                raise UserError(f"--workdir {folder} is not the first process's folder; all need one that they share")
-            time.sleep(0.2)
-    wait_for_all("every process shares the folder")
-    if is_first():
-        mark.unlink(missing_ok=True)
+        with tempfile.NamedTemporaryFile(dir=folder, prefix=".", suffix=".part") as mark:
+            client.key_value_set("b2b_jax/mark", os.path.basename(mark.name))
+            wait_for_all(everyone)
+        return
+    mark = folder / client.blocking_key_value_get("b2b_jax/mark", PATIENCE)
+    end = time.monotonic() + seconds
+    while not mark.exists():
+        if time.monotonic() > end:
+            raise UserError(f"--workdir {folder} is not the first process's folder; all processes must share one")
+        time.sleep(0.2)
+    wait_for_all(everyone)
 
 
 def first_alone(name: str, action: Callable[[], object]) -> None:

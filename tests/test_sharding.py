@@ -154,7 +154,7 @@ def test_a_process_with_a_folder_of_its_own_is_told(monkeypatch, tmp_path):
         monkeypatch.setattr(sharding, "is_first", lambda: False)
         monkeypatch.setattr(sharding, "wait_for_all", looked.append)
         sharding.check_shared(shared, 0)
-        with pytest.raises(UserError, match="own is not the first process's folder; all need one that they share"):
+        with pytest.raises(UserError, match="own is not the first process's folder; all processes must share one"):
             sharding.check_shared(own, 0.1)
         monkeypatch.setattr(sharding, "is_first", lambda: True)
 

@@ -110,11 +110,12 @@ def run(command: str) -> int:
     try:
         # In a group of its own: a terminal's Ctrl-C would reach it twice, and the second one ends it without a save.
         child = subprocess.Popen(shlex.split(command), process_group=0, preexec_fn=_end_with(os.getpid()))
-        pass_on()  # what came before it was there
-        code = child.wait()
     except (OSError, ValueError, subprocess.SubprocessError) as error:
         print(f"cannot be started: {shown(error)}", file=sys.stderr)
-        return 128 + received[0] if received else 127
+        code = 127
+    else:
+        pass_on()  # what came while it was starting
+        code = child.wait()
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -119,8 +119,7 @@ def test_ctrl_c_lets_the_run_save_and_ends_the_search(tmp_path):
     command = [sys.executable, "-c", STOPPED, tool, run, *arguments(tmp_path / "grid")]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     with subprocess.Popen(command, cwd=tmp_path, text=True, **pipes) as search:
-        while search.stdout.readline() != "started\n":
-            pass
+        assert "started\n" in iter(search.stdout.readline, "")
         search.send_signal(signal.SIGINT)
         said = search.communicate(timeout=60)[1]
     assert search.returncode == 130 and (tmp_path / "saved").exists()

@@ -108,7 +108,10 @@ class Settings:
 
 
 def make(sources: Sequence[Path], output: Path, settings: Settings) -> dict:
-    """Writes the piles, the test set and the manifest, which it returns. UserError: too few photographs are found."""
+    """Writes the piles, the test set and the manifest, which it returns.
+
+    UserError: too few photographs are found, or nothing could be cut out of those of a part.
+    """
     used, manifest = gather(sources, settings)
     if len(used) < FEWEST:
         raise UserError(f"{len(used)} sharp photographs of {settings.side} pixels found, at least {FEWEST} are needed")
@@ -118,6 +121,11 @@ def make(sources: Sequence[Path], output: Path, settings: Settings) -> dict:
         for photograph in photographs:
             manifest[str(photograph.path)]["part"] = part
         write(output / part, photographs, settings, np.random.default_rng([settings.seed, number]))
+    if empty := [part for part in parts if not any((output / part).rglob("*.png"))]:
+        wanted = f"squares of {settings.shot} pixels that show something"
+        raise UserError(
+            f"{output}: {', '.join(empty)} got no shots ({wanted}); choose a larger --side, or give more photographs"
+        )
     if not camera.motion:
         rng = np.random.default_rng([settings.seed, len(parts)])
         arrays.write(output / "kernels.npy", np.stack([camera.kernel(rng) for _ in range(KERNELS)]))

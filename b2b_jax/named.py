@@ -69,8 +69,13 @@ def in_run(folder: Path, config: Mapping, stage: str) -> Path:
 
     A relative path that is given begins where the run was started or, when nothing is there, at the current folder.
     """
-    given = config.get(stage, {}).get("weights", "")  # a run of an older version may lack the stage
-    if not given:
+    path = given(config, stage)
+    if not path:
         return folder / stage / WEIGHTS
-    there = Path(str(config.get(STARTED_IN, "")), given)
-    return there if there.exists() else Path(given)
+    there = Path(str(config.get(STARTED_IN, "")), path)
+    return there if there.exists() else Path(path)
+
+
+def given(config: Mapping, stage: str) -> str:
+    """The weights that a run's configuration gives a stage; "" for none, or in a run older than the stage."""
+    return config.get(stage, {}).get("weights", "")

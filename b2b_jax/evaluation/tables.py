@@ -20,7 +20,7 @@ from b2b_jax.data.folder import SCORED
 from b2b_jax.errors import UserError
 from b2b_jax.evaluation.published import CONVERTER, GENERATOR, METHODS, PHOTOS, RATIO, SIZE, Values
 from b2b_jax.files import read_object
-from b2b_jax.named import WEIGHTS, in_run
+from b2b_jax.named import WEIGHTS, given, in_run
 from b2b_jax.settings import differences, identity
 from b2b_jax.stages import SECTIONS, STAGES
 
@@ -140,7 +140,7 @@ class Result:
         Of one that another run trained that is how the settings differ up to this stage, whatever the seeds; of any
         other file its SHA-256.
         """
-        if not self.config.get(stage, {}).get("weights"):
+        if not given(self.config, stage):
             return []
         path = in_run(self.folder, self.config, stage)
         made, maker = path.parent.name, trained_by(path, self.folder.parent)

@@ -76,10 +76,7 @@ NAMES = [name for name, work in WORK.items() if not work.serves]  # what config.
 
 
 def main() -> int:
-    """Runs the command line; returns the exit code.
-
-    0 done, 1 a fault of ours, of the disk or of the run, 2 a user's mistake, 128 + n stopped by signal n.
-    """
+    """Runs the command line; returns the exit code."""
     terminal.protect()
     memory.keep_for_training()
     if {"-h", "--help"} & set(sys.argv):

@@ -174,9 +174,10 @@ def wait_for_all(name: str) -> None:
 
 
 def check_shared(folder: Path, seconds: float = 60) -> None:
-    """UserError in every process whose `folder` is not the first process's, in which that one makes a file for a moment.
+    """UserError in every process whose `folder` is not the first process's.
 
-    seconds: how long the others look for it, since network file systems may show a new file late.
+    The first makes a file in it, and the others look for that file. seconds: how long they look, since network file
+    systems may show a new one late.
     """
     if jax.process_count() == 1:
         return

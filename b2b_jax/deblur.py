@@ -14,12 +14,12 @@ input's name, with .png behind it where that format cannot be written: a.gif bec
 quality 95, without chroma subsampling.
 
 Videos: sound and subtitles are copied, time stamps, rotation, colour tags, titles and chapters kept; frames that are
-damaged or cut off are left out and counted (--on-error); what is lost is said. The pictures become H.264 (VP9 in
+damaged or cut off are left out and counted (--on-error); what is lost is reported. The pictures become H.264 (VP9 in
 .webm); containers other than .mp4, .m4v, .mov, .mkv and .webm become .mkv: clip.avi becomes clip.avi.mkv.
 
 --side-by-side also writes NAME_side_by_side: the input on the left, the result on the right, and the translator's
 output between them with --keep-translated. What is too large for decoders, such as two 4K clips, is shrunk, and that is
-said; where a photo would be too wide for its format, its pictures are stacked.
+reported; where a photo would be too wide for its format, its pictures are stacked.
 
 Outputs are DIR/NAME, in deblurred/ without --output; what was found in a folder keeps its place below it. Outputs that
 exist are skipped, so the same command resumes after a stop. Files that cannot be done are listed at the end, after all

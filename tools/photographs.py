@@ -29,7 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"{args.output} exists and is not an empty folder; choose another --output", file=sys.stderr)
         return 2
     if args.seed < 0 or not 0 <= args.soften < math.inf:
-        print(f"--seed is {args.seed} and --soften {args.soften}; neither can be below 0", file=sys.stderr)
+        print(f"--seed is {args.seed} and --soften {args.soften}; both must be finite and at least 0", file=sys.stderr)
         return 2
     options = {key: value for key, value in vars(args).items() if key not in ("sources", "output", "skip")}
     settings = photographs.Settings(**options, skip=tuple(args.skip))

@@ -173,6 +173,16 @@ def wait_for_all(name: str) -> None:
         distributed.global_state.client.wait_at_barrier(f"{name} ({next(_passed)})", PATIENCE)
 
 
+def largest(name: str, number: int) -> int:
+    """The largest of the numbers that the processes give, in each of them. Once per `name`."""
+    if jax.process_count() == 1:
+        return number
+    client, key = distributed.global_state.client, f"b2b_jax/{name}"
+    client.key_value_set(f"{key}/{jax.process_index()}", str(number))
+    given = (client.blocking_key_value_get(f"{key}/{i}", PATIENCE) for i in range(jax.process_count()))
+    return max(map(int, given))
+
+
 def check_shared(folder: Path, seconds: float = 60) -> None:
     """UserError in every process whose `folder` is not the first process's.
 

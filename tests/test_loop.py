@@ -236,9 +236,10 @@ def test_a_run_that_goes_on_is_one_run_of_weights_and_biases(tmp_path, monkeypat
     assert started[2].settings["id"] != started[0].settings["id"]
 
 
-def test_a_signal_at_the_last_step_still_gives_a_summary(tmp_path):
+@pytest.mark.parametrize("step", [STEPS - 1, STEPS])  # of the validation in which it comes
+def test_a_signal_at_the_last_step_stops_and_still_gives_a_summary(tmp_path, step):
     with pytest.raises(loop.Stopped):
-        train(tmp_path, config(evaluate_every=STEPS - 1), at=send_at(STEPS - 1, signal.SIGTERM))
+        train(tmp_path, config(evaluate_every=STEPS - 1), at=send_at(step, signal.SIGTERM))
     assert checkpoint.steps(tmp_path / "checkpoints")[0] == STEPS and (tmp_path / "summary.json").exists()
     (tmp_path / "summary.json").unlink()  # as if the process had died before it was written
     train(tmp_path)

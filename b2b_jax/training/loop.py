@@ -100,8 +100,8 @@ def train(
                     break
             if done == task.steps:
                 report.summary(done)
-        if stopped:
-            raise Stopped(128 + stopped)
+    if number := stopped or sharding.largest(f"{task.name} stops", stop.number):  # the second came at the last step
+        raise Stopped(128 + number)
     return sharding.local(state)
 
 

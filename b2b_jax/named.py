@@ -65,13 +65,16 @@ def warning(model: str | PathLike) -> str:
 
 
 def in_run(folder: Path, config: Mapping, stage: str) -> Path:
-    """The weights of a run's stage: those that its configuration gives, else those that it trained.
-
-    A relative path that is given begins where the run was started or, when nothing is there, at the current folder.
-    """
+    """The weights of a run's stage: those that its configuration gives, see `begun`, else those that it trained."""
     path = given(config, stage)
-    if not path:
-        return folder / stage / WEIGHTS
+    return begun(config, path) if path else folder / stage / WEIGHTS
+
+
+def begun(config: Mapping, path: str) -> Path:
+    """A path in a run's configuration.
+
+    A relative one begins where the run was started or, when nothing is there, at the current folder.
+    """
     there = Path(str(config.get(STARTED_IN, "")), path)
     return there if there.exists() else Path(path)
 

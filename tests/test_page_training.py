@@ -1,6 +1,7 @@
 """Training from the page: what its fields become; a run that starts, stops, resumes and ends; and in a browser."""
 
 import errno
+import json
 import os
 import time
 
@@ -82,6 +83,8 @@ def test_uploads_are_kept_and_found_again(piles, tmp_path):
     assert training.order(["", str(piles[1])], [[], []], str(work), "").piles["unknown_blur"] == kept
     (work / "config.json").write_text('{"data": {"unknown_sharp": "clear"}}')
     assert str(training.order(["", ""], [[], []], str(work), "").piles["unknown_sharp"]) == "clear"
+    (work / "config.json").write_text(json.dumps({"data": {"unknown_sharp": "sharp"}, "started_in": str(tmp_path)}))
+    assert training.order(["", ""], [[], []], str(work), "").piles["unknown_sharp"] == piles[1]  # from any folder
 
 
 @pytest.mark.parametrize("taken", [0, 10])  # bytes that still had room

@@ -12,7 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple
 
-from b2b_jax import commandline
+from b2b_jax import commandline, named
 from b2b_jax.data import domains, survey
 from b2b_jax.errors import UserError, shown
 from b2b_jax.files import draft, read_object
@@ -70,10 +70,11 @@ def _pile(key: str, folder: str, uploads: Sequence[str], workdir: Path) -> Path:
     for upload in map(Path, uploads):
         kept.mkdir(parents=True, exist_ok=True)
         _keep(upload, kept)
-    data = read_object(workdir / "config.json").get("data")
+    saved = read_object(workdir / "config.json")
+    data = saved.get("data")
     recorded = data.get(key) if isinstance(data, dict) else ""
     if kept.is_dir() or recorded:
-        return kept if kept.is_dir() else Path(recorded)
+        return kept if kept.is_dir() else named.begun(saved, recorded)
     raise UserError(f"Name a folder of {PILES[key]} photos on this computer, or upload some")
 
 

@@ -24,7 +24,7 @@ MOVABLE = {  # keys of `data` that say where photos lie and how they are read, n
 }
 PLACES = {  # keys, besides the stages' `weights`, that name a file or folder
     *("data.unknown_blur", "data.unknown_sharp", "known_blur.path", "adaptation.frames.folder", "kernel_field.kernels"),
-    *("data.root", "data.known_path", "data.unknown_path"),
+    *("data.root", "data.known_path", "data.unknown_path", *(f"data.{key}" for key in SCORED)),
 }
 LARGEST_INTEGER = (1 << 31) - 1  # steps and seeds have 32 bits on the devices
 ONE_AT_LEAST = {  # names of keys, whatever their section; the others may be 0

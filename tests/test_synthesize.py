@@ -100,6 +100,8 @@ def test_a_folder_that_a_stopped_command_left_is_to_be_removed(run, synthesized)
 def test_the_runs_relative_paths_begin_where_it_was_started(run, synthesized, monkeypatch):
     config = json.loads((run / "config.json").read_text())
     config["data"] |= {"unknown_blur": "unknown_blur", "unknown_sharp": "unknown_sharp"}
+    config["data"] |= {"test_blur": "test", "test_sharp": "test"}
+    images.write(run.parent / "test" / "0.png", PHOTO[::-1])
     write_json(run / "config.json", config | {"started_in": str(run.parent)})
     elsewhere = run.parent / "elsewhere"
     images.write(elsewhere / "unknown_blur" / "0.png", PHOTO)

@@ -176,6 +176,15 @@ def test_a_broken_frame_is_named_and_passed_over(tmp_path, shots, capsys):
     assert list(index.kept)[:4] == [0, 2, 3, 5]
 
 
+def test_frames_to_score_on_are_left_out(tmp_path, shots, capsys):
+    run = make_run(tmp_path / "run", shots)
+    images.write(tmp_path / "test" / "0.png", images.read(shots / "clip0" / "000.png"))
+    run.config.data.update(test_blur=str(tmp_path / "test"), test_sharp=str(tmp_path / "test"))
+    assert len(run.clips.photos) == 14 and run.clips.photos[0].blurry == shots / "clip0" / "001.png"
+    told = "adaptation.frames: left out of training, because they are test photos: 1 of 15"
+    assert told in capsys.readouterr().out
+
+
 # --------------------------------------------------------------------------------------------------------- the training
 
 

@@ -56,6 +56,7 @@ def open_clips(data: ConfigDict, settings: ConfigDict) -> Clips:
     bad = BadPhotos()
     for fault in faults:
         bad.add(fault)
+    (found,) = folder.kept_apart(data, {"adaptation.frames": found}).values()
     frames = sorted(found, key=lambda frame: frame.scene)  # which leaves the order within a scene as it is
     names = [(frame.scene, frame.blurry.name, frame.blurry.stat().st_size) for frame in frames if _is_there(frame)]
     told = repr((VERSION, settings.near, settings.sharper, settings.agreement, names))

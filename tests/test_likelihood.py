@@ -40,6 +40,7 @@ from b2b_jax.stages import (
     common,
     denoiser,
     kernel_field,
+    left_out,
     pairs,
 )
 from b2b_jax.stages.run import Run
@@ -602,6 +603,16 @@ def test_a_response_needs_a_denoiser(tmp_path):
     with pytest.raises(UserError, match=r"camera\.network\.response needs denoiser\.enabled"):
         kernel_field.check(run)
     run.config.denoiser.enabled = True
+    kernel_field.check(run)
+
+
+def test_a_denoiser_that_is_enabled_comes_first(tmp_path):
+    run = tiny_run(tmp_path)
+    run.config.kernel_field.update(enabled=True, teacher="reader")
+    run.config.denoiser.enabled, run.config.stages = True, ("camera", "kernel_field")
+    with pytest.raises(UserError, match=r"the denoiser is enabled and not trained yet; name it in config\.stages"):
+        kernel_field.check(run)
+    left_out.keep(run, "denoiser", "the camera has no noise, no JPEG and no response")
     kernel_field.check(run)
 
 

@@ -31,7 +31,7 @@ from b2b_jax.networks import WEIGHTS
 from b2b_jax.settings import check_choice, check_odd
 from b2b_jax.stages import agreement, camera, camera_noise, camera_photos, common, left_out, translator
 from b2b_jax.stages.run import Run
-from b2b_jax.stages.stage import Stage
+from b2b_jax.stages.stage import Stage, asked
 from b2b_jax.training import loop, optimizers
 from b2b_jax.training.state import Params, best_params
 
@@ -221,12 +221,16 @@ def check_reader(run: Run) -> None:
 
 
 def check_denoiser(run: Run) -> None:
-    """UserError when a response has none that takes it away, or the one that is given does not restore photos."""
+    """UserError when a response has none that takes it away, one that is enabled is left out, or restores no photos."""
     config, key, responds = run.config.denoiser, "camera.network.response", run.config.camera.network.response
     if run.config.camera.weights:
         key, responds = "the response of camera.weights", camera.load(run).module.response
     if responds and not config.enabled:
         raise UserError(f"kernel_field.teacher=reader: {key} needs denoiser.enabled, to take it away")
+    there = run.trained("denoiser") or left_out.reason(run, "denoiser")
+    if config.enabled and not there and "denoiser" not in asked(run.config):
+        wanted = "name it in config.stages, or set denoiser.enabled=False"
+        raise UserError(f"kernel_field.teacher=reader: the denoiser is enabled and not trained yet; {wanted}")
     if config.enabled and config.weights and not common.restores(run.network("denoiser").module):
         name, _ = weights.describe(config.weights)
         raise UserError(f"denoiser.weights is {config.weights}: it holds a {name}, which does not restore photos")

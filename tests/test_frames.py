@@ -290,5 +290,10 @@ def test_what_cannot_be_is_told_before_anything_is_matched(tmp_path, shots, monk
         frames.check(run)
 
 
+def test_frames_that_are_in_no_folder_of_their_video_are_refused(tmp_path, shots):
+    with pytest.raises(UserError, match="no two frames in it are of one video; give videos, or a sub-folder of numb"):
+        frames.check(make_run(tmp_path, shots / "clip0"))
+
+
 def test_the_default_is_the_camera():
     assert default.get_config().adaptation.teacher == "camera"

@@ -47,6 +47,12 @@ def check(run: Run) -> None:
         raise UserError(f"adaptation.frames has {found}; wants near, sharper >= 1, agreement > 0, limit >= 0")
     if not 0 < settings.least <= 1:
         raise UserError(f"adaptation.frames.least is {settings.least}; it must be above 0 and at most 1")
+    if len({frame.scene for frame in run.clips.photos}) == len(run.clips.photos):
+        folder = settings.folder or run.config.data.unknown_blur
+        raise UserError(
+            f"adaptation.frames.folder is {folder}: no two frames in it are of one video; give videos, or a sub-folder "
+            "of numbered frames for each"
+        )
     frames, smallest = Photos([frame.blurry for frame in run.clips.photos]), run.config.adaptation.crop
     check_sizes(domains.training(run.config.data, frames), smallest, "adaptation.crop")
     refuse_others(run)

@@ -3,6 +3,8 @@
 import contextlib
 import json
 import re
+import shlex
+from pathlib import Path
 from types import SimpleNamespace
 
 import jax
@@ -15,7 +17,7 @@ from ml_collections import ConfigDict
 from scipy import signal
 
 import b2b_jax
-from b2b_jax import images, models, networks, system
+from b2b_jax import commandline, images, models, networks, system
 from b2b_jax.data import blur
 from b2b_jax.data.skipping import BadPhotos, Skipping
 from b2b_jax.data.sources import ArraySource, Photos
@@ -432,6 +434,17 @@ def test_a_reader_is_wanted_from_a_camera_that_has_one(tmp_path):
     run.config.camera.weights = str(tmp_path / "mine.safetensors")
     with pytest.raises(UserError, match=r"there is no reader at .*reader/weights\.safetensors"):
         kernel_field.check(run)
+
+
+def test_commands_of_the_docs_have_the_camera_that_their_reader_wants(tmp_path):
+    text = (Path(__file__).parents[1] / "docs" / "camera.md").read_text().replace("\\\n", "")
+    commands = re.findall(r"^    python -m b2b_jax\.main --config configs/(\w+)\.py:?(\w*) (.*)", text, re.MULTILINE)
+    assert len(commands) >= 3
+    for name, variant, options in commands:
+        words = [word.removeprefix("--config.") for word in shlex.split(options) if word.startswith("--config.")]
+        run = Run(commandline.configuration(name, variant, words), tmp_path)
+        if kernel_field.needed(run) and run.config.kernel_field.teacher == "reader":
+            kernel_field.check_reader(run)
 
 
 BANK = {"name": "bank", "count": 2, "size": 5, "sharpening": False, "noise": False}

@@ -207,8 +207,11 @@ def check(run: Run) -> None:
 def check_reader(run: Run) -> None:
     """UserError unless the camera is, or was, learnt by likelihood, which leaves a reader beside it."""
     given, learner = run.config.camera.weights, run.config.camera.learner
+    if not given and learner != "likelihood":
+        wanted = "it can be likelihood, or set kernel_field.enabled=False"
+        raise UserError(f"camera.learner, with kernel_field.teacher=reader, is {learner!r}; {wanted}")
     if not given:
-        return check_choice("camera.learner, with kernel_field.teacher=reader,", learner, ("likelihood",))
+        return
     if not reader_path(run).is_file():
         raise UserError(f"kernel_field.teacher=reader: there is no reader at {reader_path(run)}; see camera.learner")
     found, reader = camera.load(run).module, run.read(reader_path(run)).module

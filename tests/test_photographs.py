@@ -138,6 +138,7 @@ def test_the_tool_refuses_a_folder_in_use(tmp_path, capsys):
     ("options", "said"),
     [
         (("--side", "240"), "unknown_blur, unknown_sharp, test got no shots"),
+        (("--side", "0"), "--side is 0"),
         (("--side", "240", "--seed", "-1"), "--seed is -1"),
         (("--side", "240", "--soften", "nan"), "--soften nan"),
     ],

@@ -31,6 +31,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.seed < 0 or not 0 <= args.soften < math.inf:
         print(f"--seed is {args.seed} and --soften {args.soften}; both must be finite and at least 0", file=sys.stderr)
         return 2
+    if args.side < 1:
+        print(f"--side is {args.side}; it must be at least 1", file=sys.stderr)
+        return 2
     options = {key: value for key, value in vars(args).items() if key not in ("sources", "output", "skip")}
     settings = photographs.Settings(**options, skip=tuple(args.skip))
     try:

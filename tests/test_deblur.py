@@ -95,6 +95,21 @@ def test_an_output_within_the_folder_is_no_input(call, tmp_path):
     assert listing(tmp_path / "out") == ["a.png", "sub/a.png"]
 
 
+def test_the_folder_of_outputs_is_no_input(call, tmp_path):
+    """As the shell makes of *, once there is one: all others are done."""
+    photo = write(tmp_path / "a.png", RGB8)
+    assert call(photo)[0] == 0
+    code, printed, errors = call(photo, tmp_path / "out")
+    assert "1 skipped" in printed and len(errors) == 2
+    assert code == 2 and f"{tmp_path / 'out'}: the folder that outputs go to" in errors[1]
+
+
+def test_a_file_that_is_also_in_a_folder_has_an_output_of_each(call, tmp_path):
+    photo = write(tmp_path / "in" / "sub" / "a.png", RGB8)
+    code, printed, _ = call(photo, tmp_path / "in")
+    assert code == 0 and "2 written" in printed and listing(tmp_path / "out") == ["a.png", "sub/a.png"]
+
+
 # --------------------------------------------------------------------------------------------------------- the networks
 
 

@@ -56,10 +56,10 @@ def collect(inputs: Iterable[Path], output: Path, kinds: Sequence[str], overwrit
     given = {}
     for wish in sorted(wishes, key=lambda wish: not wish.keeps_its_name):
         with _named(wish.source, jobs.bad):
-            given[wish.source] = claims.targets(wish)
+            given[wish.source, wish.place] = claims.targets(wish)
     for wish in wishes:
-        if wish.source in given:
-            _add(jobs, wish, given[wish.source], overwrite)
+        if targets := given.get((wish.source, wish.place)):
+            _add(jobs, wish, targets, overwrite)
     return jobs
 
 
@@ -79,10 +79,12 @@ def _listed(path: Path, output: Path, jobs: Jobs) -> Iterator[tuple[Path, Path]]
     if not path.is_dir():
         yield path, Path(path.name)
         return
-    found = folders.walk(path, images.EXTENSIONS | images.VIDEO_EXTENSIONS)
-    # What an earlier call wrote is no input when the output lies within the folder.
+    # What an earlier call wrote is no input when the output lies within the folder, or is it, as in `deblur *`.
     mine, written = Path(os.path.realpath(path)), Path(os.path.realpath(output))
+    if mine == written:
+        raise ImageError(f"{path}: the folder that outputs go to, so no input; for its files choose another --output")
     within = mine in written.parents
+    found = folders.walk(path, images.EXTENSIONS | images.VIDEO_EXTENSIONS)
     files = [file for file in found.files if not within or written not in Path(os.path.realpath(file)).parents]
     jobs.bad.extend(map(shown, found.unreadable))
     if not files and not found.unreadable:

@@ -48,8 +48,9 @@ def main() -> int:
     if words[0] not in COMMANDS:
         print(f"b2b-jax: {words[0]!r} is no command; it can be {', '.join(COMMANDS)}", file=sys.stderr)
         return 2
-    # As a module's own program, so that signals and --help are those of `python -m`.
-    command = [sys.executable, "-m", f"b2b_jax.{COMMANDS[words[0]]}", *words[1:]]
+    # As a module's own program, so that signals and --help are those of `python -m`; -P: no file of the current folder,
+    # such as a numpy.py beside the photos, stands for a module.
+    command = [sys.executable, "-P", "-m", f"b2b_jax.{COMMANDS[words[0]]}", *words[1:]]
     if "--version" in words[1:]:
         print(terminal.VERSION)
         return 0

@@ -32,8 +32,15 @@ def call(monkeypatch, capsys):
 
 def test_every_command_becomes_its_module(call):
     for name, module in cli.COMMANDS.items():
-        assert call(name, "--flag", "value")[1] == ["-m", f"b2b_jax.{module}", "--flag", "value"]
+        assert call(name, "--flag", "value")[1] == ["-P", "-m", f"b2b_jax.{module}", "--flag", "value"]
         assert (ROOT / "b2b_jax" / f"{module}.py").is_file()
+
+
+def test_no_file_of_the_current_folder_stands_for_a_module(tmp_path):
+    (tmp_path / "tqdm.py").write_text("raise SystemExit('taken from the folder')")
+    command = [sys.executable, "-P", "-m", "b2b_jax.cli", "models"]  # as the script, whose own folder comes first
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": ROOT})
+    assert done.returncode == 0 and done.stdout.startswith("demo") and not done.stderr
 
 
 def test_help_version_and_what_is_no_command(call):

@@ -38,7 +38,8 @@ class Order(NamedTuple):
         """What a person would type."""
         config = f"{commandline.CONFIGS / 'camera.py'}:small"
         options = [f"--config.{setting}" for setting in self.all_settings()]
-        return [sys.executable, "-m", "b2b_jax.main", "--config", config, "--workdir", str(self.workdir), *options]
+        python = [sys.executable, *["-P"] * sys.flags.safe_path, "-m"]  # as the page was started
+        return [*python, "b2b_jax.main", "--config", config, "--workdir", str(self.workdir), *options]
 
 
 def order(folders: Sequence[str], uploads: Sequence[Sequence[str]], workdir: str, settings: str) -> Order:

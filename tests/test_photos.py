@@ -300,6 +300,19 @@ def test_tags_of_a_tiff_that_tell_how_its_pixels_lie_stay_behind(tmp_path):
     assert not photos.LAYOUT_TAGS & set(data) and data[ExifTags.Base.Make] == "Maker"
 
 
+@pytest.mark.parametrize("array", [RGB8, RGB16])
+def test_layers_of_photoshop_which_it_would_show_instead_of_the_result_stay_behind(tmp_path, array):
+    layers = b"Adobe Photoshop Document Data Block\0" + bytes(70_000)  # more than a JPEG's EXIF data can be
+    more = [(photos.LAYERS, "B", len(layers), layers, True), (271, "s", 0, "Maker", True)]
+    tifffile.imwrite(tmp_path / "a.tif", array, photometric="rgb", extratags=more)
+    for name in ("b.tif", "b.jpg"):
+        photo = photos.read(tmp_path / "a.tif")
+        note = f"{photo.note}; {photos.write(tmp_path / name, photo)}"
+        with Image.open(tmp_path / name) as copy:
+            assert photos.LAYERS not in copy.getexif() and copy.getexif()[ExifTags.Base.Make] == "Maker"
+        assert note.startswith("its layers of Photoshop are left out; ") and "EXIF" not in note
+
+
 def test_broken_exif_is_left_out(tmp_path, monkeypatch):
     Image.fromarray(RGB8).save(tmp_path / "a.png", exif=exif(1))
     monkeypatch.setattr(Image.Exif, "tobytes", lambda *_: (_ for _ in ()).throw(struct.error("odd tag")))

@@ -31,6 +31,7 @@ LAYOUT_TAGS = frozenset(
     )
 ) | frozenset(range(50706, 52600))  # of DNG: they would make a raw photo of what has been developed
 
+LAYERS = 37724  # the tag of a TIFF in which Photoshop keeps the layers, and which it shows instead of the pixels
 OPAQUE = ("JPEG", "PPM", "BMP")  # formats without transparency; of a BMP's, as Pillow writes it, no reader knows
 
 
@@ -165,7 +166,9 @@ def _exif(image: Image.Image, notes: list[str]) -> bytes:
                 found.get_ifd(part)
             found.bigtiff = False
         kept.load(found.tobytes())
-        for tag in LAYOUT_TAGS & set(kept):
+        if LAYERS in kept:
+            notes.append("its layers of Photoshop are left out")
+        for tag in (LAYOUT_TAGS | {LAYERS}) & set(kept):
             del kept[tag]
         if ExifTags.Base.Orientation in kept:
             kept[ExifTags.Base.Orientation] = 1

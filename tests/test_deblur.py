@@ -86,6 +86,16 @@ def test_the_same_command_goes_on(call, tmp_path):
     np.testing.assert_array_equal(images.read(tmp_path / "out" / "a.png"), RGB8)
 
 
+def test_an_empty_output_is_made_again_and_a_folder_is_none(call, tmp_path):
+    photos = [write(tmp_path / "in" / name, RGB8) for name in ("a.png", "b.png")]
+    (tmp_path / "out" / "b.png").mkdir(parents=True)
+    (tmp_path / "out" / "a.png").touch()
+    code, printed, errors = call(*photos)
+    assert code == 2 and "1 written" in printed and "skipped" not in printed
+    assert len(errors) == 2 and f"{photos[1]}: {tmp_path / 'out' / 'b.png'} cannot be used: Is a dir" in errors[1]
+    np.testing.assert_array_equal(images.read(tmp_path / "out" / "a.png"), RGB8)
+
+
 def test_an_output_within_the_folder_is_no_input(call, tmp_path):
     write(tmp_path / "a.png", RGB8)
     write(tmp_path / "sub" / "a.png", RGB8)

@@ -152,12 +152,17 @@ class Claims(NamedTuple):
 def _add(jobs: Jobs, wish: Wish, targets: dict[str, Path], overwrite: bool) -> None:
     """Sorts an input into the jobs."""
     with _named(wish.source, jobs.bad):
-        wanted = {kind: path for kind, path in targets.items() if overwrite or not path.exists()}
+        wanted = {kind: path for kind, path in targets.items() if overwrite or not _is_done(path)}
         jobs.folders.update(path.parent for path in targets.values())
         if wanted:
             jobs.todo.append(Job(wish.source, wanted, wish.is_video))
         else:
             jobs.skipped.append(wish.source)
+
+
+def _is_done(target: Path) -> bool:
+    """True for an output that is there; after a power cut it may be empty, and then it is not."""
+    return target.is_file() and target.stat().st_size > 0
 
 
 def output_suffix(source: Path) -> str:

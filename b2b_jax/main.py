@@ -136,6 +136,7 @@ def run_stages(run: Run) -> None:
     sharding.first_alone("prepare", lambda: prepare(run, pending))
     if not sharding.is_first():
         check(run, pending)
+    sharding.check_same("Photos to train on", counted(run, pending))
     enable_compilation_cache()
     if set(pending) - {"report"} and sharding.is_first():
         print(f"Follow the run in {shown(run.workdir / 'report' / 'index.html')}")
@@ -171,7 +172,7 @@ def prepare(run: Run, pending: list[str]) -> None:
     record.refuse_changes(run)
     remove_drafts(run.workdir)
     check(run, pending)
-    record.write(run, {side for name in pending for side in WORK[name].reads})
+    record.write(run, set(sides(pending)))
 
 
 def work_names(run: Run) -> list[str]:
@@ -198,13 +199,26 @@ def check(run: Run, pending: list[str]) -> None:
     Slow things, such as drawing scenes, come last, once nothing else is wrong.
     """
     settings.check_values(run.config)
-    sides = dict.fromkeys(side for name in pending for side in WORK[name].reads)
-    opens = [lambda side=side: getattr(run, side) for side in sides]
+    opens = [lambda side=side: getattr(run, side) for side in sides(pending)]
     opens += [open_input for name in pending for open_input in WORK[name].inputs(run)]
     opens += [lambda name=name, stage=stage: check_network(run, name, stage) for name, stage in STAGES.items()]
     with quickly():
         slow = attempt(opens).postponed
     attempt(slow)
+
+
+def sides(pending: list[str]) -> list[str]:
+    """Which of the run's photos the pending stages read, in order: "known", "unknown"."""
+    return list(dict.fromkeys(side for name in pending for side in WORK[name].reads))
+
+
+def counted(run: Run, pending: list[str]) -> str:
+    """How many photos there are to train the pending stages on.
+
+    Every process takes its share of them by their numbers, from a copy of its own maybe, which may lack some.
+    """
+    piles = {"known": ("train",), "unknown": ("blur", "sharp")}
+    return ", ".join(f"{len(getattr(getattr(run, s), pile)):,} {s} {pile}" for s in sides(pending) for pile in piles[s])
 
 
 def check_network(run: Run, name: str, stage: Stage) -> None:

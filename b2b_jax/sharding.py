@@ -206,6 +206,17 @@ def check_shared(folder: Path, seconds: float = 60) -> None:
     wait_for_all(everyone)
 
 
+def check_same(what: str, found: str) -> None:
+    """UserError in every process that `found` something else than the first one. Once per `what`."""
+    if jax.process_count() == 1:
+        return
+    name, client = f"b2b_jax/{what}", distributed.global_state.client
+    if is_first():
+        client.key_value_set(name, found)
+    elif (first := client.blocking_key_value_get(name, PATIENCE)) != found:
+        raise UserError(f"{what}: the first process finds {first}, this one {found}; all must find the same")
+
+
 def first_alone(name: str, action: Callable[[], object]) -> None:
     """Runs `action` in the first process while the others wait; its UserError is raised in all. Once per `name`.
 

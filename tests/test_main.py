@@ -4,6 +4,7 @@ import importlib
 import re
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -12,7 +13,7 @@ from absl import flags
 from helpers.processes import fresh_flags
 from ml_collections import ConfigDict
 
-from b2b_jax import commandline, images, main, models, record, settings, templates, weights
+from b2b_jax import commandline, images, main, models, record, settings, sharding, templates, weights
 from b2b_jax.errors import UserError
 from configs import default
 
@@ -390,3 +391,26 @@ def test_release_follows_the_released_code_where_it_differs():
 def test_an_unknown_variant_is_a_user_error_of_the_file(parse):
     with pytest.raises(UserError, match="no variant 'quack'"):
         parse("configs/gopro.py:quack")
+
+
+def test_a_process_whose_copy_of_the_photos_lacks_some_is_told_before_it_trains(monkeypatch):
+    def opened(blurry):
+        unknown = SimpleNamespace(blur=range(blurry), sharp=range(9_600))
+        seen = {"known": SimpleNamespace(train=range(2_103)), "unknown": unknown}
+        return SimpleNamespace(**seen, workdir=Path("run"), trained=lambda name: False)
+
+    told = {}
+    client = SimpleNamespace(key_value_set=told.setdefault, blocking_key_value_get=lambda name, patience: told[name])
+    monkeypatch.setattr(sharding.distributed.global_state, "client", client)
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    monkeypatch.setattr(main, "work_names", lambda run: ["translator"])
+    for name in ("check", "enable_compilation_cache", "run_stage", "show"):
+        monkeypatch.setattr(main, name, lambda *_: None)
+    for name in ("wait_for_all", "first_alone"):
+        monkeypatch.setattr(sharding, name, lambda *_: None)
+    for first in (True, False):
+        monkeypatch.setattr(sharding, "is_first", lambda first=first: first)
+        main.run_stages(opened(14_400))
+    wanted = "the first process finds 2,103 known train, 14,400 unknown blur, 9,600 .* this one 2,103 .* 14,399 unknown"
+    with pytest.raises(UserError, match=wanted):
+        main.run_stages(opened(14_399))

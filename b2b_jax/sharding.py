@@ -33,9 +33,14 @@ class Agreed(UserError):
 
 
 def make_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
-    """Returns the mesh of these devices, by default all of all processes, axis `data`."""
+    """Returns the mesh of these devices, by default all of all processes, axis `data`.
+
+    Those of a process lie side by side, so that a batch is the processes' parts in order. `jax.make_mesh` mixes the
+    hosts of a TPU slice, and refuses devices of several hosts that are not one such slice.
+    """
     devices = jax.devices() if devices is None else devices
-    return jax.make_mesh((len(devices),), ("data",), axis_types=(AxisType.Auto,), devices=devices)
+    devices = sorted(devices, key=lambda device: (device.process_index, device.id))
+    return Mesh(np.array(devices), ("data",), axis_types=(AxisType.Auto,))
 
 
 def replicated(mesh: Mesh) -> NamedSharding:

@@ -5,6 +5,7 @@ Processes: what becomes of the others where one of them meets a mistake.
 Run as a program, this file is the run that the first tests start with eight devices; it prints what it measured.
 """
 
+import dataclasses
 import json
 import math
 import os
@@ -118,6 +119,35 @@ def test_eight_devices_train_as_one(facts):
     assert facts["donated"]
     assert (facts["step"], facts["skipped"]) == (STEPS, 0)
     assert facts["error"] < 1e-5
+
+
+@dataclasses.dataclass(frozen=True)
+class Chip:
+    """What JAX tells of a device: its process, and its slice, which is its host for all but TPUs."""
+
+    id: int
+    process_index: int
+    slice_index: int
+    coords: tuple[int, ...] = (0, 0, 0)
+    core_on_chip: int = 0
+    platform: str = "tpu"
+    device_kind: str = "TPU v4"
+
+
+HOSTS = {
+    "two hosts of GPUs": [Chip(i, i // 2, i // 2, platform="gpu", device_kind="NVIDIA H100") for i in range(4)],
+    "two slices of TPUs": [Chip(i, i // 4, i // 4, (i % 2, i // 2 % 2, 0)) for i in range(8)],
+    "a TPU of four hosts": [Chip(i, i // 4, 0, (i % 2, i // 2 % 2, i // 4)) for i in range(16)],
+    "rows of chips": [Chip(4 * y + x, 2 * (y // 2) + x // 2, 0, (x, y, 0)) for y in range(4) for x in range(4)],
+}
+
+
+@pytest.mark.parametrize("hosts", HOSTS)
+def test_a_batch_is_its_processes_parts_in_order_on_any_hosts(hosts):
+    mesh = sharding.make_mesh(HOSTS[hosts])
+    processes = [chip.process_index for chip in mesh.devices]
+    assert processes == sorted(processes) and len(processes) == len(HOSTS[hosts])
+    assert mesh.axis_names == ("data",)
 
 
 @pytest.mark.parametrize(

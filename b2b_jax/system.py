@@ -211,9 +211,12 @@ def open_networks(choice: Choice, dtype: str = "auto") -> list[Network]:
 
 
 def own_train_size(path: Path, network: Network) -> int:
-    """The crop size for a file's local means: 0 if it says that it has none, else its network's own."""
-    size = getattr(network.module, "train_size", 0)
-    return 0 if weights.header(path)["hyper"].get("local") is False else size
+    """The crop size for a file's local means: 0 if a run trained it without any, else its network's own.
+
+    A file that was converted has tensors alone to go by; older ones say local=False, but no crop size.
+    """
+    hyper, size = weights.header(path)["hyper"], getattr(network.module, "train_size", 0)
+    return 0 if hyper.get("local") is False and "train_size" in hyper else size
 
 
 def open_network(path: Path, dtype: str = "auto") -> Network:

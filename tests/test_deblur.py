@@ -36,7 +36,7 @@ from helpers.deblurring import (  # noqa: F401
 )
 from PIL import ExifTags, Image
 
-from b2b_jax import deblur, images, levels, system, weights
+from b2b_jax import convert, deblur, images, levels, system, weights
 from b2b_jax.errors import UserError
 from b2b_jax.inference import photos as photos_module
 from b2b_jax.inference.tiles import Restorer
@@ -218,11 +218,14 @@ def test_a_method_whose_networks_are_replaced_is_refused(networks, tmp_path, met
         assert all((path == networks["identity"]) == (option in files) for option, path in places.items())
 
 
-def test_a_converted_nafnet_takes_local_means(networks):
-    args = deblur.parse(["a.png", "--output", "x", "--model", str(networks["nafnet"])])
+def test_a_converted_nafnet_takes_local_means(networks, tmp_path):
+    torch, converted = tmp_path / "torch.safetensors", tmp_path / "converted.safetensors"
+    convert.to_torch(networks["nafnet"], torch)
+    convert.to_flax(torch, converted)
+    args = deblur.parse(["a.png", "--output", "x", "--model", str(converted)])
     ((module, _),) = system.open_networks(deblur.choose(args))
     assert module.local and module.train_size == 256
-    args = deblur.parse(["a.png", "--output", "x", "--model", str(networks["nafnet"]), "--train-size", "0"])
+    args = deblur.parse(["a.png", "--output", "x", "--model", str(converted), "--train-size", "0"])
     assert not system.open_networks(deblur.choose(args))[0].module.local
 
 

@@ -118,7 +118,15 @@ def test_a_run_is_used_as_measured_best_or_as_asked(file, tmp_path, measured, ad
     assert tuple(path and path.parent.name for path in chosen[:2]) == files
 
 
-@pytest.mark.parametrize(("own", "local"), [({}, True), ({"local": False}, False), ({"local": True}, True)])
+@pytest.mark.parametrize(
+    ("own", "local"),
+    [
+        ({}, True),
+        ({"local": False}, True),  # converted by an older version, which wrote what no tensor says
+        ({"local": False, "train_size": 256}, False),
+        ({"local": True, "train_size": 256}, True),
+    ],
+)
 def test_a_file_alone_has_the_means_that_it_was_trained_with(file, tmp_path, own, local):
     _, variables = weights.load(file)
     weights.save(tmp_path / "a.safetensors", "nafnet", HYPER | own, variables)

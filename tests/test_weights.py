@@ -25,7 +25,7 @@ from b2b_jax.formats import safetensors_files, torch_files
 from b2b_jax.models import recognition
 
 ROOT = Path(__file__).parents[1]
-NAFNET = {"width": 8, "encoders": [1, 1, 1, 2], "middle": 1, "decoders": [1, 1, 1, 1], "unshuffle": 1, "local": False}
+NAFNET = {"width": 8, "encoders": [1, 1, 1, 2], "middle": 1, "decoders": [1, 1, 1, 1], "unshuffle": 1}
 RESTORMER = {
     "dim": 8,
     "num_blocks": [1, 1, 1, 2],

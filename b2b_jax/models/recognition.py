@@ -85,8 +85,7 @@ def _nafnet(state: State) -> dict[str, Any] | None:
         "encoders": [_count(state, f"encoders.{i}.") for i in levels],
         "middle": _count(state, "middle_blks."),
         "decoders": [_count(state, f"decoders.{i}.") for i in levels],
-        "unshuffle": unshuffle,
-        "local": False,  # a matter of evaluation: the tensors are the same
+        "unshuffle": unshuffle,  # `local` is a matter of evaluation: the tensors are the same
     }
 
 

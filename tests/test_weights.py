@@ -46,8 +46,9 @@ WIZARD = {
     "reductions": 5,
     "tail": 64,
 }
-RESNET = {"ngf": 64, "n_blocks": 2, "norm": "instance", "use_dropout": False}
-UNET = {"num_downs": 5, "ngf": 4, "norm": "instance", "up": "bilinear"}
+RESNET = {"ngf": 64, "n_blocks": 2, "norm": "instance", "use_dropout": False, "signed": True}
+UNET = {"num_downs": 5, "ngf": 4, "norm": "instance", "up": "bilinear", "signed": False}
+PIX2PIX = {"up": "transposed", "signed": True}
 PATCHGAN = {"ndf": 8, "n_layers": 3, "norm": "instance", "input": "rgb"}
 
 
@@ -115,10 +116,10 @@ FULL_UNET = {"num_downs": 8, "ngf": 64}
         ("kernel_wizard_wo_vae", ("kernel_wizard", WIZARD | FULL_WIZARD | {"variational": False})),
         ("cyclegan_resnet_9blocks_instance", ("resnet", RESNET | {"n_blocks": 9})),
         ("cyclegan_resnet_9blocks_instance_dropout", ("resnet", RESNET | {"n_blocks": 9, "use_dropout": True})),
-        ("pix2pix_unet_256_batch", ("unet", FULL_UNET | {"norm": "batch", "up": "transposed"})),
-        ("pix2pix_unet_256_instance", ("unet", FULL_UNET | {"norm": "instance", "up": "transposed"})),
-        ("blur2blur_unet_256_batch", ("unet", FULL_UNET | {"norm": "batch", "up": "bilinear"})),
-        ("blur2blur_unet_256_instance", ("unet", FULL_UNET | {"norm": "instance", "up": "bilinear"})),
+        ("pix2pix_unet_256_batch", ("unet", UNET | FULL_UNET | PIX2PIX | {"norm": "batch"})),
+        ("pix2pix_unet_256_instance", ("unet", UNET | FULL_UNET | PIX2PIX)),
+        ("blur2blur_unet_256_batch", ("unet", UNET | FULL_UNET | {"norm": "batch"})),
+        ("blur2blur_unet_256_instance", ("unet", UNET | FULL_UNET)),
     ],
 )
 def test_identify_full_size_networks(file, expected):
@@ -143,7 +144,7 @@ def test_identify_full_size_networks(file, expected):
         ("kernel_wizard", WIZARD | {"front_blocks": 0, "back_blocks": 0, "reductions": 3, "shrinks": 1}),
         ("resnet", RESNET | {"ngf": 2, "norm": "batch", "use_dropout": True}),
         ("resnet", RESNET | {"ngf": 2, "norm": "batch"}),
-        ("unet", UNET | {"num_downs": 2, "norm": "batch", "up": "transposed"}),
+        ("unet", UNET | PIX2PIX | {"num_downs": 2, "norm": "batch"}),
     ],
 )
 def test_round_trip_of_fresh_networks(name, hyper):

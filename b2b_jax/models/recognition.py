@@ -206,6 +206,7 @@ def _unet(state: State) -> dict[str, Any] | None:
         "ngf": _shape(state, "model.model.0.weight")[0],
         "norm": norm,
         "up": "bilinear" if bilinear else "transposed",
+        "signed": not bilinear,  # pix2pix's range is [-1, 1], that of Blur2Blur's variant [0, 1]
     }
 
 
@@ -225,6 +226,7 @@ def _resnet(state: State) -> dict[str, Any] | None:
         "norm": norm,
         # The dropout layer has no tensors but moves the second convolution of a block from 5 to 6.
         "use_dropout": len(_shape(state, "model.10.conv_block.6.weight")) == 4,
+        "signed": True,  # no tensor says so: CycleGAN's range
     }
 
 

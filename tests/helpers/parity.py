@@ -123,8 +123,8 @@ NETWORKS: dict[str, Callable[[str], Comparison]] = {
     "patchgan/patchgan_ndf8": scales_of_patchgan,
     "kernel_wizard/kw_nf8_wovae": transfer,
     "kernel_wizard/kw_nf4_vae_module": transfer,
-    "cyclegan/resnet_b3_ngf8_instance": outputs,
-    "cyclegan/resnet_b2_ngf6_instance_dropout_eval": outputs,
+    "cyclegan/resnet_b3_ngf8_instance": functools.partial(outputs, signed=False),
+    "cyclegan/resnet_b2_ngf6_instance_dropout_eval": functools.partial(outputs, signed=False),
     "cyclegan/unet_d5_ngf4_blur2blur_instance": outputs,
     "vgg/vgg_seed61": vgg_features,
 }

@@ -235,11 +235,12 @@ def test_every_row_of_the_baselines_is_in_the_table():
     assert rivals == {"" if name == "blur2blur" else name for name in baselines.ROWS}
 
 
-def test_table_1_counts_a_runs_photos(folders):
+@pytest.mark.parametrize("ablation", ["", "rival,cyclegan"])
+def test_table_1_counts_a_runs_photos(tmp_path, ablation):
+    run = write_run(tmp_path / "a", "reds", {"deblurrer": 25.0}, ablation=ablation, images=3000)
     piles = {name: {"photos": count} for name, count in (("unknown_blur", 14000), ("unknown_sharp", 10000))}
-    (folders[0] / "split.json").write_text(json.dumps(piles))
-    change(folders[0], "results.json", images=3000)
-    text = tables.markdown(tables.make(tables.read(folders[:1]))[0])
+    (run / "split.json").write_text(json.dumps(piles))
+    text = tables.markdown(tables.make(tables.read([run]))[0])
     assert line(text, "| blurry photos B |").split(" | ")[1:3] == ["[5,400]", "14,000 [14,400]"]
     assert line(text, "| test pairs |").split(" | ")[2] == "3,000 [3,000]"
 

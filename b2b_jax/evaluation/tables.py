@@ -217,7 +217,7 @@ def photos(runs: Sequence[Result], columns: dict[str, str]) -> Grid:
     """Table 1: photos of either pile and of the test set, by a run's split.json."""
     found = {}
     for run in runs:
-        record = read_object(run.folder / "split.json") if run.ablation == ("", "") else None
+        record = read_object(run.folder / "split.json") if run.rival is not None else None
         if record:
             counts = [record[pile]["photos"] for pile in ("unknown_blur", "unknown_sharp")]
             found.setdefault(run.column, [*counts, run.results["images"]])

@@ -78,14 +78,15 @@ def gain(runs: Sequence[Result], psnr: Mapping[str, list[float]], rival: str) ->
     if len(runs) > 1:
         gains, mark = np.subtract(psnr["ours"], psnr[rival]), ""
     else:
-        gains, mark = np.subtract(*(of_images(runs[0].folder, one) for one in (system_of(runs[0]), rival))), " ◦"
+        gains, mark = np.subtract(*(of_images(runs[0], one) for one in (system_of(runs[0]), rival))), " ◦"
     return f"{gains.mean():+.2f} ± {gains.std(ddof=1) / np.sqrt(len(gains)):.2f}{mark}"
 
 
-def of_images(folder: Path, system: str) -> list[float]:
-    """PSNR of every photo, in the order of the evaluation."""
-    with (folder / "evaluation" / "images.csv").open(newline="") as file:
-        return [float(record["psnr"]) for record in csv.DictReader(file) if record["row"] == system]
+def of_images(run: Result, system: str) -> list[float]:
+    """PSNR of every photo of the run's first test set, in the order of the evaluation."""
+    wanted = run.results["dataset"], system
+    with (run.folder / "evaluation" / "images.csv").open(newline="") as file:
+        return [float(one["psnr"]) for one in csv.DictReader(file) if (one["dataset"], one["row"]) == wanted]
 
 
 def mean(runs: Sequence[Result], key: str) -> str:

@@ -7,7 +7,8 @@ Variants, with the published PSNR in dB on the test set, and what differs here:
     nafnet32_gopro       32.87    nafnet64_gopro   33.71
     nafnet64_reds        29.09    published for other photos: REDS' JPEGs (train_blur_jpeg), 300 of validation's 3,000;
                                   here train_blur and all of val_blur, which are PNGs
-    restormer_gopro      32.92    published with crops growing from 128 to 384 pixels; here 256 throughout
+    restormer_gopro      32.92    published with crops growing from 128 to 384 pixels, the rate constant for 92K
+                                  steps; here 256 pixels and one cosine throughout
     mimo_unet_gopro      31.73    mimo_unet_plus_gopro  32.45
 
 Each needs its dataset in data/ (GOPRO_Large or REDS) and days on one GPU. None has been run to its end with this code.

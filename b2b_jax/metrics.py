@@ -106,8 +106,11 @@ def ssim_uniform(x: jax.Array, y: jax.Array, crop_border: int = 0) -> jax.Array:
 
 @jax.jit
 def ssim_masked(x: jax.Array, y: jax.Array, mask: jax.Array) -> jax.Array:
-    """`ssim` over the windows whose centre has `mask` (n, h, w, 1) 1, as RealBlur scores what an alignment left."""
-    similar, inside = _ssim_map(x, y, 0, WINDOW), jnp.moveaxis(mask, -1, 1)[:, :, 5:-5, 5:-5]
+    """`ssim` over the windows whose centre has `mask` (n, h, w, 1) 1, as RealBlur scores what an alignment left.
+
+    As in its script, both images are 0 outside the mask, where windows near its border reach.
+    """
+    similar, inside = _ssim_map(mask * x, mask * y, 0, WINDOW), jnp.moveaxis(mask, -1, 1)[:, :, 5:-5, 5:-5]
     return jnp.sum(inside * similar, axis=(1, 2, 3)) / (x.shape[-1] * jnp.sum(inside, axis=(1, 2, 3)))
 
 

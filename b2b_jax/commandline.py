@@ -24,7 +24,7 @@ WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; by default ru
 COORDINATOR = flags.DEFINE_string("coordinator", None, "HOST:PORT of the first of several processes.")
 NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "How many processes run together.")
 PROCESS_ID = flags.DEFINE_integer("process_id", None, "Which of them this is, from 0.")
-HEARTBEAT = flags.DEFINE_integer("heartbeat", 100, "Seconds of silence after which a process counts as dead.")
+HEARTBEAT = flags.DEFINE_integer("heartbeat", 100, "Seconds of silence after which a process counts as dead.", 1)
 
 
 def outcome(command: Callable[[], None], keep: Callable[[], None] = memory.keep) -> int:

@@ -202,6 +202,7 @@ def test_the_default_folder_is_named_after_the_configuration(parse):
         (["--config.seed=99999999999999999999"], ["seed is 99999999999999999999", "at most"]),
         (["--config.deblurrer.network.width=0"], ["deblurrer: its network has a layer without channels"]),
         (["--config.loop.keep_best=-1"], ["loop.keep_best is -1", "at least 0"]),
+        (["--heartbeat=0"], ["--heartbeat=0: 0 is not a positive integer"]),
         (["--num_processes=2"], ["--coordinator is not given", "--process_id go together"]),
         (["--coordinator=a:1", "--num_processes=2", "--process_id=2"], ["--process_id is 2 of 2 at a:1"]),
     ],

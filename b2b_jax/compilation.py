@@ -14,7 +14,10 @@ def enable_compilation_cache() -> None:
     """
     if "JAX_COMPILATION_CACHE_DIR" in os.environ:
         return
-    with contextlib.suppress(RuntimeError):  # a user without a home, as in some containers, compiles anew each time
+    # A user without a home, or with one that cannot be written, as in some containers, compiles anew each time.
+    with contextlib.suppress(RuntimeError, OSError):
         chosen = Path(os.environ.get("XDG_CACHE_HOME", ""))
         caches = chosen if chosen.is_absolute() else Path.home() / ".cache"
-        jax.config.update("jax_compilation_cache_dir", str(caches / "b2b_jax" / "xla"))
+        programs = caches / "b2b_jax" / "xla"
+        programs.mkdir(parents=True, exist_ok=True)
+        jax.config.update("jax_compilation_cache_dir", str(programs))

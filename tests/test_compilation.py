@@ -28,12 +28,12 @@ def chosen(monkeypatch):
 
 
 @pytest.mark.parametrize("xdg", ["", "relative"])
-def test_programs_are_kept_in_the_home_folder(chosen, xdg):
-    assert chosen(HOME="/home/ada", XDG_CACHE_HOME=xdg) == ["/home/ada/.cache/b2b_jax/xla"]
+def test_programs_are_kept_in_the_home_folder(chosen, tmp_path, xdg):
+    assert chosen(HOME=str(tmp_path), XDG_CACHE_HOME=xdg) == [str(tmp_path / ".cache/b2b_jax/xla")]
 
 
-def test_xdg_cache_home_moves_them(chosen):
-    assert chosen(HOME="/home/ada", XDG_CACHE_HOME="/scratch/ada") == ["/scratch/ada/b2b_jax/xla"]
+def test_xdg_cache_home_moves_them(chosen, tmp_path):
+    assert chosen(HOME="/home/ada", XDG_CACHE_HOME=str(tmp_path)) == [str(tmp_path / "b2b_jax/xla")]
 
 
 def test_jax_compilation_cache_dir_is_left_alone(chosen):
@@ -46,3 +46,8 @@ def test_a_user_without_a_home_compiles_anew(chosen, monkeypatch):
 
     monkeypatch.setattr(Path, "home", nowhere)
     assert chosen() == []
+
+
+def test_a_user_whose_home_cannot_be_written_compiles_anew(chosen, tmp_path):
+    (tmp_path / "home").touch()
+    assert chosen(HOME=str(tmp_path / "home")) == []

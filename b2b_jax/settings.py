@@ -103,7 +103,7 @@ def check_values(config: ConfigDict) -> None:
         raise UserError(f"data.share is {config.data.share}; it must be above 0 and at most 1")
     check_scenes(config.data.scenes)
     if config.loop.wandb and not importlib.util.find_spec("wandb"):
-        raise UserError("loop.wandb is set, but wandb is not installed: pip install -e '.[wandb]'")
+        raise UserError("loop.wandb is set, but wandb is not installed: pip install 'b2b_jax[wandb]'")
 
 
 def check_odd(key: str, size: int) -> None:

@@ -42,6 +42,11 @@ def test_extras_that_error_messages_name_exist():
     assert named and named <= set(known)
 
 
+def test_error_messages_do_not_ask_for_a_clone():
+    asking = [path.name for path in (ROOT / "b2b_jax").rglob("*.py") if "pip install -e" in path.read_text()]
+    assert asking == []  # `pip install -e .` fails beside an installed wheel
+
+
 @pytest.mark.parametrize("name", ["README.md", "CHANGELOG.md", "CONTRIBUTING.md"])
 def test_links_lead_somewhere(name):
     links = re.findall(r"\]\(([^)#\s]+)", (ROOT / name).read_text())

@@ -165,7 +165,7 @@ def _shorten(path: Path, step: int) -> list[dict[str, Any]]:
 
 
 def _start_wandb(folder: Path, step: int, project: str):
-    import wandb  # an optional extra: pip install -e '.[wandb]'
+    import wandb  # an optional extra: pip install 'b2b_jax[wandb]'
 
     # A stage that resumes is one run there, too; one that starts afresh is another, as steps there never go back.
     identity = (step and read_object(folder / WANDB).get("id")) or secrets.token_hex(4)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from packaging.requirements import Requirement
 from PIL import Image
 
 import b2b_jax
@@ -45,6 +46,23 @@ def test_extras_that_error_messages_name_exist():
 def test_error_messages_do_not_ask_for_a_clone():
     asking = [path.name for path in (ROOT / "b2b_jax").rglob("*.py") if "pip install -e" in path.read_text()]
     assert asking == []  # `pip install -e .` fails beside an installed wheel
+
+
+@pytest.mark.parametrize(
+    "old",
+    [
+        "clu 0.0.9",  # imports TensorFlow
+        "flax 0.8.0",  # imports what JAX removed
+        "grain 0.2.12",  # has no reading without threads
+        "pillow 12.0.0",  # loses the transparent level of a PNG of one bit
+        "scikit-image 0.22.0",  # is compiled for NumPy 1
+        "tifffile 2023.1.23",  # calls what NumPy 2 removed
+    ],
+)
+def test_releases_that_fail_here_are_not_accepted(old):
+    package, version = old.split()
+    needed = map(Requirement, tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"])
+    assert not next(one for one in needed if one.name == package).specifier.contains(version)
 
 
 @pytest.mark.parametrize("name", ["README.md", "CHANGELOG.md", "CONTRIBUTING.md"])

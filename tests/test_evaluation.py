@@ -194,6 +194,8 @@ def test_photos_to_score_on_can_come_later_and_change(run):
     assert evaluate.finished(run)
     images.write(run.workdir / "test_blur" / "a.bmp", np.ones((4, 4, 3), np.uint8))  # a file of the same size
     assert not evaluate.finished(run)
+    run.config.data.update(test_blur="", test_sharp="")
+    assert evaluate.finished(run)  # what was measured stays
 
 
 def noise(size):

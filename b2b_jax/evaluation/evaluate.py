@@ -222,12 +222,14 @@ def same_photos(run: Run, scored: str) -> bool:
     """True when the test photos are those of the digest `scored`; "" for none, or of an older version.
 
     A dataset that is gone since, that was prepared since, or of which an older version kept no digest, is taken for
-    the same.
+    the same; and so are your own when none are given any more, so that what was measured stays.
     """
     own = domains.takes_test_photos(run.config.data)
     try:
         now = domains.scored_digest(run.config.data)
-        return scored == now or not (own or (scored and scored.split()[0] == now.split()[0]))
+        if own:
+            return now in ("", scored)
+        return scored == now or not (scored and scored.split()[0] == now.split()[0])
     except (UserError, ImageError):  # the photos are missing; of your own the check says so
         return not own
 

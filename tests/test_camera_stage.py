@@ -208,6 +208,17 @@ def test_what_needs_a_refused_camera_is_not_waited_for(tmp_path, verdict):
     assert adaptation_stage.needed(run) == verdict
 
 
+@pytest.mark.parametrize("content, state", [(None, "missing"), ("", "damaged"), ("{}", "damaged")])
+def test_a_camera_whose_verdict_is_lost_is_not_taken_for_refused(tmp_path, content, state):
+    run = tiny_run(tmp_path)
+    (tmp_path / "camera").mkdir()
+    (tmp_path / "camera" / "weights.safetensors").touch()
+    if content is not None:
+        (tmp_path / "camera" / "scores.json").write_text(content)
+    with pytest.raises(UserError, match=rf"camera/scores\.json is {state}, which says whether the camera is used"):
+        main.work_names(run)
+
+
 # ---------------------------------------------------------------------------------------------------------------- pairs
 
 

@@ -84,9 +84,21 @@ def load(run: Run) -> Network:
 
 
 def usable(run: Run) -> bool:
-    """True when the run has a camera that is worth training with: learnt and not doubted, or given."""
-    found = read_object(run.workdir / "camera" / "scores.json")
-    return bool(run.config.camera.weights) or (run.trained("camera") and found.get("usable", False))
+    """True when the run has a camera that is worth training with: learnt and not doubted, or given.
+
+    UserError when it has learnt one, and the file that says so is lost.
+    """
+    if run.config.camera.weights or not run.trained("camera"):
+        return bool(run.config.camera.weights)
+    path = run.workdir / "camera" / "scores.json"
+    verdict = read_object(path).get("usable")
+    if not isinstance(verdict, bool):
+        state = "is damaged" if path.exists() else "is missing"
+        raise UserError(
+            f"{path} {state}, which says whether the camera is used: put back a copy, or delete "
+            f"{run.weights_path('camera')}, and the run makes both anew from the stage's last checkpoint"
+        )
+    return verdict
 
 
 def refused(run: Run) -> bool:

@@ -470,7 +470,7 @@ def test_facts_tell_the_network_that_was_used_and_not_the_configured_one(run, tm
     facts = dict(summary.facts(run, {"evaluation": {"weights": {"translator": "abc"}}}))
     assert facts["Translator"] == f"patchgan (ndf 4, n_layers 1); loaded from {tmp_path / 'given.safetensors'}"
     assert facts["Deblurrer"] == "not there yet" and facts["SHA-256 of translator"] == "abc"
-    assert "length" in facts["Known blur"] and "jax" in facts["Versions"]
+    assert "length" in facts["Known blur"] and "jax" in facts["Page written with"]
 
 
 def test_times_tell_every_stage(run):

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 
+from b2b_jax import record
 from b2b_jax.evaluation import progress, summary
 from b2b_jax.networks import WEIGHTS
 from b2b_jax.stages import left_out, trained_here
@@ -37,6 +38,18 @@ def test_only_what_the_run_trains_is_counted(run):
     run.config.known_blur.source = "extractor"
     run.config.evaluation.update(paired=True, true_kernels=True)
     assert list(trained_here(run)) == ["blur_extractor", "translator", "paired", "true_kernels"]
+
+
+def test_the_page_of_an_unfinished_run_can_be_made_anew(run):
+    write_log(run, "deblurrer", a_log(240))
+    left_out.say(run, "camera", "there are too few photos")
+    run.config.camera.enabled, run.config.stages = True, ("report",)
+    record.write(run, set())
+    page = summary.gather(run)
+    assert page.summary.startswith("Not running, and not finished: deblurrer 240 of 1,500 steps. Written ")
+    facts = dict(page.facts)
+    assert facts["Deblurrer"] == "not there yet" and facts["Camera"] == "left out: there are too few photos"
+    assert "jax" in facts["Page written with"]
 
 
 def test_progress_tells_steps_rate_and_time_left(run):

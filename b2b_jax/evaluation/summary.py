@@ -117,10 +117,11 @@ def gather(run: Run, stage: str = "") -> Report:
     found = examples(run.workdir / "evaluation" / "examples", [one["dataset"] for one in sets])
     parts = progress.progress(run, stage)
     unfinished = progress.line(parts, stage)
+    gained = summary_line(scores) if scores.get("rows") or not unfinished else ""
     steps = trained_here(run).get(stage, 0)
     return Report(
         title=f"Blur2Blur: {run.workdir.name}",
-        summary=unfinished or summary_line(scores),
+        summary=f"{unfinished} {gained}".strip(),
         headline=headline(scores) or progress.headline(log.read(run.workdir / stage) if steps else [], steps),
         progress=parts if unfinished else [],
         samples=whole("samples/", [], lambda: progress.samples(run, stage)) if stage or not found else [],
@@ -196,7 +197,7 @@ def headline(results: dict) -> list[tuple[str, str]]:
 
 
 def facts(run: Run, results: dict) -> list[tuple[str, str]]:
-    """What was trained on what, and with which versions."""
+    """What was trained on what, and with which versions this page is written: its stages may be of earlier ones."""
     data, config = run.config.data, run.config
     own = data.unknown_blur and f"{data.unknown_blur} (blurry), {data.unknown_sharp} (sharp)"
     known, camera = (
@@ -218,7 +219,7 @@ def facts(run: Run, results: dict) -> list[tuple[str, str]]:
     devices = f"{jax.device_count()} × {jax.devices()[0].device_kind} ({platform.machine()})"
     versions = [f"b2b_jax {__version__}", f"Python {platform.python_version()}"]
     versions += [f"{name} {version(name)}" for name in PACKAGES]
-    return [*found, ("Device", devices), ("Versions", ", ".join(versions))]
+    return [*found, ("Page written on", devices), ("Page written with", ", ".join(versions))]
 
 
 def network(path: Path) -> str:

@@ -37,7 +37,11 @@ SECTIONS = tuple(stage.section for stage in STAGES.values() if stage.section)
 
 
 def trained_here(run: Run) -> dict[str, int]:
-    """The stages that `config.stages` asks for, in order, and their steps; not those whose weights are given."""
+    """The stages that `config.stages` asks for, or an earlier start began, in order, and their steps.
+
+    Not those that nothing in the run uses, nor those whose weights are given.
+    """
     names = asked(run.config)
-    wanted = {name: stage for name, stage in STAGES.items() if (stage.serves or name) in names and stage.needed(run)}
+    begun = [name for name, stage in STAGES.items() if (stage.serves or name) in names or (run.workdir / name).is_dir()]
+    wanted = {name: STAGES[name] for name in begun if STAGES[name].needed(run)}
     return {name: stage.steps(run.config) for name, stage in wanted.items() if not stage.given(run)}

@@ -140,7 +140,8 @@ def from_run(folder: Path, method: str = "") -> Choice:
         raise UserError(f"method {method!r} is unknown; a run's systems are {', '.join(METHODS)}")
     paths = {stage: named.in_run(folder, config, stage) for stages in SYSTEMS.values() for stage in stages}
     there = [name for name in METHODS if name not in EXTRAS or _has(paths, name)]
-    method = method or best_method(folder, there)
+    usual = [name for name in there if name != "blur2blur" or _translates(config, paths)]
+    method = method or best_method(folder, usual)
     if method not in there:
         raise UserError(f"{folder} has no {EXTRAS[method]}; its other systems are {', '.join(there)}")
     for stage in SYSTEMS[method]:
@@ -155,6 +156,11 @@ def from_run(folder: Path, method: str = "") -> Choice:
         consistent=method == "consistent",
         step=networks.agreed_step(last) if method == "adapted_consistent" else 0.0,
     )
+
+
+def _translates(config: Mapping, paths: Mapping[str, Path]) -> bool:
+    """True unless the run has no translator, has not begun one, and was not asked for one."""
+    return paths["translator"].parent.is_dir() or "translator" in str(config.get("stages", "translator"))
 
 
 def _has(paths: Mapping[str, Path], method: str) -> bool:

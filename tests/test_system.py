@@ -119,6 +119,23 @@ def test_a_run_is_used_as_measured_best_or_as_asked(file, tmp_path, measured, ad
 
 
 @pytest.mark.parametrize(
+    ("stages", "begun", "files"),
+    [
+        (["deblurrer", "adaptation", "report"], False, (None, "deblurrer")),
+        (["deblurrer,translator"], False, ("translator", "deblurrer")),  # which is missing, and asked for
+        (["report"], True, ("translator", "deblurrer")),
+    ],
+)
+def test_a_run_without_translator_has_its_deblurrer(tmp_path, stages, begun, files):
+    sections = {"deblurrer": {"network": {"name": "nafnet", **HYPER}}, "translator": {}, "stages": stages}
+    (tmp_path / "config.json").write_text(json.dumps(sections))
+    if begun:
+        (tmp_path / "translator").mkdir()
+    chosen = system.from_run(tmp_path)
+    assert tuple(path and path.parent.name for path in chosen[:2]) == files
+
+
+@pytest.mark.parametrize(
     ("own", "local"),
     [
         ({}, True),

@@ -622,10 +622,20 @@ def test_a_response_needs_a_denoiser(tmp_path):
 def test_a_denoiser_that_is_enabled_comes_first(tmp_path):
     run = tiny_run(tmp_path)
     run.config.kernel_field.update(enabled=True, teacher="reader")
-    run.config.denoiser.enabled, run.config.stages = True, ("camera", "kernel_field")
+    run.config.denoiser.enabled, run.config.stages = True, ("deblurrer", "camera", "kernel_field")
     with pytest.raises(UserError, match=r"the denoiser is enabled and not trained yet; name it in config\.stages"):
         kernel_field.check(run)
     left_out.keep(run, "denoiser", "the camera has no noise, no JPEG and no response")
+    kernel_field.check(run)
+
+
+def test_the_deblurrer_that_a_kernel_field_is_chosen_for_comes_first(tmp_path):
+    run = tiny_run(tmp_path)
+    run.config.kernel_field.update(enabled=True, teacher="reader")
+    run.config.stages = ("camera", "kernel_field")
+    with pytest.raises(UserError, match=r"the deblurrer is not trained yet; name it in config\.stages"):
+        kernel_field.check(run)
+    run.config.deblurrer.weights = "given.safetensors"
     kernel_field.check(run)
 
 

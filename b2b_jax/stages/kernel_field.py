@@ -25,7 +25,6 @@ from b2b_jax.models.bank import Bank, shots_of
 from b2b_jax.models.camera import HALO, Shot
 from b2b_jax.models.development import BINS
 from b2b_jax.models.kernel_field import READS, KernelField
-from b2b_jax.models.kernel_mixture import FILLED
 from b2b_jax.models.reader import Reader
 from b2b_jax.networks import WEIGHTS
 from b2b_jax.settings import check_choice, check_odd
@@ -53,7 +52,7 @@ def fit(run: Run, validated: Callable[[], None]) -> None:
         return left_out.say(run, "kernel_field", "there is no usable camera to learn the kernels from")
     if config.teacher == "reader":
         hyper, variables = mixture(run)
-        rule, step = agreement.choose_way(run, hyper, variables) if run.trained("deblurrer") else (FILLED, 1.0)
+        rule, step = agreement.choose_way(run, hyper, variables)
         return common.export(run, "kernel_field", hyper | {"rule": rule, "step": step}, variables)
     network, shots = create(run), open_shots(run)
     supply = sharp_photos(run, shots.reach)
@@ -199,6 +198,7 @@ def check(run: Run) -> None:
     check_odd("kernel_field.network.size", config.network.size)
     if config.teacher == "reader":
         check_reader(run)
+        check_deblurrer(run)
         return check_denoiser(run)
     supply = sharp_photos(run, REACHES[config.teacher](run))
     check_sizes(supply.source, supply.crop(create(run).window).extent, "kernel_field.network.window")
@@ -221,6 +221,14 @@ def check_reader(run: Run) -> None:
     if not isinstance(reader, Reader):
         raise UserError(f"kernel_field.teacher=reader: {reader_path(run)} holds {type(reader).__name__}, not a Reader")
     camera_photos.check_unseen(run, found.reach)
+
+
+def check_deblurrer(run: Run) -> None:
+    """UserError when the deblurrer, for which it is chosen how to use the camera, is left out before it is trained."""
+    there = run.config.deblurrer.weights or run.trained("deblurrer")
+    if not there and "deblurrer" not in asked(run.config):
+        wanted = "name it in config.stages, or give deblurrer.weights"
+        raise UserError(f"kernel_field.teacher=reader: the deblurrer is not trained yet; {wanted}")
 
 
 def check_denoiser(run: Run) -> None:

@@ -528,6 +528,20 @@ def test_agreement_needs_the_kernel_fields_own_camera(tmp_path, monkeypatch, cap
         agreement.check(run)
 
 
+def test_an_adaptation_before_the_kernel_field_says_what_it_does_without(tmp_path, capsys):
+    run = tiny_run(tmp_path)
+    run.config.kernel_field.update(enabled=True, teacher="reader")
+    adaptation.say_what_is_missing(run)
+    assert not capsys.readouterr().out  # nor is there a camera
+    run.config.camera.weights = "given.safetensors"
+    adaptation.say_what_is_missing(run)
+    assert "adaptation: its results will not be made to agree with the photo" in capsys.readouterr().out
+    (tmp_path / "kernel_field").mkdir()
+    (tmp_path / "kernel_field" / "weights.safetensors").touch()
+    adaptation.say_what_is_missing(run)
+    assert not capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("held", "filled", "rule"),
     [

@@ -35,7 +35,19 @@ def fit(run: Run, validated: Callable[[], None]) -> None:
     """Adapts the deblurrer and exports it; without pairs there is nothing to adapt to."""
     opened = TEACHERS[run.config.adaptation.teacher].open_pairs(run)
     if opened:
+        say_what_is_missing(run)
         fit_pairs(run, opened, validated)
+
+
+def say_what_is_missing(run: Run) -> None:
+    """A line when the kernel field that tells the step towards agreement is enabled, but made later, if at all."""
+    config = run.config.kernel_field
+    missing = config.enabled and config.teacher == "reader" and not run.trained("kernel_field")
+    if missing and camera.usable(run) and sharding.is_first():
+        print(
+            "adaptation: its results will not be made to agree with the photo, since there is no kernel field yet: "
+            "stop it, and name kernel_field in config.stages, if they shall"
+        )
 
 
 def fit_pairs(run: Run, opened: Pairs, validated: Callable[[], None]) -> None:

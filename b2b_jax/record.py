@@ -19,6 +19,7 @@ STAGE_FILES = (WEIGHTS, "metrics.jsonl", "images.jsonl", "clock.json", "summary.
 STAGE_FILES += ("scores.json", left_out.FILE)
 STAGE_FOLDERS = ("", "checkpoints", "samples")
 FOLDERS = ("report", "evaluation", "evaluation/examples", "evaluation/images")
+PILES = ("unknown_blur", "unknown_sharp")  # keys of `data`, of photos of one's own
 
 
 def checked(workdir: Path) -> Path:
@@ -42,6 +43,8 @@ def refuse_changes(run: Run) -> None:
     old, new = identities(saved, now)
     if any((run.workdir / "converter").glob("*")):
         old, new = old | classifier(saved), new | classifier(now)
+    for key in moved(run, old["data"], new["data"]):
+        old["data"][key] = new["data"][key]
     lacking = settings.lacking(old, new)
     changes = [line for line in settings.differences(old, new) if line.split(":")[0] not in lacking]
     if changes:
@@ -52,6 +55,19 @@ def refuse_changes(run: Run) -> None:
             f"{run.workdir} holds a run of an older version, which did not have {', '.join(lacking)}; "
             "finish it with that version, or choose another --workdir"
         )
+
+
+def moved(run: Run, old: dict, new: dict) -> list[str]:
+    """The piles of one's own that now lie elsewhere: nothing is at the old place, and the photos are as reported.
+
+    UserError: there are no photos where they should lie now.
+    """
+    gone = [key for key in PILES if old.get(key) and old[key] != new[key] and not os.path.lexists(old[key])]
+    before = read_object(run.workdir / "data_report.json")
+    if not gone or not all(isinstance(before.get(key), dict) for key in gone):
+        return []
+    piles = run.unknown.piles or {}
+    return [key for key in gone if key in piles and before[key].get("digest") == survey.digest(piles[key])]
 
 
 def identities(saved: dict, now: dict) -> tuple[dict, dict]:

@@ -4,9 +4,10 @@ import errno
 import json
 import os
 
+import numpy as np
 import pytest
 
-from b2b_jax import record
+from b2b_jax import images, record
 from b2b_jax.errors import UserError, disk_fault
 from b2b_jax.stages.run import Run
 from configs import demo
@@ -124,6 +125,21 @@ def test_the_same_photos_may_be_named_in_another_way(camera_run, tmp_path, monke
     monkeypatch.chdir(tmp_path / "moved")
     record.refuse_changes(camera_run)
     assert "data.unknown_blur: " in refused(record.refuse_changes, changed(camera_run, data={"unknown_blur": ".."}))
+
+
+def test_photos_that_moved_are_the_same_and_others_are_not(tmp_path):
+    folders = {key: tmp_path / "old" / key for key in record.PILES}
+    for number, folder in enumerate(folders.values()):
+        images.write(folder / "a.png", np.full((8, 8, 3), number, np.uint8))
+    first = Run(demo.get_config("quick"), tmp_path / "run")
+    first.config.data.update({key: str(folder) for key, folder in folders.items()})
+    record.write(first, {"unknown"})
+    (tmp_path / "old").rename(tmp_path / "new")
+    found = {key: str(tmp_path / "new" / key) for key in record.PILES}
+    record.refuse_changes(changed(first, data=found))
+    images.write(tmp_path / "new/unknown_sharp/b.png", np.zeros((8, 8, 3), np.uint8))
+    line = refused(record.refuse_changes, changed(first, data=found))
+    assert "data.unknown_sharp: " in line and "data.unknown_blur: " not in line
 
 
 @pytest.mark.parametrize("section", ["deblurrer", "camera"])

@@ -100,6 +100,18 @@ def test_the_flattest_windows_of_all_photos_are_taken(monkeypatch):
     assert len(pile.read) == 5  # the second photo, which has no flat window, is not read again
 
 
+def test_many_windows_take_turns_and_have_the_digits_of_all_at_once(monkeypatch):
+    photo = np.random.default_rng(0).integers(5, 250, (200, 230, 3), np.uint8)
+    everything = camera_noise.windows(photo), camera_noise.power_of(camera_noise.windows(photo))
+    sizes, transform = [], np.fft.rfft2
+    monkeypatch.setattr(camera_noise.np.fft, "rfft2", lambda x: sizes.append(len(x)) or transform(x))
+    monkeypatch.setattr(camera_noise, "CHUNK", 10)
+    turns = camera_noise.windows(photo), camera_noise.power_of(camera_noise.windows(photo))
+    assert sizes == [10, 10, 10, 10, 2]
+    for one, other in zip(everything, turns, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
 def test_noise_and_jpeg_are_found_with_one_photo_in_memory():
     pile = OneByOne(*np.full((4, 40, 40, 3), 90, np.uint8))
     assert camera_noise.found(pile) == (0.0, 0) and len(pile.read) == 12

@@ -4,12 +4,12 @@ Of the noise nothing is assumed but that it is in all photos alike, so that its 
 How much white noise there was before that is told by compressing flat photos alike.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
-from b2b_jax import sharding
+from b2b_jax import sharding, terminal
 from b2b_jax.data.processing import Processing
 from b2b_jax.data.sources import Source, spread
 from b2b_jax.models.autocorrelation import hann
@@ -21,6 +21,7 @@ COMPRESSED = 32  # of which JPEG is looked for, at most
 WINDOW = 32  # pixels a side
 FLATTEST = 0.01  # share of the windows
 FEWEST = 1000  # windows, below which even the flattest may show something
+CHUNK = 256  # windows that are computed with at once: bounds the memory, and fits caches
 CLIPPED = 0.02  # share of a window's pixels that may be black or white: there noise is cut off
 COARSE = 4  # of BINS, below which a spectrum may be that of what is shown
 LEVELS = np.linspace(0.4, 0.6, 16)  # of flat photos, and
@@ -68,10 +69,15 @@ def spectrum(pile: Source) -> np.ndarray:
     """
     photos = spread(pile, PHOTOS)
     for step in (WINDOW, WINDOW // 2):
-        variances = [windows(pile[i]["image"], step).var((1, 2)) for i in photos]
+        variances = [windows(pile[i]["image"], step).var((1, 2)) for i in looking(photos)]
         if sum(map(len, variances)) >= FEWEST:
             return power_of(those(pile, photos, variances, flattest(np.concatenate(variances), FLATTEST), step))
     return np.zeros(BINS, np.float32)
+
+
+def looking(photos: Sequence[int]) -> Iterable[int]:
+    """The photos, with a progress bar: large ones take seconds each."""
+    return terminal.bar(photos, desc="looking for noise", unit="photo", leave=False)
 
 
 def those(
@@ -79,7 +85,7 @@ def those(
 ) -> np.ndarray:
     """The windows (n, WINDOW, WINDOW) of these `numbers`, counted over the photos: one photo is in memory at a time."""
     starts, cut = np.cumsum([0, *map(len, variances)]), np.empty((len(numbers), WINDOW, WINDOW))
-    for photo, start, stop in zip(photos, starts[:-1], starts[1:], strict=True):
+    for photo, start, stop in zip(looking(photos), starts[:-1], starts[1:], strict=True):
         inside = (start <= numbers) & (numbers < stop)
         if inside.any():
             cut[inside] = windows(pile[photo]["image"], step)[numbers[inside] - start]
@@ -94,7 +100,11 @@ def flattest(variances: np.ndarray, share: float) -> np.ndarray:
 def power_of(cut: np.ndarray) -> np.ndarray:
     """The mean power of windows (n, WINDOW, WINDOW) at each of BINS distances: float32."""
     weight = hann(WINDOW)[:, None] * hann(WINDOW)
-    power = (np.abs(np.fft.rfft2(cut * weight)) ** 2).mean(0) / np.square(weight).sum()
+    total = np.zeros((1, WINDOW, WINDOW // 2 + 1))
+    for start in range(0, len(cut), CHUNK):  # in the order of one sum over all, so that it has the same digits
+        power = np.abs(np.fft.rfft2(cut[start : start + CHUNK] * weight)) ** 2
+        total = np.concatenate([total, power]).sum(0, keepdims=True)
+    power = total[0] / len(cut) / np.square(weight).sum()
     nearest = np.rint(radius(WINDOW, WINDOW) * WINDOW).astype(int).ravel()
     mean = np.bincount(nearest, power.ravel()) / np.bincount(nearest)
     return np.interp(np.linspace(0, 0.5, BINS), np.arange(len(mean)) / WINDOW, mean).astype(np.float32)
@@ -107,6 +117,14 @@ def windows(photo: np.ndarray, step: int = WINDOW) -> np.ndarray:
     """
     clipped = tiled(((photo == 0) | (photo == 255)).any(-1), step).mean((1, 2))
     grey = tiled(photo.mean(-1, dtype=np.float32) / 255, step)[clipped < CLIPPED]
+    level = np.empty(grey.shape)
+    for start in range(0, len(grey), CHUNK):
+        level[start : start + CHUNK] = levelled(grey[start : start + CHUNK])
+    return level
+
+
+def levelled(grey: np.ndarray) -> np.ndarray:
+    """Windows (n, WINDOW, WINDOW) less a plane each."""
     along = np.linspace(-1, 1, WINDOW, dtype=np.float32)
     for slope in (np.ones((1, 1)), along[:, None], along[None]):
         slope = np.broadcast_to(slope, (WINDOW, WINDOW))

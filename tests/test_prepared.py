@@ -5,6 +5,9 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -171,6 +174,29 @@ def test_two_calls_at_once_are_refused(tmp_path, command, capsys, monkeypatch):
     )
     assert command("reds") == 0 and inner[0] == 2
     assert "Another process prepares this dataset" in capsys.readouterr().err
+
+
+def test_processes_of_one_host_prepare_a_dataset_once(tmp_path, monkeypatch):
+    """As on a host that is not the first one's, where every process comes to it by itself."""
+    write_tree(tmp_path / "reds", "reds")
+    config, measured, measure = reds.get_config(), [], builders.Photos._measured
+    config.data.update(root=str(tmp_path), unknown_path=str(tmp_path / "reds"), prepare=True, prepared="out")
+    began = threading.Event()
+
+    def slow(self, path, scene):
+        began.set()
+        time.sleep(0.02)
+        measured.append(path)
+        return measure(self, path, scene)
+
+    monkeypatch.setattr(builders.Photos, "_measured", slow)
+    with ThreadPoolExecutor() as pool:
+        first = pool.submit(domains._layout_photos, config.data, "unknown", "train")
+        assert began.wait(60)
+        others = [pool.submit(domains._layout_photos, config.data, "unknown", "train") for _ in range(2)]
+        names = [[str(photo.blurry) for photo in one.result()] for one in (first, *others)]
+    assert names[0] == names[1] == names[2] and len(measured) == len(set(measured)) and measured
+    assert not list((tmp_path / "out").glob(".photos-*"))
 
 
 @pytest.mark.parametrize(

@@ -75,12 +75,17 @@ class Photos(tfds.core.ShardBasedBuilder):
         info.initialize_from_bucket = lambda: None  # it would leave an empty temporary folder behind
         return info
 
-    def build(self) -> None:
-        """Writes the dataset, from the shards that an earlier call finished, with a progress bar."""
+    def build(self, wait: bool = False) -> None:
+        """Writes the dataset, from the shards that an earlier call finished, with a progress bar.
+
+        wait: for another process that does, after which nothing is left to do.
+        """
         total = sum(len(files) for files in self._splits.values())
         self.kept.mkdir(parents=True, exist_ok=True)
         name = f"preparing {self.builder_config.name}"
-        with _alone(self.kept), quiet(), terminal.bar(total=total, desc=name, unit="photo") as self._bar:
+        with _alone(self.kept, wait), quiet(), terminal.bar(total=total, desc=name, unit="photo") as self._bar:
+            if (self.data_path / "dataset_info.json").is_file():
+                return
             for stale in self.data_path.parent.glob("incomplete.*"):
                 shutil.rmtree(stale)
             for unfinished in self.kept.parent.glob(".photos-*"):  # of other files or datasets, too
@@ -193,15 +198,17 @@ def quiet() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Holds the folder against other processes; a killed one lets go of it."""
+def _alone(folder: Path, wait: bool) -> Iterator[None]:
+    """Holds the folder against other processes; a killed one lets go of it. UserError: one has it, and no `wait`."""
     import fcntl  # which Windows lacks, as it lacks ArrayRecord
 
     with open(folder / "lock", "w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise UserError(f"Another process prepares this dataset in {folder.parent}; wait for it") from None
+            if not wait:
+                raise UserError(f"Another process prepares this dataset in {folder.parent}; wait for it") from None
+            fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
 

@@ -224,7 +224,7 @@ def _layout_photos(data: ConfigDict, side: str, part: str) -> list[Photo]:
     if data.prepare and (given or not prepared.exists(name, output, variant)):
         parts = finding.find_all(name, root, option, variant)
         takes_long()
-        prepared.prepare(name, root, parts, output, variant)
+        prepared.prepare(name, root, parts, output, variant, wait=True)  # for another process of the same host
         is_prepared = bool(data.prepared)
     if is_prepared:
         return prepared.find(name, output, part, variant)

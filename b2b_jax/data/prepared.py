@@ -20,7 +20,9 @@ if TYPE_CHECKING:
     from b2b_jax.data import builders
 
 
-def prepare(name: str, root: Path, parts: Mapping[str, Sequence[Photo]], output: Path, variant: str = "") -> None:
+def prepare(
+    name: str, root: Path, parts: Mapping[str, Sequence[Photo]], output: Path, variant: str = "", wait: bool = False
+) -> None:
     """Prepares a dataset; resumes where an earlier call was stopped, and does nothing where it is done.
 
     Args:
@@ -29,9 +31,10 @@ def prepare(name: str, root: Path, parts: Mapping[str, Sequence[Photo]], output:
         parts: its photos on disk, by part.
         output: folder for prepared datasets.
         variant: of the layout; "" = its first.
+        wait: for another process that prepares it, instead of refusing.
 
     Raises:
-        UserError: twins of unequal sizes, or `output` holds the same dataset of other files.
+        UserError: twins of unequal sizes, `output` holds the same dataset of other files, or another process is at it.
         ImageError: a photo cannot be read.
     """
     splits = {}
@@ -40,9 +43,10 @@ def prepare(name: str, root: Path, parts: Mapping[str, Sequence[Photo]], output:
         if photos[0].sharp:
             check_sizes(Pairs(photos), 1)
             splits[f"{part}_sharp"] = [(photo.sharp, photo.scene) for photo in photos]
+    there = exists(name, output, variant)
     builder = _open(name, output, variant, root=root, splits=splits)
-    if not exists(name, output, variant):
-        builder.build()
+    if not there:
+        builder.build(wait)
         return
     if builder.info.metadata["fingerprint"] != builder.fingerprint:
         raise UserError(f"{builder.data_dir} was prepared from other files than those in {root}; remove it first")

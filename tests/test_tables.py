@@ -126,6 +126,7 @@ def change(folder, name, **values):
     [
         ("results.json", {"protocol": "nafnet", "protocol_text": "3-D"}, "but differ in protocol, protocol_text;"),
         ("results.json", {"images": 4}, "but differ in images;"),
+        ("results.json", {"evaluation": {"photos": "0a1b"}}, "but differ in test photos;"),  # of an earlier start
         ("config.json", {"evaluation": {"fixed_filter_images": 2}}, "but differ in evaluation.fixed_filter_images;"),
         ("config.json", {"seed": 0}, "and have one seed, 0: they are no repetitions; give one of them"),
     ],

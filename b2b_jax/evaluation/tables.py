@@ -130,8 +130,9 @@ class Result:
         scored = {key: self.results.get(key) for key in ("protocol", "protocol_text", "images")}
         scored |= {f"data.{key}": self.config["data"].get(key, "") for key in SCORED}
         scored["evaluation.fixed_filter_images"] = self.config["evaluation"].get("fixed_filter_images")
-        if self.config["data"].get(SCORED[0]):
-            scored["test photos"] = self.results.get("evaluation", {}).get("photos")
+        photos = self.results.get("evaluation", {}).get("photos")
+        if self.config["data"].get(SCORED[0]) or (photos and " " not in photos):  # your own, maybe of an earlier start
+            scored["test photos"] = photos
         return scored | training(self.config) | {f"{stage}.weights": self.source(stage) for stage in SECTIONS}
 
     def source(self, stage: str) -> object:

@@ -492,6 +492,13 @@ def test_summary_line_knows_every_system(system):
     assert line.startswith(summary.SUBJECTS[system]) and f"uses {system}, which scored best" in line
 
 
+@pytest.mark.parametrize("row", [row for row in rows.ROWS if row != "input"])
+def test_a_table_of_any_one_row_has_its_page(row):
+    results = a_table(input=20.0, **{row: 23.5})
+    assert f"{summary.SUBJECTS[row]} gains +3.50 dB over the blurry input" in summary.summary_line(results)
+    assert summary.table(results).rows[1][0] == rows.ROWS[row].label and summary.headline(results)
+
+
 def test_summary_line_tells_that_the_best_system_was_scored_before():
     line = summary.summary_line(a_table(input=20.0, deblurrer=21.0) | {"method": "adapted"})
     assert line.endswith("uses adapted, which scored best when all systems were scored.")

@@ -658,6 +658,9 @@ def test_an_unknown_row_is_refused(tmp_path):
     run.config.evaluation.rows = ("deblurrer", "best")
     with pytest.raises(UserError, match=r"evaluation\.rows is 'best'; it can be input, deblurrer, "):
         rows.check(run)
+    run.config.evaluation.rows = ("deblurrer,fixed_filter", "adapted")  # as the command line gives them
+    rows.check(run)
+    assert rows.asked(run) == ["deblurrer", "fixed_filter", "adapted"]
 
 
 def test_an_unknown_learner_is_refused(tmp_path):

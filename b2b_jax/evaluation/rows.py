@@ -70,17 +70,22 @@ def systems(run: Run) -> list[str]:
 
 def methods(table: Table) -> dict[str, Method]:
     """The rows that the run wants of this test set, each a function of its photos; UserError if it has no network."""
-    asked = table.run.config.evaluation.rows or ROWS
+    wanted = asked(table.run) or ROWS
     there = {name: row for name, row in ROWS.items() if all(map(table.run.trained, row.needs)) and row.wanted(table)}
-    rows = {name: row for name, row in there.items() if name == "input" or name in asked}
+    rows = {name: row for name, row in there.items() if name == "input" or name in wanted}
     if not any(row.needs for row in rows.values()):
         raise UserError(f"{table.run.workdir} has no trained network to evaluate; train a stage first")
     return {name: row.make(table) for name, row in rows.items()}
 
 
+def asked(run: Run) -> list[str]:
+    """`evaluation.rows`, which the command line may give with commas."""
+    return [name.strip() for item in run.config.evaluation.rows for name in item.split(",")]
+
+
 def check(run: Run) -> None:
     """UserError when the configuration asks for a row that there is not."""
-    for name in run.config.evaluation.rows:
+    for name in asked(run):
         check_choice("evaluation.rows", name, ROWS)
 
 

@@ -81,6 +81,10 @@ SUBJECTS = {  # the first of these rows that a run has is what its page is about
     "dualgan": "DualGAN",
     "paired": "The deblurrer trained on the camera's own pairs",
     "deblurrer": "The deblurrer",
+    "blur2blur_pairs": "Blur2Blur trained with pairs",
+    "true_kernels": "Blur2Blur towards the true known kernels",
+    "fixed_filter": "The best fixed filter, chosen with the truth,",
+    "oracle": "The deblurrer on truly known blur",
 }
 RELOAD = 15  # seconds after which the page of a running run looks for a newer one
 

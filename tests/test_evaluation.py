@@ -492,6 +492,12 @@ def test_summary_line_knows_every_system(system):
     assert line.startswith(summary.SUBJECTS[system]) and f"uses {system}, which scored best" in line
 
 
+def test_one_photo_has_no_standard_error():
+    values = {"input": {"psnr": [20.0], "ssim": [0.5]}, "deblurrer": {"psnr": [22.0], "ssim": [0.6]}}
+    one = {**evaluate.entry("one", Scores(["x/0"], values), {}), "protocol": "standard", "protocol_text": ""}
+    assert summary.table(one).rows[1][1:] == ["22.00", "0.600", "+0.00"]
+
+
 @pytest.mark.parametrize("row", [row for row in rows.ROWS if row != "input"])
 def test_a_table_of_any_one_row_has_its_page(row):
     results = a_table(input=20.0, **{row: 23.5})

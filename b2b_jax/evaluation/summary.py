@@ -263,9 +263,10 @@ def converter_table(results: dict) -> list[Table]:
 
 
 def cell(values: dict, metric: str) -> str:
-    """Mean ± standard error of one metric; empty when it could not be computed."""
+    """Mean ± standard error of one metric, of one photo without; empty when it could not be computed."""
     digits = METRICS[metric][1]
-    return f"{values[metric]:.{digits}f} ± {values[f'{metric}_error']:.{digits}f}" if metric in values else ""
+    error = f" ± {values[f'{metric}_error']:.{digits}f}" if values.get(f"{metric}_error") else ""
+    return f"{values[metric]:.{digits}f}{error}" if metric in values else ""
 
 
 def scatters(run: Run, dataset: str) -> list[Scatter]:

@@ -70,8 +70,9 @@ def test_gopros_other_blur_has_the_same_twins(tmp_path):
 
 def test_a_curated_part_must_be_named(tmp_path):
     write_tree(tmp_path, "curated")
-    with pytest.raises(UserError, match=r"--config.data.known_variant is ''; .*which has GOPRO_A, GOPRO_B"):
-        finding.find("curated", tmp_path, "train", OPTION)
+    for option, variant in ((OPTION, "--config.data.name"), ("--source", "--variant")):
+        with pytest.raises(UserError, match=rf"^{variant} is ''; .*which has GOPRO_A, GOPRO_B"):
+            finding.find("curated", tmp_path, "train", option)
 
 
 def test_a_twin_is_found_under_a_root_whose_own_path_has_the_same_names(tmp_path):

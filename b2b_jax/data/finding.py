@@ -49,7 +49,7 @@ def find_all(name: str, root: Path, option: str, variant: str = "") -> dict[str,
 def choose_variant(name: str, root: Path, option: str, variant: str) -> str:
     """The variant asked for, or the layout's default; UserError when it has no such one."""
     layout = LAYOUTS[name]
-    option = variant_option(option)
+    option = variant_option(name, option)
     if layout.variants:
         if variant and variant not in layout.variants:
             known = " or ".join(filter(None, layout.variants)) or "no variants"
@@ -60,9 +60,11 @@ def choose_variant(name: str, root: Path, option: str, variant: str) -> str:
     return variant
 
 
-def variant_option(option: str) -> str:
-    """The option of the command line for the variant of the layout whose root `option` sets."""
-    return option.replace("_path", "_variant").replace("--source", "--variant")
+def variant_option(name: str, option: str) -> str:
+    """The option of the command line for the variant of the layout `name` whose root `option` sets."""
+    if option == "--source":  # of `prepare`
+        return "--variant"
+    return option.replace("_path", "_variant") if LAYOUTS[name].variants else "--config.data.name"
 
 
 def _filled(part: Part, variant: str) -> Part:
@@ -193,7 +195,7 @@ def _nothing_found(name: str, part_name: str, part: Part, root: Path, option: st
     message = f"No photos of {name} at {wanted}; found there: {listing(root)}."
     for variant in layout.variants:
         if _blurry(_filled(layout.parts[part_name], variant), root):
-            return f"{message} There is {variant}: {variant_option(option)}={variant}"
+            return f"{message} There is {variant}: {variant_option(name, option)}={variant}"
     meant, inner = _elsewhere(root, part)
     if meant:
         return f"{message} Did you mean {meant}? Then {option}={shlex.quote(str(meant))}"

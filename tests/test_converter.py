@@ -115,6 +115,10 @@ def test_what_cannot_be_trained_is_told_before(run):
     run.config.evaluation.converter.update(crop=48, input="depth")
     with pytest.raises(UserError, match="input 'depth' is unknown"):
         stage.check(run)
+    run.config.evaluation.converter.input = "gradient"
+    run.config.known_blur.source = "gone"
+    with pytest.raises(UserError, match=r"known_blur\.source is 'gone'; it can be "):
+        stage.check(run)
 
 
 @pytest.mark.parametrize(

@@ -3,8 +3,6 @@
 import contextlib
 import json
 import re
-import shlex
-from pathlib import Path
 from types import SimpleNamespace
 
 import jax
@@ -17,7 +15,7 @@ from ml_collections import ConfigDict
 from scipy import signal
 
 import b2b_jax
-from b2b_jax import commandline, images, models, networks, system
+from b2b_jax import images, models, networks, system
 from b2b_jax.data import blur
 from b2b_jax.data.skipping import BadPhotos, Skipping
 from b2b_jax.data.sources import ArraySource, Photos
@@ -436,17 +434,6 @@ def test_a_reader_is_wanted_from_a_camera_that_has_one(tmp_path):
         kernel_field.check(run)
 
 
-def test_commands_of_the_docs_have_the_camera_that_their_reader_wants(tmp_path):
-    text = (Path(__file__).parents[1] / "docs" / "camera.md").read_text().replace("\\\n", "")
-    commands = re.findall(r"^    python -m b2b_jax\.main --config configs/(\w+)\.py:?(\w*) (.*)", text, re.MULTILINE)
-    assert len(commands) >= 3
-    for name, variant, options in commands:
-        words = [word.removeprefix("--config.") for word in shlex.split(options) if word.startswith("--config.")]
-        run = Run(commandline.configuration(name, variant, words), tmp_path)
-        if kernel_field.needed(run) and run.config.kernel_field.teacher == "reader":
-            kernel_field.check_reader(run)
-
-
 BANK = {"name": "bank", "count": 2, "size": 5, "sharpening": False, "noise": False}
 
 
@@ -663,9 +650,10 @@ def test_an_unknown_row_is_refused(tmp_path):
     assert rows.asked(run) == ["deblurrer", "fixed_filter", "adapted"]
 
 
-def test_an_unknown_learner_is_refused(tmp_path):
+@pytest.mark.parametrize("stage", [camera, denoiser])  # both are checked, whatever the other says
+def test_an_unknown_learner_is_refused(tmp_path, stage):
     with pytest.raises(UserError, match=r"camera\.learner is 'guess'; it can be adversarial, likelihood"):
-        camera.check(tiny_run(tmp_path, learner="guess"))
+        stage.check(tiny_run(tmp_path, learner="guess"))
 
 
 def test_photos_smaller_than_the_crop_are_refused(tmp_path):

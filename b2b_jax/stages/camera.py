@@ -51,7 +51,8 @@ def fit(run: Run, validated: Callable[[], None]) -> None:
 
 
 def learner(run: Run) -> Learner:
-    """What camera.learner names."""
+    """What camera.learner names; UserError when it is nothing."""
+    check_choice("camera.learner", run.config.camera.learner, LEARNERS)
     return LEARNERS[run.config.camera.learner]
 
 
@@ -118,7 +119,6 @@ def needed(run: Run) -> bool:
 def check(run: Run) -> None:
     """UserError when the photos or the settings cannot train the camera; nothing is compiled."""
     common.check_batch("camera", run.config.camera.batch)
-    check_choice("camera.learner", run.config.camera.learner, LEARNERS)
     check_odd("camera.network.size", run.config.camera.network.size)
     learner(run).check(run)
 

@@ -6,6 +6,7 @@ from typing import NamedTuple
 from b2b_jax.method import known_blur
 from b2b_jax.method.known_blur import Make, Supply
 from b2b_jax.networks import Network
+from b2b_jax.settings import check_choice
 from b2b_jax.stages import blur_extractor
 from b2b_jax.stages.run import Run
 
@@ -26,5 +27,6 @@ def open_set(run: Run, source: str) -> KnownBlur:
 
 
 def supplies(run: Run, source: str) -> list[Supply]:
-    """The photos of the set K alone; UserError when they are missing."""
+    """The photos of the set K alone; UserError when they are missing, or there is no such `source`."""
+    check_choice("known_blur.source", source, known_blur.SOURCES)
     return known_blur.SOURCES[source](run.config, run.known, run.unknown)

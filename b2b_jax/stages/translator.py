@@ -17,7 +17,7 @@ from b2b_jax.errors import UserError
 from b2b_jax.inference import batching
 from b2b_jax.method import blur2blur, curriculum
 from b2b_jax.method.blur2blur import Blur2Blur
-from b2b_jax.method.known_blur import SOURCES, Supply
+from b2b_jax.method.known_blur import Supply
 from b2b_jax.networks import Network
 from b2b_jax.settings import check_choice
 from b2b_jax.stages import blur_extractor, camera, common, known_blur, translator_pairs
@@ -151,7 +151,6 @@ def check_generator(generator: nn.Module, crop: int) -> None:
 def check_known_blur(run: Run) -> None:
     """UserError when the photos cannot give the known blur; nothing is compiled."""
     config, source = run.config.translator, run.config.known_blur.source
-    check_choice("known_blur.source", source, SOURCES)
     for supply in known_blur.supplies(run, source):
         check_photos(run, supply.source, supply.crop(config.crop), 0 if supply.native else config.resize)
     if source == "extractor":

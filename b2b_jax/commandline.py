@@ -141,7 +141,8 @@ def configuration(name: str, variant: str, settings: Sequence[str] = ()) -> Conf
     UserError: there is no such key, or its value is of another kind.
     """
     importable()
-    words = ["b2b_jax", f"--config={CONFIGS / name}.py:{variant}", *(f"--config.{setting}" for setting in settings)]
+    file = f"{CONFIGS / name}.py{variant and f':{variant}'}"
+    words = ["b2b_jax", f"--config={file}", *(f"--config.{setting}" for setting in settings)]
     values = flags.FlagValues()
     found = config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=words)
     with mistakes("Wanted KEY=VALUE, one a line", words):

@@ -1,16 +1,22 @@
 """Links in the documents: every relative one and its anchor lead somewhere, every address of the web is well formed.
 
-Nothing is fetched; `mkdocs build --strict` checks the site that is made of docs/.
+Nothing is fetched; `mkdocs build --strict` checks the site that is made of docs/. And the commands that documents and
+programs tell their readers to type: none would be refused (helpers/commands.py).
 """
 
 import ipaddress
 import json
 import re
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import pytest
+from helpers import commands
+
+from b2b_jax import commandline
+from b2b_jax.errors import UserError
 
 ROOT = Path(__file__).parents[1]
 MODULE = re.compile(r"(?<![\w./])((?:\w+/)+\w+\.py)\b")
@@ -146,3 +152,81 @@ def test_what_is_broken_is_found():
 def test_addresses_are_told_apart(address, bad):
     assert malformed(address) == bad
     assert addresses(f"(see {address}).") == [address] or "[" in address
+
+
+# ------------------------------------------------------------------------------------------------------------- commands
+
+
+@pytest.fixture
+def accepting(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", [])
+    commands.without_networks(monkeypatch)
+
+
+def refused(found: Iterable[commands.Command]) -> dict[str, str]:
+    """The commands that are not accepted, each with what is said; those that differ in their seed only are one."""
+    reasons = {}
+    for command in {re.sub(r"_\d\b|seed=\d", "", " ".join(one.words)): one for one in found}.values():
+        try:
+            commands.accept(command)
+        except (UserError, ImportError, SystemExit) as error:
+            reasons[" ".join((command.module, *command.words))] = str(error)
+    return reasons
+
+
+def test_no_documented_command_is_refused(accepting):
+    found = {one[1:]: one for path in commands.files() for one in commands.commands(commands.told(path), path.name)}
+    assert len(found) > 200 and {one.module for one in found.values()} >= set(commands.CONFIGURED)
+    assert not refused(found.values())
+
+
+MAIN = "python -m b2b_jax.main --config configs/"
+
+
+@pytest.mark.parametrize(
+    ("command", "reason"),
+    [
+        ("python -m b2b_jax.gone --help", "there is no b2b_jax.gone"),
+        ("b2b-jax deblur photo.jpg --modle demo", "2"),
+        ("python tools/photographs.py DIR --camera gone --output out", "2"),
+        (f"{MAIN}demo.py --wrokdir runs/mine", "has no option wrokdir"),
+        ("python tools/benchmark.py train --config configs/demo.py:gone", "has no variant 'gone'"),
+        (f"{MAIN}demo.py --config.camera.lerner=likelihood", "did you mean 'learner'"),
+        (f"{MAIN}demo.py --config.seed=one", "wanted a whole number"),
+        (f"{MAIN}demo.py --config.stages=camra", "did you mean 'camera'"),
+        (f"{MAIN}camera.py:small \\\n      --config.camera.learner=adversarial", "it can be likelihood"),
+    ],
+)
+def test_a_command_that_is_refused_is_found(accepting, tmp_path, command, reason):
+    page = tmp_path / "page.md"
+    page.write_text(f"A `page` with\n\n    {command}\n")
+    (found,) = refused(commands.commands(commands.told(page))).values()
+    assert reason in found
+
+
+def test_every_configuration_and_key_that_is_named_exists():
+    """In errors, too."""
+    sources = [path for folder in ("b2b_jax", "configs", "tools") for path in (ROOT / folder).rglob("*.py")]
+    told = "".join(path.read_text() for path in {*sources, *commands.files()})
+    for key, value in set(re.findall(r"--config\.([a-z][\w.]*\w)(?:=([^\s`\"'(){}]*[^\s`\"'(){}.,;]))?", told)):
+        given = [f"{key}={value}"] if value and not value.isupper() else []
+        config = commandline.configuration("camera", "", given)
+        for part in key.split("."):
+            config = config[part]
+    named = set(re.findall(r"(?<![\w/])(?:configs/)?([a-z]\w+)\.py:([a-z][\w,.]*\w)", told))
+    for name, variant in named - {("limits", "photos")}:  # of which there is one for every number
+        assert commandline.configuration(name, variant)
+
+
+def test_photos_of_the_sizes_that_are_documented_are_accepted(accepting):
+    sizes = {"small": (240, 276), "": (256, 302)}
+    readme, told = (re.sub(r"\s+", " ", (ROOT / file).read_text()) for file in ("README.md", "configs/camera.py"))
+    assert "need 240 pixels a side, sharp ones 276" in readme and "for photos of 256 and 302 pixels" in readme
+    assert "need 256 pixels a side, sharp ones 302 (with `camera.py:small` and `medium` 240 and 276" in told
+    for variant, (blurry, sharp) in sizes.items():
+        config = commandline.configuration("camera", variant)
+        commands.begin(config, blurry, sharp)
+        for smaller in ((blurry - 1, sharp), (blurry, sharp - 1)):
+            with pytest.raises(UserError, match=f"smaller than the {max(set((blurry, sharp)) - set(smaller))} that"):
+                commands.begin(config, *smaller)

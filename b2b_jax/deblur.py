@@ -69,6 +69,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             for path in filter(None, (choice.translator, choice.deblurrer)):
                 networks.check_there(path)  # also where all outputs exist and nothing is loaded
             found = jobs.collect(args.inputs, args.output, kinds(args), args.overwrite)
+            check_writable(found.todo)
             for folder in found.folders:
                 files.tidy(folder)
             failed = run(found.todo, load_restorer(choice, args), args.on_error) if found.todo else []
@@ -157,6 +158,18 @@ def kinds(args: argparse.Namespace) -> list[str]:
     """What is written of each input."""
     asked = {TRANSLATED: args.keep_translated, RESTORED: True, SIDE_BY_SIDE: args.side_by_side}
     return [kind for kind, wanted in asked.items() if wanted]
+
+
+def check_writable(todo: list[Job]) -> None:
+    """OSError where none of the folders that outputs go to can be written: before a network is loaded."""
+    faults = []
+    for folder in sorted({path.parent for job in todo for path in job.targets.values()}):
+        try:
+            return files.check_writable(folder)
+        except OSError as error:
+            faults.append(error)
+    if faults:
+        raise faults[0]
 
 
 def terminable() -> contextlib.AbstractContextManager[None]:

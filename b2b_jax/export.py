@@ -48,7 +48,7 @@ def _export(options: argparse.Namespace) -> None:
 
 
 def _check_output(output: Path, choice: system.Choice) -> None:
-    """UserError for a folder, and for what holds weights or would be taken for them."""
+    """UserError for a folder, other files than exports, and names of weights; OSError where it cannot be written."""
     if output.is_dir():
         raise UserError(f"{output} is a folder; name the file to write")
     weights = (path for path in (choice.translator, choice.deblurrer) if path and path.exists())
@@ -56,6 +56,19 @@ def _check_output(output: Path, choice: system.Choice) -> None:
         raise UserError(f"{output} holds the weights that are to be exported; name another file to write")
     if output.suffix.lower() == ".safetensors":
         raise UserError(f"{output} has the suffix of weights, which an export is not; name it .onnx or .mlir")
+    if output.exists() and not _is_export(output):
+        raise UserError(f"{output} exists and is no export; name another file to write, or remove it")
+    files.check_writable(output.parent)
+
+
+def _is_export(path: Path) -> bool:
+    """True for a file that this command wrote, and for an empty one."""
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        head = file.read(64)
+    kinds = {b"ML\xefR": b"StableHLO", b"\x08": onnx_files.PRODUCER.encode()}  # how files begin, what follows soon
+    return not head or any(head.startswith(start) and word in head for start, word in kinds.items())
 
 
 def channels_first(networks: Sequence[Network]) -> Callable[[jax.Array], jax.Array]:

@@ -8,6 +8,7 @@ import json
 import os
 import re
 import socket
+import tempfile
 import time
 import uuid
 from collections.abc import Iterator
@@ -62,6 +63,18 @@ def draft(path: str | os.PathLike, durable: bool = False) -> Iterator[Path]:
             os.replace(part, path)
             if durable:
                 _flush(path.parent)
+
+
+def check_writable(folder: Path) -> None:
+    """OSError, which names `folder`, where no file can be made in it; of a missing one, in the nearest above it.
+
+    Nothing is left behind.
+    """
+    there = next(path for path in (folder.absolute(), *folder.absolute().parents) if os.path.lexists(path))
+    try:
+        tempfile.TemporaryFile(prefix=".", dir=there).close()
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(folder)) from error
 
 
 @contextlib.contextmanager

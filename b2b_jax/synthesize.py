@@ -26,7 +26,7 @@ import numpy as np
 from absl import flags
 from ml_collections import ConfigDict
 
-from b2b_jax import arrays, commandline, images, levels, record, settings, terminal
+from b2b_jax import arrays, commandline, files, images, levels, record, settings, terminal
 from b2b_jax.compilation import enable_compilation_cache
 from b2b_jax.data import pipeline
 from b2b_jax.errors import UserError, shown
@@ -123,7 +123,7 @@ def check_recorded(run: Run, stage: str) -> None:
 
 
 def output_folder() -> Path:
-    """--output; UserError unless it is new or empty."""
+    """--output; UserError unless it is new or empty, OSError where it cannot be written."""
     if not OUTPUT.value:
         raise UserError("No folder to write: give one, --output=DIR")
     folder = Path(OUTPUT.value)
@@ -132,6 +132,7 @@ def output_folder() -> Path:
             f"{folder} already exists and is not an empty folder; choose another --output, or remove it if a stopped "
             "run of this command left it"
         )
+    files.check_writable(folder)
     return folder
 
 

@@ -70,6 +70,29 @@ def test_the_good_are_done_and_the_bad_are_listed(call, folder, tmp_path):
     assert np.abs(images.read(out / "turned.jpg").astype(int) - SMOOTH).max() <= 8
 
 
+def test_an_output_that_cannot_be_written_is_one_line_before_the_networks_are_read(
+    networks, tmp_path, monkeypatch, capsys
+):
+    photos = [write(tmp_path / "in" / name, RGB8) for name in ("a.png", "sub/b.png")]
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(system, "open_networks", pytest.fail)
+    for output in ("/proc/none", str(tmp_path / "file" / "deep")):
+        arguments = [*photos, tmp_path / "in", "--model", networks["identity"], "--output", output, "--side-by-side"]
+        assert deblur.main(list(map(str, arguments))) == 2
+        printed, error = capsys.readouterr()
+        assert error.startswith(f"deblur: {output} cannot be used: ") and error.count("\n") == 1 and not printed
+
+
+def test_one_folder_that_cannot_be_written_keeps_no_other_from_being_done(call, tmp_path):
+    write(tmp_path / "in" / "a.png", RGB8)
+    write(tmp_path / "in" / "sub" / "b.png", RGB8)
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "sub").write_text("a file")
+    code, printed, errors = call(tmp_path / "in")
+    assert code == 2 and "1 written" in printed and errors[0] == "1 could not be done:" and len(errors) == 2
+    assert (tmp_path / "out" / "a.png").is_file()
+
+
 def test_the_same_command_goes_on(call, tmp_path):
     photos = [write(tmp_path / "in" / name, RGB8) for name in ("a.png", "b.png")]
     assert call(photos[0])[0] == 0

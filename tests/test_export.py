@@ -154,6 +154,35 @@ def test_weights_are_not_overwritten(run, tmp_path, capsys):
     assert weights.read_bytes() == before and link.is_symlink() and len(list(tmp_path.iterdir())) == 1
 
 
+def test_only_exports_are_overwritten(run, tmp_path, capsys):
+    photo, file = tmp_path / "photo.jpg", tmp_path / "chain.mlir"
+    photo.write_bytes(b"\xff\xd8\xff a photo, not an export")
+    arguments = ["--size", "8x8", "--method", "deblurrer"]
+    for output in (str(photo), "/dev/null"):
+        assert export.main([str(run), output, *arguments]) == 2
+        error = capsys.readouterr().err
+        assert f"{output} exists and is no export" in error and error.count("\n") == 1
+    assert photo.read_bytes().endswith(b"not an export")
+    file.touch()
+    for _ in range(2):
+        assert export.main([str(run), str(file), *arguments]) == 0
+    assert export._is_export(file)
+    pytest.importorskip("onnx")
+    file.write_bytes(onnx_files.model(lambda x: 2 * x, (1, 3, 4, 4), export.NAMES))
+    assert export._is_export(file)
+
+
+@pytest.mark.parametrize("place", ["/proc/none", "file"])
+def test_a_place_that_cannot_be_written_is_one_line_before_the_networks_are_read(
+    run, tmp_path, monkeypatch, capsys, place
+):
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(export.system, "open_networks", pytest.fail)
+    assert export.main([str(run), str(tmp_path / place / "x.onnx"), "--size", "8x8", "--method", "deblurrer"]) == 2
+    error = capsys.readouterr().err
+    assert f"{tmp_path / place} cannot be used" in error and error.count("\n") == 1
+
+
 def test_a_file_has_no_methods(run, tmp_path, capsys):
     arguments = [str(run / "deblurrer/weights.safetensors"), str(tmp_path / "x.onnx"), "--size", "8x8"]
     assert export.main([*arguments, "--method", "adapted"]) == 2

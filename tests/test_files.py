@@ -39,6 +39,18 @@ def test_a_draft_takes_its_place_whole_or_not_at_all(tmp_path):
     assert path.read_text() == "after" and os.listdir(path.parent) == ["a.txt"]
 
 
+def test_a_folder_that_cannot_be_written_is_named(tmp_path):
+    (tmp_path / "file").touch()
+    (tmp_path / "link").symlink_to("nowhere")
+    for folder in (Path("/proc/none/deep"), tmp_path / "file", tmp_path / "file" / "deep", tmp_path / "link" / "deep"):
+        with pytest.raises(OSError) as caught:
+            files.check_writable(folder)
+        assert caught.value.filename == str(folder)
+    for folder in (tmp_path, tmp_path / "new" / "deep"):
+        files.check_writable(folder)
+    assert sorted(os.listdir(tmp_path)) == ["file", "link"]
+
+
 def test_what_a_killed_process_wrote_is_removed_and_what_one_writes_is_not(writer, tmp_path):
     process, part = writer
     files.tidy(tmp_path)

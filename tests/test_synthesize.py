@@ -97,6 +97,12 @@ def test_a_folder_that_a_stopped_command_left_is_to_be_removed(run, synthesized)
     assert code == 2 and "remove it if a stopped run of this command left it" in line
 
 
+def test_a_place_that_cannot_be_written_is_one_line_before_anything_is_made(synthesized, monkeypatch):
+    monkeypatch.setattr(synthesize.camera_dataset, "photograph", pytest.fail)
+    code, (line,) = synthesized("--output=/proc/none")
+    assert code == 2 and line.startswith("/proc/none cannot be used: ")
+
+
 def test_the_runs_relative_paths_begin_where_it_was_started(run, synthesized, monkeypatch):
     config = json.loads((run / "config.json").read_text())
     config["data"] |= {"unknown_blur": "unknown_blur", "unknown_sharp": "unknown_sharp"}

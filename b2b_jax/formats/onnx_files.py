@@ -18,6 +18,7 @@ from b2b_jax.formats.onnx_complex import Complex
 from b2b_jax.formats.onnx_graph import Graph, refusal
 
 OPSET = 17
+PRODUCER = "b2b_jax"  # as the file says near its beginning
 MISSING = "ONNX files need the packages onnx and onnxruntime: pip install 'b2b_jax[onnx]'"
 
 
@@ -39,7 +40,7 @@ def model(function: Callable, shape: tuple[int, ...], names: tuple[str, str]) ->
     ]
     operators = [onnx.helper.make_opsetid("", OPSET)]
     made = graph.whole(ends[:1], ends[1:])
-    whole = onnx.helper.make_model(made, opset_imports=operators, ir_version=8, producer_name="b2b_jax")
+    whole = onnx.helper.make_model(made, opset_imports=operators, ir_version=8, producer_name=PRODUCER)
     onnx.checker.check_model(whole, full_check=True)
     return whole.SerializeToString()
 

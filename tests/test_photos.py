@@ -30,6 +30,8 @@ def exif(orientation: int) -> bytes:
     data[ExifTags.Base.Make], data[ExifTags.Base.Orientation] = "Maker", orientation
     data[ExifTags.Base.XResolution] = 72.0
     data.get_ifd(ExifTags.IFD.Exif).update({ExifTags.Base.ISOSpeedRatings: 400, ExifTags.Base.FNumber: 2.8})
+    stored = {ExifTags.Base.ExifImageWidth: RGB8.shape[1], ExifTags.Base.ExifImageHeight: RGB8.shape[0]}
+    data.get_ifd(ExifTags.IFD.Exif).update(stored)
     data.get_ifd(ExifTags.IFD.GPSInfo).update({ExifTags.GPS.GPSLatitudeRef: "N", ExifTags.GPS.GPSAltitude: 12.5})
     return data.tobytes()
 
@@ -42,6 +44,7 @@ def assert_kept(path: Path) -> None:
         assert data[ExifTags.Base.Make] == "Maker" and data.get(ExifTags.Base.Orientation, 1) == 1
         settings, place = data.get_ifd(ExifTags.IFD.Exif), data.get_ifd(ExifTags.IFD.GPSInfo)
         assert settings[ExifTags.Base.ISOSpeedRatings] == 400 and float(settings[ExifTags.Base.FNumber]) == 2.8
+        assert (settings[ExifTags.Base.ExifImageWidth], settings[ExifTags.Base.ExifImageHeight]) == image.size
         assert place[ExifTags.GPS.GPSLatitudeRef] == "N" and float(place[ExifTags.GPS.GPSAltitude]) == 12.5
 
 

@@ -110,6 +110,7 @@ def write(path: str | os.PathLike, photo: Photo) -> str:
         if photo.alpha.min() < np.iinfo(photo.alpha.dtype).max:
             raise ImageError(f"{path}: {suffix} files are written without transparency; rename the photo to .png")
         photo = dataclasses.replace(photo, alpha=None)
+    photo = dataclasses.replace(photo, exif=_sized(photo.exif, *photo.pixels.shape[:2]))
     photo, long = _without_long(photo, kind)
     array = _array(photo)
     with files.draft(path) as part:
@@ -124,6 +125,17 @@ def write(path: str | os.PathLike, photo: Photo) -> str:
                 raise ImageError(f"{path}: cannot be written ({error})") from error
     bits = "its 16 bits became 8" if photo.pixels.dtype == np.uint16 and suffix not in sixteen_bits.WRITERS else ""
     return "; ".join(filter(None, [bits, long, tags.lost(photo.tags, photo.profile, photo.exif, kind)]))
+
+
+def _sized(exif: bytes, height: int, width: int) -> bytes:
+    """The EXIF data with the photo's size where they tell one: it may have been turned, or joined to others."""
+    data = Image.Exif()
+    data.load(exif)
+    told = data.get_ifd(ExifTags.IFD.Exif)
+    size = {ExifTags.Base.ExifImageWidth: width, ExifTags.Base.ExifImageHeight: height}
+    wrong = {tag: side for tag, side in size.items() if told.get(tag, side) != side}
+    told.update(wrong)
+    return data.tobytes() if wrong else exif
 
 
 def _without_long(photo: Photo, kind: str) -> tuple[Photo, str]:

@@ -81,7 +81,10 @@ def open_image(file: BinaryIO, kind: Kind) -> Image.Image:
 
 
 def _with_scaled_key(image: Image.Image) -> Image.Image:
-    """The image; the transparent level of a grey PNG of 2 or 4 bits as one of 255, as Pillow gives the pixels."""
+    """The image; the transparent level of a PNG of 2, 4 or 3 x 16 bits as one of 255, as Pillow gives the pixels."""
+    if image.format == "PNG" and image.tile and image.tile[0][3] == "RGB;16B" and "transparency" in image.info:
+        image.info["transparency"] = tuple(level >> 8 for level in image.info["transparency"])
+        return image
     top = {"L;2": 3, "L;4": 15}.get(image.tile[0][3]) if image.format == "PNG" and image.tile else None
     key = image.info.get("transparency")
     if top and isinstance(key, int) and key <= top:

@@ -187,7 +187,11 @@ def upright(image: Image.Image) -> Image.Image:
 def _to_rgb(image: Image.Image) -> np.ndarray:
     """Any Pillow mode to uint8 (h, w, 3). Pillow itself would clip modes I and F, and drop alpha over black."""
     if image.mode[0] in "IF":
-        return np.repeat(TO_8_BITS[tiffs.deep_grey(image)][..., None], 3, axis=-1)
+        deep = tiffs.deep_grey(image)
+        grey = TO_8_BITS[deep]
+        if (transparent := image.info.get("transparency")) is not None:  # a level, of a PNG
+            grey[deep == transparent] = 255
+        return np.repeat(grey[..., None], 3, axis=-1)
     if image.has_transparency_data:
         white = Image.new("RGBA", image.size, "white")
         image = Image.alpha_composite(white, image.convert("RGBA"))

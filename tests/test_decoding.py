@@ -174,3 +174,13 @@ def test_the_transparent_level_of_few_bits_is_found(tmp_path, bits, key):
     np.testing.assert_array_equal(photo.pixels[..., 0], levels * 255 // ((1 << bits) - 1))
     np.testing.assert_array_equal(photo.alpha, np.where(levels == key, 0, 255))
     np.testing.assert_array_equal(images.read(tmp_path / "a.png")[levels == key], 255)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_the_transparent_level_of_16_bits_is_white(tmp_path, channels):
+    levels = np.array([[0x1234, 0x3400, 0, 0xFFFF]] * 2, np.uint16)
+    data = imagecodecs.png_encode(np.repeat(levels[..., None], channels, axis=-1).squeeze())
+    key = chunk(b"tRNS", channels * struct.pack(">H", 0x1234))
+    (tmp_path / "a.png").write_bytes(data[:33] + key + data[33:])
+    np.testing.assert_array_equal(images.read(tmp_path / "a.png")[0, :, 0], [255, 0x34, 0, 255])
+    np.testing.assert_array_equal(photos.read(tmp_path / "a.png").alpha[0], [0, 65535, 65535, 65535])

@@ -25,7 +25,6 @@ from b2b_jax.page import camera, photos
 from b2b_jax.page.training import Training
 
 LAST_PORT = 65535
-KEEP = 3600  # seconds that the page keeps a visitor's files
 MISSING = "The page needs the package gradio: pip install 'b2b_jax[page]'"
 QUIET = {"GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
 
@@ -69,7 +68,7 @@ def launching(gradio: Any, port: int) -> dict[str, Any]:
 
 def page(gradio: Any, worker: photos.Worker, training: Training, model: Path) -> Any:
     """The page, as Gradio's blocks."""
-    with gradio.Blocks(title="b2b_jax", analytics_enabled=False, delete_cache=(KEEP, KEEP)) as blocks:
+    with gradio.Blocks(title="b2b_jax", analytics_enabled=False, delete_cache=(photos.KEEP, photos.KEEP)) as blocks:
         with gradio.Tab("Deblur photos", elem_id="deblur"):
             menu = photos.tab(gradio, worker, model)
         with gradio.Tab("Train your camera", elem_id="train"):

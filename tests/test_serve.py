@@ -87,6 +87,25 @@ def test_files_of_one_name_are_all_done(run, photo, tmp_path):
     assert [Image.open(path).size for path in outcome.written] == [(120, 90), (30, 20), (20, 30)]
 
 
+def test_results_are_removed_a_day_after_their_visit(run, photo, tmp_path, monkeypatch):
+    worker, title = photos.Worker(tmp_path), photos.TITLES["deblurrer"]
+    visit = lambda: worker([str(photo)], str(run), title, lambda share, name: None).written[0]  # noqa: E731
+    first, second, now = visit(), visit(), time.time()
+    assert Path(first).exists() and Path(second).exists()
+    monkeypatch.setattr(photos.time, "time", lambda: now + photos.KEEP + 60)
+    third = visit()
+    assert not Path(first).parent.exists() and not Path(second).parent.exists()
+    assert Path(third).exists() and Path(visit()).exists() and Path(third).exists()
+
+
+def test_a_photo_that_is_gone_when_its_result_is_there_loses_the_comparison_alone(run, photo, tmp_path, monkeypatch):
+    comparison = photos.comparison
+    monkeypatch.setattr(photos, "comparison", lambda job: (job.source.unlink(), comparison(job)))
+    outcome = photos.Worker(tmp_path)([str(photo)], str(run), photos.TITLES["deblurrer"], lambda share, name: None)
+    assert len(outcome.written) == 1 and outcome.pairs == {}
+    assert outcome.said == "1 of 1 done.\na photo.png: cannot be compared here: a photo.png: no such file."
+
+
 def test_networks_that_were_replaced_are_read_again(run, tmp_path):
     worker, own = photos.Worker(tmp_path), tmp_path / "run"
     shutil.copytree(run, own)

@@ -1,6 +1,8 @@
 """The page's first tab: drop photos and clips, choose the networks and the method, compare, download."""
 
+import shutil
 import tempfile
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -11,11 +13,13 @@ from PIL import Image
 
 from b2b_jax import deblur, files, images, list_models, named, system
 from b2b_jax.errors import UserError, disk_fault
+from b2b_jax.images import ImageError
 from b2b_jax.inference import jobs
 from b2b_jax.inference.jobs import RESTORED, Job
 from b2b_jax.system import Deblurrer
 
 LARGEST_FILE = 200  # megabytes; a minute of video of a phone
+KEEP = 24 * 3600  # seconds that a visitor's files and results are kept; a long clip can take a night
 SHOWN = 1600  # pixels of the longer side in the comparison; the download has all
 TITLES = {
     "adapted_consistent": "Adapted to the camera, in agreement with the photo",
@@ -67,12 +71,13 @@ class Outcome(NamedTuple):
 
 
 class Worker:
-    """The networks, loaded when they are first asked for, and the folder that results go to."""
+    """The networks, loaded when they are first asked for, and the folder that results go to, for `KEEP` seconds."""
 
     def __init__(self, folder: Path):
         self._folder = folder
         # By model and method, each with the stamps of its files when it was read.
         self._deblurrers: dict[tuple[str, str], tuple[list, Deblurrer]] = {}
+        self._ended: dict[Path, float] = {}  # by the folder of a visit's results: when that was
 
     def deblurrer(self, model: str, method: str) -> Deblurrer:
         """The system of a model and one of its methods, as its files are now; UserError when they cannot be read."""
@@ -88,16 +93,32 @@ class Worker:
         """
         if not paths or not model:
             return Outcome({}, [], f"Choose {'networks' if paths else 'a photo or a clip'} first.")
+        self._tidy()
         try:
             output = Path(tempfile.mkdtemp(dir=self._folder))
-            todo, bad = listed(paths, output)
-            tick(0, "Loading the networks")
-            methods = available(named.located(model))
-            restorer = self.deblurrer(model, methods.get(title, next(iter(methods.values())))).restorer
+            try:
+                return self._visit(output, paths, model, title, tick)
+            finally:
+                self._ended[output] = time.time()
         except UserError as error:
             return Outcome({}, [], sentence(str(error)))
         except OSError as error:
             return Outcome({}, [], sentence(disk_fault(error)[0]))
+
+    def _tidy(self) -> None:
+        """Removes the results of visits that ended long ago, of which Gradio removes its own copies."""
+        for folder in [folder for folder, ended in self._ended.items() if ended < time.time() - KEEP]:
+            shutil.rmtree(folder, ignore_errors=True)
+            del self._ended[folder]
+
+    def _visit(
+        self, output: Path, paths: Sequence[str], model: str, title: str, tick: Callable[[float, str], object]
+    ) -> Outcome:
+        """What `__call__` gives; the results go to `output`. UserError: the networks cannot be read."""
+        todo, bad = listed(paths, output)
+        tick(0, "Loading the networks")
+        methods = available(named.located(model))
+        restorer = self.deblurrer(model, methods.get(title, next(iter(methods.values())))).restorer
         done, notes = [], []
         for number, job in enumerate(todo):
             tick(number / len(todo), job.source.name)
@@ -140,11 +161,12 @@ def sentence(line: str, paths: Sequence[str] = ()) -> str:
 
 
 def _pair(job: Job, bad: list[str]) -> tuple[str, str] | None:
-    """The comparison of a job; None, and a line in `bad`, when the disk has no room for it: the photo is done."""
+    """The comparison of a job; None, and a line in `bad`, without room for it or the input: the photo is done."""
     try:
         return comparison(job)
-    except OSError as error:
-        bad.append(f"{job.source}: cannot be compared here: {disk_fault(error)[0]}")
+    except (OSError, ImageError) as error:
+        said = disk_fault(error)[0] if isinstance(error, OSError) else str(error)
+        bad.append(f"{job.source}: cannot be compared here: {said}")
         return None
 
 

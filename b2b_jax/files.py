@@ -70,11 +70,23 @@ def check_writable(folder: Path) -> None:
 
     Nothing is left behind.
     """
-    there = next(path for path in (folder.absolute(), *folder.absolute().parents) if os.path.lexists(path))
     try:
-        tempfile.TemporaryFile(prefix=".", dir=there).close()
+        tempfile.TemporaryFile(prefix=".", dir=_there(folder)).close()
     except OSError as error:
         raise OSError(error.errno, error.strerror, str(folder)) from error
+
+
+def ignores_case(folder: Path) -> bool:
+    """True where names that differ in case alone are one file's, as on exFAT and SMB; of a missing folder, above it."""
+    with contextlib.suppress(OSError), tempfile.NamedTemporaryFile(prefix=".case_", dir=_there(folder)) as file:
+        path = Path(file.name)
+        return path.with_name(path.name.upper()).exists()
+    return False
+
+
+def _there(folder: Path) -> Path:
+    """The folder, or the nearest above it that exists."""
+    return next(path for path in (folder.absolute(), *folder.absolute().parents) if os.path.lexists(path))
 
 
 @contextlib.contextmanager

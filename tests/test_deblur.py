@@ -36,7 +36,7 @@ from helpers.deblurring import (  # noqa: F401
 )
 from PIL import ExifTags, Image
 
-from b2b_jax import convert, deblur, images, levels, system, weights
+from b2b_jax import convert, deblur, files, images, levels, system, weights
 from b2b_jax.errors import UserError
 from b2b_jax.inference import photos as photos_module
 from b2b_jax.inference.tiles import Restorer
@@ -91,6 +91,18 @@ def test_one_folder_that_cannot_be_written_keeps_no_other_from_being_done(call, 
     code, printed, errors = call(tmp_path / "in")
     assert code == 2 and "1 written" in printed and errors[0] == "1 could not be done:" and len(errors) == 2
     assert (tmp_path / "out" / "a.png").is_file()
+
+
+@pytest.mark.parametrize("ignores", [False, True])
+def test_names_that_differ_in_case_alone(call, tmp_path, monkeypatch, ignores):
+    names = ["IN/A.png", "IN/a.png", "in/B.gif", "in/b.gif"]
+    sources = [write(tmp_path / name, RGB8) for name in names]
+    if ignores:
+        monkeypatch.setattr(files, "ignores_case", lambda folder: True)
+    code, printed, errors = call(*sources)
+    found = ["A.png", "B.gif.png", *([] if ignores else ["a.png"]), "b.gif_2.png" if ignores else "b.gif.png"]
+    assert code == 2 * ignores and listing(tmp_path / "out") == found and f"{len(found)} written" in printed
+    assert len(errors) == 2 * ignores and all("which ignores case" in line for line in errors[1:])
 
 
 def test_the_same_command_goes_on(call, tmp_path):

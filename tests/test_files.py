@@ -51,6 +51,15 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path):
     assert sorted(os.listdir(tmp_path)) == ["file", "link"]
 
 
+def test_whether_a_disk_ignores_case_is_tried_out(tmp_path, monkeypatch):
+    assert not files.ignores_case(tmp_path / "new") and not files.ignores_case(Path("/proc/none"))
+    exists = Path.exists
+    ignoring = lambda path: path.name.lower() in map(str.lower, os.listdir(path.parent))  # noqa: E731
+    monkeypatch.setattr(Path, "exists", lambda path: ignoring(path) if path.parent == tmp_path else exists(path))
+    assert files.ignores_case(tmp_path / "new")
+    assert not os.listdir(tmp_path)
+
+
 def test_what_a_killed_process_wrote_is_removed_and_what_one_writes_is_not(writer, tmp_path):
     process, part = writer
     files.tidy(tmp_path)

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from b2b_jax import folders, images
+from b2b_jax import files, folders, images
 from b2b_jax.errors import shown
 from b2b_jax.images import ImageError
 
@@ -52,7 +52,7 @@ def collect(inputs: Iterable[Path], output: Path, kinds: Sequence[str], overwrit
     for (_, relative), source in found.items():
         with _named(source, jobs.bad):
             wishes.append(_wish(source, relative, output, kinds))
-    claims = Claims(set(map(os.path.realpath, found.values())), {})
+    claims = Claims(set(map(os.path.realpath, found.values())), {}, {})
     given = {}
     for wish in sorted(wishes, key=lambda wish: not wish.keeps_its_name):
         with _named(wish.source, jobs.bad):
@@ -85,13 +85,13 @@ def _listed(path: Path, output: Path, jobs: Jobs) -> Iterator[tuple[Path, Path]]
         raise ImageError(f"{path}: the folder that outputs go to, so no input; for its files choose another --output")
     within = mine in written.parents
     found = folders.walk(path, images.EXTENSIONS | images.VIDEO_EXTENSIONS)
-    files = [file for file in found.files if not within or written not in Path(os.path.realpath(file)).parents]
+    listed = [file for file in found.files if not within or written not in Path(os.path.realpath(file)).parents]
     jobs.bad.extend(map(shown, found.unreadable))
-    if not files and not found.unreadable:
+    if not listed and not found.unreadable:
         others = "".join(f"; {text}" for text in filter(None, [folders.passed_over(found.others)]))
         raise ImageError(f"{path}: no photos or videos in this folder{others}")
     jobs.others.extend(found.others)
-    yield from ((file, file.relative_to(path)) for file in files)
+    yield from ((file, file.relative_to(path)) for file in listed)
 
 
 class Wish(NamedTuple):
@@ -126,6 +126,7 @@ class Claims(NamedTuple):
 
     sources: set[str]
     taken: dict[str, Path]
+    caseless: dict[str, Path]  # as `taken`, by paths without upper case
 
     def targets(self, wish: Wish) -> dict[str, Path]:
         """The files to write for an input, which are then its own; ImageError when they would be another's."""
@@ -134,7 +135,9 @@ class Claims(NamedTuple):
             targets = wish.targets(name)
             problem = next(filter(None, map(self._problem, targets.values())), "")
             if not problem:
-                self.taken.update({os.path.realpath(target): wish.source for target in targets.values()})
+                places = list(map(os.path.realpath, targets.values()))
+                self.taken.update(dict.fromkeys(places, wish.source))
+                self.caseless.update(dict.fromkeys(map(str.casefold, places), wish.source))
                 return targets
         raise ImageError(f"{wish.source}: {problem}")
 
@@ -146,6 +149,10 @@ class Claims(NamedTuple):
             return f"its output {target} would overwrite an input; choose another --output"
         if place in self.taken:
             return f"its output would be {target}, as that of {self.taken[place]}; give one of them another --output"
+        other = self.caseless.get(place.casefold())
+        if other and files.ignores_case(target.parent):
+            same = f"its output {target} and that of {other} would be one file on this disk, which ignores case"
+            return f"{same}; give one of them another --output"
         return ""
 
 

@@ -106,7 +106,7 @@ class Worker:
             return Outcome({}, [], sentence(disk_fault(error)[0]))
 
     def _tidy(self) -> None:
-        """Removes the results of visits that ended long ago, of which Gradio removes its own copies."""
+        """Removes what visits that ended long ago left; Gradio removes only what it has shown, or got."""
         for folder in [folder for folder, ended in self._ended.items() if ended < time.time() - KEEP]:
             shutil.rmtree(folder, ignore_errors=True)
             del self._ended[folder]

@@ -175,6 +175,7 @@ def refused(found: Iterable[commands.Command]) -> dict[str, str]:
     return reasons
 
 
+@pytest.mark.slow
 def test_no_documented_command_is_refused(accepting):
     found = {one[1:]: one for path in commands.files() for one in commands.commands(commands.told(path), path.name)}
     assert len(found) > 200 and {one.module for one in found.values()} >= set(commands.CONFIGURED)

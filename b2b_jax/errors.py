@@ -55,7 +55,8 @@ def disk_fault(error: OSError) -> tuple[str, int]:
         free = shutil.disk_usage(there).free
         line = f"Could not write {where}: {error.strerror}; {free:,} bytes are free there. Make room and start again"
     else:
-        line = f"{where} cannot be used: {error.strerror}; mend that, or choose another place, and start again"
+        advice = "check the name" if error.errno == errno.ENOENT else "mend that, or choose another place,"
+        line = f"{where} cannot be used: {error.strerror}; {advice} and start again"
     return shown(line), 1 if error.errno in BROKEN else 2
 
 

@@ -191,3 +191,8 @@ def test_a_disk_that_cannot_be_used_has_its_line(number):
     line, code = disk_fault(OSError(number, os.strerror(number), "/place/x\x1b"))
     assert code == (1 if number in (errno.ENOSPC, errno.EIO) else 2)
     assert "/place/x\\x1b" in line and os.strerror(number) in line
+
+
+def test_of_what_is_missing_the_name_is_to_be_checked():
+    line, code = disk_fault(FileNotFoundError(errno.ENOENT, "No such file or directory", "net.pht"))
+    assert code == 2 and line == "net.pht cannot be used: No such file or directory; check the name and start again"

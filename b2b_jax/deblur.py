@@ -277,9 +277,8 @@ def read_photo(job: Job) -> Photo | None:
 
 def deblur_photo(job: Job, pixels: np.ndarray, restorer: Restorer) -> np.ndarray:
     """The restored colours of a photo (h, w, 3), for all targets side by side."""
-    with terminal.bar(desc=shown(job.source.name), unit="tile", leave=False) as bar:
-        plan = restorer.plan(*pixels.shape[:2])
-        bar.reset(plan.tiles)
+    plan = restorer.plan(*pixels.shape[:2])
+    with terminal.bar(total=plan.tiles, desc=shown(job.source.name), unit="tile", leave=False) as bar:
         return restorer.photo(pixels, plan, bar.update)
 
 

@@ -140,6 +140,21 @@ def test_an_output_within_the_folder_is_no_input(call, tmp_path):
     assert listing(tmp_path / "out") == ["a.png", "sub/a.png"]
 
 
+def test_a_missing_file_is_told_before_the_networks_are_read(networks, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(system, "open_networks", pytest.fail)
+    missing = [str(tmp_path / name) for name in ("a.jpg", "b.mp4")]  # b.mp4 without asking for what reads videos
+    arguments = [*missing, "--model", str(networks["identity"]), "--output", str(tmp_path / "out")]
+    assert deblur.main(arguments) == 2
+    assert capsys.readouterr().err.splitlines()[1:] == [f"  {path}: no such file" for path in missing]
+
+
+def test_a_log_has_whole_lines_and_no_bar_of_a_short_call(networks, tmp_path, capsys):
+    photo, missing = write(tmp_path / "a.png", RGB8), tmp_path / "none.png"
+    given = [str(photo), str(missing), "--model", str(networks["identity"]), "--output", str(tmp_path / "out")]
+    assert deblur.main(given) == 2
+    assert capsys.readouterr().err == f"1 could not be done:\n  {missing}: no such file\n"
+
+
 def test_the_folder_of_outputs_is_no_input(call, tmp_path):
     """As the shell makes of *, once there is one: all others are done."""
     photo = write(tmp_path / "a.png", RGB8)

@@ -75,7 +75,9 @@ def _named(path: Path, bad: list[str]) -> Iterator[None]:
 
 
 def _listed(path: Path, output: Path, jobs: Jobs) -> Iterator[tuple[Path, Path]]:
-    """Yields files and their paths below the output; ImageError when a folder holds none. Notes what is no input."""
+    """Yields files and their paths below the output; ImageError where there are none. Notes what is no input."""
+    if not path.exists() and not path.is_symlink():
+        raise ImageError(f"{path}: no such file")
     if not path.is_dir():
         yield path, Path(path.name)
         return

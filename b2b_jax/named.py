@@ -3,7 +3,7 @@
 Those of a run are named by their stages.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from os import PathLike
 from pathlib import Path
 from typing import NamedTuple
@@ -82,3 +82,8 @@ def begun(config: Mapping, path: str) -> Path:
 def given(config: Mapping, stage: str) -> str:
     """The weights that a run's configuration gives a stage; "" for none, or in a run older than the stage."""
     return config.get(stage, {}).get("weights", "")
+
+
+def names(items: Iterable[object]) -> list[str]:
+    """The names that a key of several holds, which the command line may give with commas."""
+    return [name.strip() for item in items for name in str(item).split(",")]

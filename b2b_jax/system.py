@@ -159,8 +159,10 @@ def from_run(folder: Path, method: str = "") -> Choice:
 
 
 def _translates(config: Mapping, paths: Mapping[str, Path]) -> bool:
-    """True unless the run has no translator, has not begun one, and was not asked for one."""
-    return paths["translator"].parent.is_dir() or "translator" in str(config.get("stages", "translator"))
+    """True when the run has a translator, has begun one, or was asked for one, as by a configuration without stages."""
+    stages = config.get("stages")
+    asked = not isinstance(stages, list) or "translator" in named.names(stages)
+    return asked or paths["translator"].parent.is_dir()
 
 
 def _has(paths: Mapping[str, Path], method: str) -> bool:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import jax
 
-from b2b_jax import niqe, weights
+from b2b_jax import named, niqe, weights
 from b2b_jax.data import domains
 from b2b_jax.data.sources import Part, Source, check_sizes
 from b2b_jax.errors import UserError, shown
@@ -159,8 +159,8 @@ def show_photos(run: Run, restore: Mapping[str, Callable], folder: Path) -> None
 
 
 def metric_names(run: Run) -> list[str]:
-    """PSNR, SSIM and what `evaluation.metrics` adds, which the command line may give with commas."""
-    names = [name.strip() for item in run.config.evaluation.metrics for name in item.split(",")]
+    """PSNR, SSIM and what `evaluation.metrics` adds."""
+    names = named.names(run.config.evaluation.metrics)
     for name in names:
         if name not in protocols.METRICS:
             raise UserError(f"evaluation.metrics names {name!r}; it can have {', '.join(protocols.METRICS)}")

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from ml_collections import ConfigDict
 
-from b2b_jax import metrics, networks
+from b2b_jax import metrics, named, networks
 from b2b_jax.data.sources import Part, Source, spread
 from b2b_jax.errors import UserError
 from b2b_jax.evaluation import filters
@@ -79,8 +79,8 @@ def methods(table: Table) -> dict[str, Method]:
 
 
 def asked(run: Run) -> list[str]:
-    """`evaluation.rows`, which the command line may give with commas."""
-    return [name.strip() for item in run.config.evaluation.rows for name in item.split(",")]
+    """The rows that `evaluation.rows` names."""
+    return named.names(run.config.evaluation.rows)
 
 
 def check(run: Run) -> None:

@@ -8,14 +8,15 @@ from dataclasses import dataclass
 
 from ml_collections import ConfigDict
 
+from b2b_jax import named
 from b2b_jax.stages.run import Run
 
 Open = Callable[[], object]
 
 
 def asked(config: ConfigDict) -> list[str]:
-    """What `config.stages` names, which the command line may give with commas."""
-    return [name.strip() for item in config.stages for name in str(item).split(",")]
+    """The stages that `config.stages` names."""
+    return named.names(config.stages)
 
 
 @dataclass(frozen=True)

@@ -20,8 +20,9 @@ adapted deblurrer unless pairs to score on say otherwise. With a strong deblurre
 consistent makes its results agree with the photo instead. If your camera does not over-sharpen, say so:
 --config.camera.network.sharpening=False. A real lens blurs light, which is then stored as sRGB:
 --config.camera.network.response=True tells the learnt camera so. Blurry photos need 256 pixels a side, sharp ones 302
-(with `camera.py:small` and `medium` 240 and 276, for the camera is learnt from crops of 240 pixels); a line says which
-crop to make smaller for smaller ones. The sizes above have not been run to the end; those of `small` and `medium` have.
+(with `camera.py:small` and `medium` 240 and 276, for the camera is learnt from crops of 240 pixels). Where photos are
+smaller, the error names the crop to reduce. The sizes above have not been run to the end; those of `small` and `medium`
+have.
 
 `camera.py:small` needs nothing but the two folders, and a CPU instead of days on a GPU: small networks, and a
 deblurrer that is trained on generated scenes under the paths of a hand-held camera. `camera.py:medium` is the

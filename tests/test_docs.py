@@ -223,7 +223,8 @@ def test_every_configuration_and_key_that_is_named_exists():
 def test_photos_of_the_sizes_that_are_documented_are_accepted(accepting):
     sizes = {"small": (240, 276), "": (256, 302)}
     readme, told = (re.sub(r"\s+", " ", (ROOT / file).read_text()) for file in ("README.md", "configs/camera.py"))
-    assert "need 240 pixels a side, sharp ones 276" in readme and "for photos of 256 and 302 pixels" in readme
+    assert "need 240 pixels a side, sharp ones 276" in readme
+    assert "needs blurry photos of 256 and sharp ones of 302 pixels a side" in readme
     assert "need 256 pixels a side, sharp ones 302 (with `camera.py:small` and `medium` 240 and 276" in told
     for variant, (blurry, sharp) in sizes.items():
         config = commandline.configuration("camera", variant)

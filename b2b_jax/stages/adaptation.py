@@ -45,8 +45,8 @@ def say_what_is_missing(run: Run) -> None:
     missing = config.enabled and config.teacher == "reader" and not run.trained("kernel_field")
     if missing and camera.usable(run) and sharding.is_first():
         print(
-            "adaptation: its results will not be made to agree with the photo, since there is no kernel field yet: "
-            "stop it, and name kernel_field in config.stages, if they shall"
+            "adaptation: its results will not be made to agree with the photo, as there is no kernel field yet; "
+            "if they should, stop, and name kernel_field in config.stages"
         )
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
 from helpers import REFERENCE, applied, assert_close, jit, torch_shapes
+from helpers.convolutions import direct, with_gradients, with_second_derivatives
 from helpers.networks import KEY, images, random_variables, small_wizard
 
 from b2b_jax import models, templates
@@ -36,11 +37,6 @@ def test_conv_transpose_is_the_transpose_of_conv(kernel, stride, padding, output
     assert_close(y, want, tol=1e-6)
 
 
-def with_gradients(f, x, k):
-    y, pull = jax.vjp(f, x, k)
-    return y, *pull(y)
-
-
 @pytest.mark.parametrize("shape", [(2, 7, 9), (9, 5, 4), (1, 1, 2)])
 @pytest.mark.parametrize(
     ("kernel", "padding", "has_form"), [((3, 3), (1, 1), True), ((5, 1), (2, 0), True), ((3, 3), (2, 1), False)]
@@ -52,23 +48,6 @@ def test_depthwise_equals_grouped_convolution_with_gradients(kernel, padding, ha
     assert ("feature_group_count = 6" in program) != has_form  # XLA's grouped convolution, or a form of its own
     for got, want in zip(*(jit(with_gradients, static_argnums=0)(f, x, k) for f in (ours, grouped)), strict=True):
         assert_close(got, want, tol=1e-6)
-
-
-def direct(x: jax.Array, kernel: jax.Array, padding: tuple[int, int], stride: int = 1, groups: int = 1) -> jax.Array:
-    pads, options = [(p, p) for p in padding], {"feature_group_count": groups}
-    return jax.lax.conv_general_dilated(
-        x, kernel, (stride, stride), pads, dimension_numbers=convolution.DIMENSIONS, **options
-    )
-
-
-def with_second_derivatives(f, x, k):
-    """All that a gradient penalty takes: the value, both gradients, and the gradients of a function of them."""
-
-    def penalty(x, k):
-        _, *gradients = with_gradients(lambda x, k: jnp.sin(f(x, k)), x, k)
-        return sum(jnp.sum(jnp.square(g)) for g in gradients)
-
-    return *with_gradients(f, x, k), *jax.grad(penalty, (0, 1))(x, k)
 
 
 @pytest.mark.parametrize("padding", [(1, 1), (2, 0)])

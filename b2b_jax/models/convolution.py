@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from b2b_jax.models import convolution_cpu, convolution_gpu
+from b2b_jax.models import convolution_cpu, convolution_gpu, onednn
 from b2b_jax.models.convolution_cpu import DIMENSIONS, Form, Geometry
 
 
@@ -29,15 +29,18 @@ def conv(
     precision = jax.config.jax_default_matmul_precision
     if stride == 1 and groups == x.shape[-1] == kernel.shape[-1] > 1 and (kh, kw) == (2 * ph + 1, 2 * pw + 1):
         return _depthwise(precision)(x, kernel)
-    if stride == 1 and groups == 1 and (kh, kw) == (1, 1) and ph == pw == 0:
+    geometry = Geometry(stride, (ph, pw), groups, precision)
+    is_product = stride == 1 and groups == 1 and (kh, kw) == (1, 1) and ph == pw == 0
+    if is_product and not onednn.form("forward", x.shape, kernel.shape, geometry, x.dtype):
         return pointwise(x, kernel[0, 0], precision)
-    return convolve(x, kernel, Geometry(stride, (ph, pw), groups, precision))
+    return convolve(x, kernel, geometry)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def convolve(x: jax.Array, kernel: jax.Array, geometry: Geometry) -> jax.Array:
     """A convolution of any geometry whose gradients can be derived again, as a gradient penalty does, at low cost."""
-    form = convolution_cpu.forward(kernel.shape, geometry)
+    form = onednn.form("forward", x.shape, kernel.shape, geometry, x.dtype)
+    form = form or convolution_cpu.forward(kernel.shape, geometry)
     return _run(form, functools.partial(_by_jax, geometry=geometry), x, kernel)
 
 
@@ -64,32 +67,46 @@ def over_image(g: jax.Array, kernel: jax.Array, shape: tuple[int, ...], geometry
         image = jax.ShapeDtypeStruct(shape, g.dtype)
         return jax.linear_transpose(lambda x: _by_jax(x, kernel, geometry), image)(g)[0]
 
-    return _run(convolution_cpu.over_image(shape, kernel.shape, geometry), by_jax, g, kernel)
+    form = onednn.form("over_image", shape, kernel.shape, geometry, g.dtype)
+    return _run(form or convolution_cpu.over_image(shape, kernel.shape, geometry), by_jax, g, kernel)
 
 
-def _over_kernel(x: jax.Array, g: jax.Array, kernel: jax.Array, geometry: Geometry) -> jax.Array:
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def over_kernel(x: jax.Array, g: jax.Array, shape: tuple[int, ...], geometry: Geometry) -> jax.Array:
+    """The gradient over a kernel of this shape, Σ over_kernel(x, g) k = Σ g convolve(x, k) for every kernel k."""
+
     def by_jax(x: jax.Array, g: jax.Array) -> jax.Array:
+        kernel = jax.ShapeDtypeStruct(shape, g.dtype)
         return jax.linear_transpose(lambda kernel: _by_jax(x, kernel, geometry), kernel)(g)[0]
 
-    gpu = convolution_gpu.over_kernel(x, kernel.shape, geometry)
-    return _run(convolution_cpu.over_kernel(kernel.shape, geometry), by_jax, x, g, gpu=gpu)
+    form = onednn.form("over_kernel", x.shape, shape, geometry, g.dtype)
+    gpu = convolution_gpu.over_kernel(x, shape, geometry)
+    return _run(form or convolution_cpu.over_kernel(shape, geometry), by_jax, x, g, gpu=gpu)
 
 
 def _convolve_backward(
     geometry: Geometry, saved: tuple[jax.Array, jax.Array], g: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
     x, kernel = saved
-    return over_image(g, kernel, x.shape, geometry), _over_kernel(x, g, kernel, geometry)
+    return over_image(g, kernel, x.shape, geometry), over_kernel(x, g, kernel.shape, geometry)
 
 
 def _over_image_backward(
     shape: tuple[int, ...], geometry: Geometry, saved: tuple[jax.Array, jax.Array], dx: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
     g, kernel = saved
-    return convolve(dx, kernel, geometry), _over_kernel(dx, g, kernel, geometry)
+    return convolve(dx, kernel, geometry), over_kernel(dx, g, kernel.shape, geometry)
+
+
+def _over_kernel_backward(
+    shape: tuple[int, ...], geometry: Geometry, saved: tuple[jax.Array, jax.Array], dk: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    x, g = saved
+    return over_image(g, dk, x.shape, geometry), convolve(x, dk, geometry)
 
 
 convolve.defvjp(lambda x, kernel, geometry: (convolve(x, kernel, geometry), (x, kernel)), _convolve_backward)
+over_kernel.defvjp(lambda x, g, *static: (over_kernel(x, g, *static), (x, g)), _over_kernel_backward)
 over_image.defvjp(lambda g, kernel, *static: (over_image(g, kernel, *static), (g, kernel)), _over_image_backward)
 
 

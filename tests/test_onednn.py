@@ -1,0 +1,131 @@
+"""Convolutions by oneDNN: equal to XLA's with all their derivatives, used only where they pay, and never in the way."""
+
+import functools
+import importlib.metadata
+import logging
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from helpers import assert_close, jit
+from helpers.convolutions import direct, with_second_derivatives
+from helpers.networks import images, random_variables
+
+from b2b_jax import models
+from b2b_jax.models import layers, onednn
+from b2b_jax.models.convolution_cpu import Geometry
+
+SMALL = (1, 8, 8, 4), (3, 3, 4, 4)  # an image and a kernel
+installed = pytest.mark.skipif(onednn.library() is None, reason="needs pip install 'b2b_jax[onednn]'")
+
+
+@pytest.fixture
+def all_by_onednn(monkeypatch):
+    """Convolutions of any size are given to oneDNN; what was traced before or here is not used elsewhere."""
+    for limit in ("LARGE", "LARGE_POINTWISE", "FEW", "FEW_POINTWISE"):
+        monkeypatch.setattr(onednn, limit, 0)
+    jax.clear_caches()
+    yield
+    jax.clear_caches()
+
+
+def form_of(*, kind="forward", image=SMALL[0], kernel=SMALL[1], padding=(1, 1), groups=1, dtype=jnp.float32):
+    return onednn.form(kind, image, kernel, Geometry(padding=padding, groups=groups), dtype)
+
+
+@installed
+@pytest.mark.parametrize(
+    ("kernel", "stride", "padding"),
+    [((3, 3), 1, (1, 1)), ((1, 1), 1, (0, 0)), ((4, 4), 2, (1, 0)), ((3, 5), 1, (0, 2))],
+)
+def test_equal_with_first_and_second_derivatives(all_by_onednn, kernel, stride, padding):
+    x, k = images(2, 10, 13, 5), images(*kernel, 5, 18) - 0.5
+    ours, slow = (functools.partial(f, stride=stride, padding=padding) for f in (layers.conv, direct))
+    program = jit(with_second_derivatives, static_argnums=0).lower(ours, x, k).compile()
+    assert onednn.TARGET in program.as_text()
+    for got, want in zip(program(x, k), jit(with_second_derivatives, static_argnums=0)(slow, x, k), strict=True):
+        assert_close(got, want, tol=1e-5)
+
+
+@installed
+@pytest.mark.parametrize(
+    "name, hyper", [("mimo_unet", {"num_res": 1}), ("nafnet", {"encoders": (1,), "decoders": (1,)})]
+)
+def test_a_network_restores_the_same_photo(all_by_onednn, monkeypatch, name, hyper):
+    module, x = models.create(name, **hyper), images(1, 32, 40, 3)
+    variables = random_variables(module, x)
+    ours = jit(module.apply)(variables, x)
+    monkeypatch.setattr(onednn, "LARGE", np.inf)
+    monkeypatch.setattr(onednn, "LARGE_POINTWISE", np.inf)
+    jax.clear_caches()
+    jax.tree.map(assert_close, ours, jit(module.apply)(variables, x))
+
+
+@installed
+def test_images_of_a_vmap_are_convolved_one_by_one(all_by_onednn):
+    x, k = images(3, 1, 8, 9, 4), images(3, 3, 4, 6)
+    ours, slow = (jax.vmap(functools.partial(f, padding=(1, 1)), (0, None)) for f in (layers.conv, direct))
+    assert_close(jit(ours)(x, k), jit(slow)(x, k))
+
+
+@installed
+def test_only_large_float32_convolutions_of_one_group_are_taken():
+    large = {"image": (1, 128, 128, 32), "kernel": (3, 3, 32, 32)}
+    assert form_of(**large)
+    assert not form_of()
+    assert not form_of(**large, dtype=jnp.bfloat16)
+    assert not form_of(image=large["image"], kernel=(3, 3, 1, 32), groups=32)
+    photo = (1, 512, 512, 3)
+    assert not form_of(image=photo, kernel=(3, 3, 3, 32))
+    assert form_of(kind="over_kernel", image=photo, kernel=(3, 3, 3, 32))
+
+
+@installed
+def test_a_1x1_convolution_is_taken_if_it_is_larger_and_has_more_channels():
+    assert form_of(image=(1, 64, 64, 256), kernel=(1, 1, 256, 256), padding=(0, 0))
+    assert not form_of(image=(1, 32, 64, 256), kernel=(1, 1, 256, 256), padding=(0, 0))
+    assert not form_of(image=(1, 512, 512, 32), kernel=(1, 1, 32, 64), padding=(0, 0))
+
+
+@installed
+def test_xla_convolves_where_jax_has_several_devices(all_by_onednn, monkeypatch):
+    assert form_of()
+    monkeypatch.setattr(jax, "device_count", lambda: 2)
+    assert not form_of()
+
+
+@installed
+def test_xla_convolves_what_onednn_refuses(all_by_onednn, monkeypatch):
+    def refuse(*_):
+        raise onednn.OneDNNError("dnnl_convolution_forward_primitive_desc_create returned 3")
+
+    monkeypatch.setattr(onednn, "primitive", refuse)
+    x, k = images(*SMALL[0]), images(*SMALL[1])
+    assert_close(layers.conv(x, k, padding=1), direct(x, k, padding=(1, 1)))
+
+
+@installed
+def test_an_error_within_a_program_is_raised_by_jax():
+    call = jax.ffi.ffi_call(onednn.TARGET, jax.ShapeDtypeStruct(SMALL[0], jnp.float32))
+    with pytest.raises(jax.errors.JaxRuntimeError, match="oneDNN: ValueError"):
+        call(images(*SMALL[0]), images(*SMALL[1]), convolution=np.arange(3)).block_until_ready()
+
+
+@pytest.mark.parametrize("found", ["nothing", "another file", "a broken library"])
+def test_a_library_that_is_missing_or_broken_leaves_all_to_xla(monkeypatch, tmp_path, caplog, found):
+    (tmp_path / onednn.LIBRARY).write_bytes(b"not a library")
+
+    class File:
+        name = "LICENSE" if found == "another file" else onednn.LIBRARY
+        locate = staticmethod(lambda: tmp_path / onednn.LIBRARY)
+
+    def files(name):
+        if found == "nothing":
+            raise importlib.metadata.PackageNotFoundError(name)
+        return [File]
+
+    monkeypatch.setattr(importlib.metadata, "files", files)
+    with caplog.at_level(logging.WARNING):
+        assert onednn.library.__wrapped__() is None
+    assert ("does not load" in caplog.text) == (found == "a broken library")

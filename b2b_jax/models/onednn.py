@@ -40,6 +40,7 @@ class Convolution(NamedTuple):
 
     @property
     def result(self) -> Shape:
+        """The shape of what is computed."""
         return (self.output, self.image, self.kernel)[self.kind]
 
 
@@ -77,7 +78,7 @@ class OneDNNError(RuntimeError):
     """A call of oneDNN failed; the message names it and gives its status."""
 
 
-class Argument(ctypes.Structure):
+class _Argument(ctypes.Structure):
     _fields_ = [("place", c_int), ("memory", c_void_p)]
 
 
@@ -97,6 +98,7 @@ class Library(NamedTuple):
     stream: c_void_p
 
     def run(self, name: str, *arguments: object) -> None:
+        """Calls a function. OneDNNError: it failed."""
         _check(self.functions, name, *arguments)
 
     def make(self, name: str, *arguments: object) -> c_void_p:
@@ -104,6 +106,7 @@ class Library(NamedTuple):
         return _make(self.functions, name, *arguments)
 
     def memory(self, descriptor: c_void_p, address: c_void_p) -> c_void_p:
+        """An array at an address, or for `ALLOCATE` in memory of oneDNN's own."""
         return self.make("dnnl_memory_create", descriptor, self.engine, address)
 
     def descriptor(self, sizes: Shape, strides: Shape | None = None) -> c_void_p:
@@ -222,7 +225,7 @@ def _copy(dnn: Library, layout: c_void_p, source: c_void_p, wanted: c_void_p, ta
 
 
 def _arguments(*pairs: tuple[int, c_void_p]) -> ctypes.Array:
-    return (Argument * len(pairs))(*(Argument(place, memory) for place, memory in pairs))
+    return (_Argument * len(pairs))(*(_Argument(place, memory) for place, memory in pairs))
 
 
 def _image(shape: Shape) -> tuple[Shape, Shape]:
@@ -240,60 +243,60 @@ def _kernel(shape: Shape) -> tuple[Shape, Shape]:
 # ---- XLA ----
 
 
-class Buffer(ctypes.Structure):
+class _Buffer(ctypes.Structure):
     _fields_ = [("struct_size", c_size_t), ("extension", c_void_p), ("dtype", c_int), ("data", c_void_p),
                 ("rank", c_int64), ("dims", POINTER(c_int64))]  # fmt: skip
 
 
-class Buffers(ctypes.Structure):
+class _Buffers(ctypes.Structure):
     _fields_ = [("struct_size", c_size_t), ("extension", c_void_p), ("size", c_int64), ("types", POINTER(c_int)),
-                ("items", POINTER(POINTER(Buffer)))]  # fmt: skip
+                ("items", POINTER(POINTER(_Buffer)))]  # fmt: skip
 
 
-class Numbers(ctypes.Structure):
+class _Numbers(ctypes.Structure):
     _fields_ = [("dtype", c_int), ("size", c_size_t), ("data", POINTER(c_int64))]
 
 
-class Attributes(ctypes.Structure):
+class _Attributes(ctypes.Structure):
     _fields_ = [("struct_size", c_size_t), ("extension", c_void_p), ("size", c_int64), ("types", POINTER(c_int)),
-                ("names", c_void_p), ("items", POINTER(POINTER(Numbers)))]  # fmt: skip
+                ("names", c_void_p), ("items", POINTER(POINTER(_Numbers)))]  # fmt: skip
 
 
-class Version(ctypes.Structure):
+class _Version(ctypes.Structure):
     _fields_ = [("struct_size", c_size_t), ("extension", c_void_p), ("major", c_int), ("minor", c_int)]
 
 
-class ErrorText(ctypes.Structure):
+class _ErrorText(ctypes.Structure):
     _fields_ = [("struct_size", c_size_t), ("extension", c_void_p), ("message", ctypes.c_char_p), ("code", c_int)]
 
 
-MakeError = ctypes.CFUNCTYPE(c_void_p, POINTER(ErrorText))
+_MakeError = ctypes.CFUNCTYPE(c_void_p, POINTER(_ErrorText))
 
 
-class Api(ctypes.Structure):
-    _fields_ = [("struct_size", c_size_t), ("extension", c_void_p), ("version", Version), ("internal", c_void_p),
-                ("make_error", MakeError)]  # fmt: skip
+class _Api(ctypes.Structure):
+    _fields_ = [("struct_size", c_size_t), ("extension", c_void_p), ("version", _Version), ("internal", c_void_p),
+                ("make_error", _MakeError)]  # fmt: skip
 
 
-class Metadata(ctypes.Structure):
-    _fields_ = [("struct_size", c_size_t), ("version", Version), ("traits", c_uint32)]
+class _Metadata(ctypes.Structure):
+    _fields_ = [("struct_size", c_size_t), ("version", _Version), ("traits", c_uint32)]
 
 
-class Extension(ctypes.Structure):
-    _fields_ = [("struct_size", c_size_t), ("kind", c_int), ("next", c_void_p), ("metadata", POINTER(Metadata))]
+class _Extension(ctypes.Structure):
+    _fields_ = [("struct_size", c_size_t), ("kind", c_int), ("next", c_void_p), ("metadata", POINTER(_Metadata))]
 
 
-class Frame(ctypes.Structure):
-    _fields_ = [("struct_size", c_size_t), ("extension", POINTER(Extension)), ("api", POINTER(Api)),
-                ("context", c_void_p), ("stage", c_int), ("inputs", Buffers), ("results", Buffers),
-                ("attributes", Attributes)]  # fmt: skip
+class _Frame(ctypes.Structure):
+    _fields_ = [("struct_size", c_size_t), ("extension", POINTER(_Extension)), ("api", POINTER(_Api)),
+                ("context", c_void_p), ("stage", c_int), ("inputs", _Buffers), ("results", _Buffers),
+                ("attributes", _Attributes)]  # fmt: skip
 
 
 ASKED_FOR_METADATA, INTERNAL = 1, 13
 _one_at_a_time = threading.Lock()  # XLA may call from several threads; primitives keep addresses between their steps
 
 
-def _handle(pointer: Frame) -> int | None:
+def _handle(pointer: _Frame) -> int | None:
     """What XLA calls: answers which version this is, or runs a convolution. Returns None, or an error of XLA's."""
     frame = pointer.contents
     api = frame.api.contents
@@ -307,12 +310,12 @@ def _handle(pointer: Frame) -> int | None:
         with _one_at_a_time:
             primitive(_unflat(numbers.data[: numbers.size]))([buffer.contents.data for buffer in buffers])
     except Exception as error:  # none may leave a function that C calls
-        text = ErrorText(ctypes.sizeof(ErrorText), None, f"oneDNN: {error!r}".encode(), INTERNAL)
+        text = _ErrorText(ctypes.sizeof(_ErrorText), None, f"oneDNN: {error!r}".encode(), INTERNAL)
         return api.make_error(ctypes.byref(text))
     return None
 
 
-HANDLER = ctypes.CFUNCTYPE(c_void_p, POINTER(Frame))(_handle)
+HANDLER = ctypes.CFUNCTYPE(c_void_p, POINTER(_Frame))(_handle)
 
 
 def _flat(convolution: Convolution) -> list[int]:

@@ -29,6 +29,10 @@ def all_by_onednn(monkeypatch):
     jax.clear_caches()
 
 
+def calls_onednn(program: jax.stages.Compiled) -> bool:
+    return onednn.TARGET in program.as_text()
+
+
 def form_of(*, kind="forward", image=SMALL[0], kernel=SMALL[1], padding=(1, 1), groups=1, dtype=jnp.float32):
     return onednn.form(kind, image, kernel, Geometry(padding=padding, groups=groups), dtype)
 
@@ -42,7 +46,7 @@ def test_equal_with_first_and_second_derivatives(all_by_onednn, kernel, stride, 
     x, k = images(2, 10, 13, 5), images(*kernel, 5, 18) - 0.5
     ours, slow = (functools.partial(f, stride=stride, padding=padding) for f in (layers.conv, direct))
     program = jit(with_second_derivatives, static_argnums=0).lower(ours, x, k).compile()
-    assert onednn.TARGET in program.as_text()
+    assert calls_onednn(program)
     for got, want in zip(program(x, k), jit(with_second_derivatives, static_argnums=0)(slow, x, k), strict=True):
         assert_close(got, want, tol=1e-5)
 
@@ -54,18 +58,21 @@ def test_equal_with_first_and_second_derivatives(all_by_onednn, kernel, stride, 
 def test_a_network_restores_the_same_photo(all_by_onednn, monkeypatch, name, hyper):
     module, x = models.create(name, **hyper), images(1, 32, 40, 3)
     variables = random_variables(module, x)
-    ours = jit(module.apply)(variables, x)
-    monkeypatch.setattr(onednn, "LARGE", np.inf)
-    monkeypatch.setattr(onednn, "LARGE_POINTWISE", np.inf)
+    ours = jit(module.apply).lower(variables, x).compile()
+    monkeypatch.setattr(onednn, "usable", lambda: False)
     jax.clear_caches()
-    jax.tree.map(assert_close, ours, jit(module.apply)(variables, x))
+    xlas = jit(module.apply).lower(variables, x).compile()
+    assert calls_onednn(ours) and not calls_onednn(xlas)
+    jax.tree.map(assert_close, ours(variables, x), xlas(variables, x))
 
 
 @installed
 def test_images_of_a_vmap_are_convolved_one_by_one(all_by_onednn):
     x, k = images(3, 1, 8, 9, 4), images(3, 3, 4, 6)
     ours, slow = (jax.vmap(functools.partial(f, padding=(1, 1)), (0, None)) for f in (layers.conv, direct))
-    assert_close(jit(ours)(x, k), jit(slow)(x, k))
+    program = jit(ours).lower(x, k).compile()
+    assert calls_onednn(program)
+    assert_close(program(x, k), jit(slow)(x, k))
 
 
 @installed
@@ -99,7 +106,9 @@ def test_xla_convolves_what_onednn_refuses(all_by_onednn, monkeypatch):
     def refuse(*_):
         raise onednn.OneDNNError("dnnl_convolution_forward_primitive_desc_create returned 3")
 
+    assert form_of()
     monkeypatch.setattr(onednn, "primitive", refuse)
+    assert not form_of()
     x, k = images(*SMALL[0]), images(*SMALL[1])
     assert_close(layers.conv(x, k, padding=1), direct(x, k, padding=(1, 1)))
 
@@ -109,6 +118,18 @@ def test_an_error_within_a_program_is_raised_by_jax():
     call = jax.ffi.ffi_call(onednn.TARGET, jax.ShapeDtypeStruct(SMALL[0], jnp.float32))
     with pytest.raises(jax.errors.JaxRuntimeError, match="oneDNN: ValueError"):
         call(images(*SMALL[0]), images(*SMALL[1]), convolution=np.arange(3)).block_until_ready()
+
+
+@installed
+def test_ctrl_c_within_a_convolution_gives_an_error_instead_of_a_wrong_result(all_by_onednn, monkeypatch):
+    def interrupted(addresses):
+        raise KeyboardInterrupt
+
+    x, k = images(*SMALL[0]), images(*SMALL[1])
+    program = jit(functools.partial(layers.conv, padding=1)).lower(x, k).compile()
+    monkeypatch.setattr(onednn, "primitive", lambda convolution: interrupted)
+    with pytest.raises(jax.errors.JaxRuntimeError, match="oneDNN: KeyboardInterrupt"):
+        program(x, k).block_until_ready()
 
 
 @pytest.mark.parametrize("found", ["nothing", "another file", "a broken library"])

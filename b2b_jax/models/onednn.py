@@ -12,7 +12,7 @@ import functools
 import importlib.metadata
 import math
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from ctypes import POINTER, c_int, c_int64, c_size_t, c_uint32, c_void_p
 from typing import NamedTuple
 
@@ -25,23 +25,30 @@ from b2b_jax.models.convolution_cpu import Form, Geometry, Shape
 WHEEL, LIBRARY, TARGET = "onednn-cpu-gomp", "libdnnl.so.3", "b2b_jax_onednn_convolution"
 LARGE, LARGE_POINTWISE = 1e8, 5e8  # operations from which oneDNN is faster; it shares the cores with XLA's threads
 FEW, FEW_POINTWISE = 8, 64  # channels in or out, below which XLA is faster except over kernels (docs/benchmarks.md)
-KINDS = ("forward", "over_image", "over_kernel")
+
+# dnnl_types.h: enumerators, and the places of arguments.
+CPU, IN_ORDER, FLOAT32, ANY, TRAINING, DIRECT = 1, 1, 3, 1, 64, 1
+WEIGHTS_DESCRIPTOR, DIFF_WEIGHTS_DESCRIPTOR = 131, 132
+SRC, DST, WEIGHTS, DIFF_SRC, DIFF_DST, DIFF_WEIGHTS = 1, 17, 33, 129, 145, 161
+ALLOCATE = c_void_p(2**64 - 1)  # in place of an address
+
+# Of each kind of computation, what its two inputs and its result are, and their places.
+KINDS = {
+    "forward": {"image": SRC, "kernel": WEIGHTS, "output": DST},
+    "over_image": {"output": DIFF_DST, "kernel": WEIGHTS, "image": DIFF_SRC},
+    "over_kernel": {"image": SRC, "output": DIFF_DST, "kernel": DIFF_WEIGHTS},
+}
 
 
 class Convolution(NamedTuple):
-    """One convolution, or a gradient of it, as the numbers that reach the handler. Shapes are NHWC and HWIO."""
+    """One convolution, or a gradient of it. Shapes are NHWC and HWIO."""
 
-    kind: int  # index into KINDS
+    kind: str  # of KINDS
     image: Shape
     kernel: Shape
     output: Shape
     stride: int
     padding: tuple[int, int]
-
-    @property
-    def result(self) -> Shape:
-        """The shape of what is computed."""
-        return (self.output, self.image, self.kernel)[self.kind]
 
 
 def form(kind: str, image: Shape, kernel: Shape, geometry: Geometry, dtype: jax.typing.DTypeLike) -> Form:
@@ -55,14 +62,14 @@ def form(kind: str, image: Shape, kernel: Shape, geometry: Geometry, dtype: jax.
     is_shallow = kind != "over_kernel" and min(kernel[2:]) < few
     if is_small or is_shallow or not usable():
         return None
-    convolution = Convolution(KINDS.index(kind), image, kernel, output, geometry.stride, geometry.padding)
+    convolution = Convolution(kind, image, kernel, output, geometry.stride, geometry.padding)
     try:
         primitive(convolution)  # here, so that a refusal leaves the convolution to XLA
     except OneDNNError:
         return None
     numbers = np.array(_flat(convolution), np.int64)
-    result = jax.ShapeDtypeStruct(convolution.result, np.float32)
-    call = jax.ffi.ffi_call(TARGET, result, vmap_method="sequential")
+    result = {"forward": output, "over_image": image, "over_kernel": kernel}[kind]
+    call = jax.ffi.ffi_call(TARGET, jax.ShapeDtypeStruct(result, np.float32), vmap_method="sequential")
     return lambda *arrays: call(*arrays, convolution=numbers)
 
 
@@ -80,14 +87,6 @@ class OneDNNError(RuntimeError):
 
 class _Argument(ctypes.Structure):
     _fields_ = [("place", c_int), ("memory", c_void_p)]
-
-
-# dnnl_types.h: enumerators, and the places of arguments.
-CPU, IN_ORDER, FLOAT32, ANY, TRAINING, DIRECT = 1, 1, 3, 1, 64, 1
-WEIGHTS_DESCRIPTOR, DIFF_WEIGHTS_DESCRIPTOR = 131, 132
-SRC, DST, WEIGHTS, DIFF_SRC, DIFF_DST, DIFF_WEIGHTS = 1, 17, 33, 129, 145, 161
-ALLOCATE = c_void_p(2**64 - 1)  # in place of an address
-PLACES = ((SRC, WEIGHTS, DST), (DIFF_DST, WEIGHTS, DIFF_SRC), (SRC, DIFF_DST, DIFF_WEIGHTS))  # by kind: inputs, result
 
 
 class Library(NamedTuple):
@@ -157,39 +156,24 @@ def primitive(convolution: Convolution) -> Callable[[list[int]], None]:
 
     oneDNN has a layout of its own for kernels, to which or from which they are copied.
     """
-    dnn, kind = library(), convolution.kind
-    descriptors = [
-        dnn.descriptor(*_image(convolution.image)),
-        dnn.descriptor(*_kernel(convolution.kernel)),
-        dnn.descriptor(*_image(convolution.output)),
-    ]
-    described = _described(dnn, convolution, descriptors)
-    which = DIFF_WEIGHTS_DESCRIPTOR if kind == 2 else WEIGHTS_DESCRIPTOR
+    dnn, places = library(), KINDS[convolution.kind]
+    makes_kernel = convolution.kind == "over_kernel"
+    descriptors = {
+        "image": dnn.descriptor(*_image(convolution.image)),
+        "kernel": dnn.descriptor(*_kernel(convolution.kernel)),
+        "output": dnn.descriptor(*_image(convolution.output)),
+    }
+    described = _described(dnn, convolution, descriptors["image"], descriptors["output"])
+    which = DIFF_WEIGHTS_DESCRIPTOR if makes_kernel else WEIGHTS_DESCRIPTOR
     preferred = c_void_p(dnn.functions.dnnl_primitive_desc_query_md(described, c_int(which), c_int(0)))
-    image, kernel, output = (dnn.memory(descriptor, c_void_p(0)) for descriptor in descriptors)
-    copied, copies = kernel, []
-    if not dnn.functions.dnnl_memory_desc_equal(descriptors[1], preferred):
-        copied = dnn.memory(preferred, ALLOCATE)
-        copies = [
-            _copy(
-                dnn,
-                *(
-                    (preferred, copied, descriptors[1], kernel)
-                    if kind == 2
-                    else (descriptors[1], kernel, preferred, copied)
-                ),
-            )
-        ]
-
-    def ordered(kernel: c_void_p) -> tuple[c_void_p, ...]:
-        return ((image, kernel, output), (output, kernel, image), (image, output, kernel))[kind]
-
-    arguments = _arguments(*zip(PLACES[kind], ordered(copied), strict=True))
-    steps = [(dnn.make("dnnl_primitive_create", described), arguments)]
-    steps = steps + copies if kind == 2 else copies + steps
+    arrays = {name: dnn.memory(descriptors[name], c_void_p(0)) for name in places}
+    own = arrays | {"kernel": dnn.memory(preferred, ALLOCATE)}
+    steps = [(dnn.make("dnnl_primitive_create", described), _arguments((places[name], own[name]) for name in places))]
+    plain, copied = (descriptors["kernel"], arrays["kernel"]), (preferred, own["kernel"])
+    steps = [*steps, _copy(dnn, copied, plain)] if makes_kernel else [_copy(dnn, plain, copied), *steps]
 
     def run(addresses: list[int]) -> None:
-        for memory, address in zip(ordered(kernel), addresses, strict=True):
+        for memory, address in zip(arrays.values(), addresses, strict=True):
             dnn.run("dnnl_memory_set_data_handle", memory, c_void_p(address))
         for step, arguments in steps:
             dnn.run("dnnl_primitive_execute", step, dnn.stream, c_int(len(arguments)), arguments)
@@ -198,34 +182,33 @@ def primitive(convolution: Convolution) -> Callable[[list[int]], None]:
     return run
 
 
-def _described(dnn: Library, convolution: Convolution, descriptors: list[c_void_p]) -> c_void_p:
+def _described(dnn: Library, convolution: Convolution, image: c_void_p, output: c_void_p) -> c_void_p:
     """oneDNN's description of the convolution, with the kernel in the layout that it prefers."""
-    stride, padding = convolution.stride, convolution.padding
-    image, _, output = descriptors
+    kind, stride, padding = convolution.kind, convolution.stride, convolution.padding
     kernel = dnn.descriptor(_kernel(convolution.kernel)[0])
     sizes = zip(convolution.image[1:3], convolution.kernel[:2], convolution.output[1:3], padding, strict=True)
     after = [(out - 1) * stride + k - n - p for n, k, out, p in sizes]
     steps = (_vector(stride, stride), _vector(0, 0), _vector(*padding), _vector(*after))
-    name = "dnnl_convolution_{}_primitive_desc_create".format
-    start, bias = (dnn.engine, c_int(DIRECT)), None
-    forward = dnn.make(
-        name("forward"), dnn.engine, c_int(TRAINING), c_int(DIRECT), image, kernel, bias, output, *steps, None
-    )
-    if convolution.kind == 0:
+    name, bias, attributes = "dnnl_convolution_{}_primitive_desc_create".format, None, None
+    arrays = (image, kernel, bias, output)
+    start = (dnn.engine, c_int(TRAINING), c_int(DIRECT))
+    forward = dnn.make(name("forward"), *start, *arrays, *steps, attributes)
+    if kind == "forward":
         return forward
-    if convolution.kind == 1:
-        return dnn.make(name("backward_data"), *start, image, kernel, output, *steps, forward, None)
-    return dnn.make(name("backward_weights"), *start, image, kernel, bias, output, *steps, forward, None)
+    which, arrays = ("weights", arrays) if kind == "over_kernel" else ("data", (image, kernel, output))
+    return dnn.make(name(f"backward_{which}"), dnn.engine, c_int(DIRECT), *arrays, *steps, forward, attributes)
 
 
-def _copy(dnn: Library, layout: c_void_p, source: c_void_p, wanted: c_void_p, target: c_void_p) -> tuple:
-    """The step that copies an array from one layout to another."""
+def _copy(dnn: Library, source: tuple[c_void_p, c_void_p], target: tuple[c_void_p, c_void_p]) -> tuple:
+    """The step that copies an array, its layout and itself, to another."""
+    (layout, array), (wanted, copy) = source, target
     described = dnn.make("dnnl_reorder_primitive_desc_create", layout, dnn.engine, wanted, dnn.engine, None)
-    return dnn.make("dnnl_primitive_create", described), _arguments((SRC, source), (DST, target))
+    return dnn.make("dnnl_primitive_create", described), _arguments([(SRC, array), (DST, copy)])
 
 
-def _arguments(*pairs: tuple[int, c_void_p]) -> ctypes.Array:
-    return (_Argument * len(pairs))(*(_Argument(place, memory) for place, memory in pairs))
+def _arguments(pairs: Iterable[tuple[int, c_void_p]]) -> ctypes.Array:
+    arguments = [_Argument(place, memory) for place, memory in pairs]
+    return (_Argument * len(arguments))(*arguments)
 
 
 def _image(shape: Shape) -> tuple[Shape, Shape]:
@@ -309,7 +292,7 @@ def _handle(pointer: _Frame) -> int | None:
         buffers = (frame.inputs.items[0], frame.inputs.items[1], frame.results.items[0])
         with _one_at_a_time:
             primitive(_unflat(numbers.data[: numbers.size]))([buffer.contents.data for buffer in buffers])
-    except Exception as error:  # none may leave a function that C calls
+    except BaseException as error:  # C cannot see one, and would take what is in the result's memory for the result
         text = _ErrorText(ctypes.sizeof(_ErrorText), None, f"oneDNN: {error!r}".encode(), INTERNAL)
         return api.make_error(ctypes.byref(text))
     return None
@@ -320,10 +303,10 @@ HANDLER = ctypes.CFUNCTYPE(c_void_p, POINTER(_Frame))(_handle)
 
 def _flat(convolution: Convolution) -> list[int]:
     kind, image, kernel, output, stride, padding = convolution
-    return [kind, *image, *kernel, *output, stride, *padding]
+    return [list(KINDS).index(kind), *image, *kernel, *output, stride, *padding]
 
 
 def _unflat(numbers: list[int]) -> Convolution:
     kind, *shapes, stride, ph, pw = numbers
     image, kernel, output = (tuple(shapes[i : i + 4]) for i in (0, 4, 8))
-    return Convolution(kind, image, kernel, output, stride, (ph, pw))
+    return Convolution(list(KINDS)[kind], image, kernel, output, stride, (ph, pw))

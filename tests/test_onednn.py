@@ -1,18 +1,19 @@
-"""Convolutions by oneDNN: equal to XLA's with all their derivatives, used only where they pay, and never in the way."""
+"""oneDNN's convolutions and blocks: equal to XLA's with all derivatives, used only where they pay, never in the way."""
 
 import functools
 import importlib.metadata
+import re
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
 import pytest
 from helpers import assert_close, jit
 from helpers.convolutions import direct, with_second_derivatives
 from helpers.networks import images, random_variables
 
 from b2b_jax import models
-from b2b_jax.models import layers, onednn
+from b2b_jax.models import layers, mimo_unet, nafnet, onednn, onednn_primitives
 from b2b_jax.models.convolution_cpu import Geometry
 
 SMALL = (1, 8, 8, 4), (3, 3, 4, 4)  # an image and a kernel
@@ -21,8 +22,8 @@ installed = pytest.mark.skipif(onednn.library() is None, reason="needs pip insta
 
 @pytest.fixture
 def all_by_onednn(monkeypatch):
-    """Convolutions of any size are given to oneDNN; what was traced before or here is not used elsewhere."""
-    for limit in ("LARGE", "LARGE_POINTWISE", "FEW", "FEW_POINTWISE"):
+    """oneDNN gets convolutions and blocks of any size; what was traced before or here is not used elsewhere."""
+    for limit in ("LARGE", "LARGE_POINTWISE", "FEW", "FEW_POINTWISE", "LARGE_BLOCK"):
         monkeypatch.setattr(onednn, limit, 0)
     jax.clear_caches()
     yield
@@ -51,12 +52,19 @@ def test_equal_with_first_and_second_derivatives(all_by_onednn, kernel, stride, 
         assert_close(got, want, tol=1e-5)
 
 
+NETWORKS = {
+    "mimo_unet": ("mimo_unet", {"num_res": 1}),
+    "nafnet": ("nafnet", {"encoders": (1,), "decoders": (1,)}),
+    "nafnet_local": ("nafnet", {"encoders": (1,), "decoders": (1,), "local": True, "train_size": 16}),
+}
+
+
 @installed
-@pytest.mark.parametrize(
-    "name, hyper", [("mimo_unet", {"num_res": 1}), ("nafnet", {"encoders": (1,), "decoders": (1,)})]
-)
-def test_a_network_restores_the_same_photo(all_by_onednn, monkeypatch, name, hyper):
-    module, x = models.create(name, **hyper), images(1, 32, 40, 3)
+@pytest.mark.parametrize("photos", [1, 2])
+@pytest.mark.parametrize("case", NETWORKS)
+def test_a_network_restores_the_same_photos(all_by_onednn, monkeypatch, case, photos):
+    name, hyper = NETWORKS[case]
+    module, x = models.create(name, **hyper), images(photos, 32, 40, 3)
     variables = random_variables(module, x)
     ours = jit(module.apply).lower(variables, x).compile()
     monkeypatch.setattr(onednn, "usable", lambda: False)
@@ -64,6 +72,56 @@ def test_a_network_restores_the_same_photo(all_by_onednn, monkeypatch, name, hyp
     xlas = jit(module.apply).lower(variables, x).compile()
     assert calls_onednn(ours) and not calls_onednn(xlas)
     jax.tree.map(assert_close, ours(variables, x), xlas(variables, x))
+
+
+BLOCKS = {
+    "resblock": (mimo_unet.ResBlock, mimo_unet.resblock_in_steps),
+    "nafblock": (nafnet.NAFBlock, functools.partial(nafnet.block_in_steps, box=None)),
+}
+
+
+class Alone(nn.Module):
+    """A network of one block, in oneDNN's steps where they suit."""
+
+    name_of_block: str
+
+    @nn.compact
+    def __call__(self, x):
+        block, steps = BLOCKS[self.name_of_block]
+        return layers.in_steps(block(name="block"), steps, x)
+
+
+@installed
+@pytest.mark.parametrize("name", BLOCKS)
+def test_a_block_has_the_gradients_of_xlas(all_by_onednn, name):
+    x, module = images(1, 12, 10, 6), Alone(name)
+    variables = random_variables(module, x)
+    plain = lambda v, x: BLOCKS[name][0]().apply({"params": v["params"]["block"]}, x)  # noqa: E731
+    gradients = lambda f: jit(jax.grad(lambda v, x: jnp.sum(jnp.sin(f(v, x))), (0, 1)))(variables, x)  # noqa: E731
+    jax.tree.map(assert_close, gradients(module.apply), gradients(plain))
+
+
+@installed
+def test_steps_write_over_what_none_of_them_reads_again():
+    x, kernel, bias = images(1, 9, 7, 4), images(3, 3, 4, 4) - 0.5, images(4)
+
+    def by_steps(x, kernel, bias):
+        steps = onednn.Steps()
+        first = y = steps.conv(x, kernel, bias, "relu")
+        for _ in range(4):
+            y = steps.conv(steps.norm(y, 1e-6), kernel, bias, "plus", first)
+        return steps.run()
+
+    def by_xla(x, kernel, bias):
+        first = y = jax.nn.relu(direct(x, kernel, (1, 1)) + bias)
+        for _ in range(4):
+            y = direct(layers.layer_norm(y, 1, 0, 1e-6), kernel, (1, 1)) + bias + first
+        return y
+
+    program = jit(by_steps).lower(x, kernel, bias).compile()
+    assert_close(program(x, kernel, bias), jit(by_xla)(x, kernel, bias), tol=1e-5)
+    results = re.search(r"= \((.*?)\) custom-call", program.as_text())[1]
+    assert results.count("f32[1,9,7,4]") == 3  # of nine steps
 
 
 @installed
@@ -111,13 +169,16 @@ def test_xla_convolves_what_onednn_refuses(all_by_onednn, monkeypatch):
     assert not form_of()
     x, k = images(*SMALL[0]), images(*SMALL[1])
     assert_close(layers.conv(x, k, padding=1), direct(x, k, padding=(1, 1)))
+    variables = random_variables(Alone("resblock"), x)
+    program = jit(Alone("resblock").apply).lower(variables, x).compile()
+    assert not calls_onednn(program)
 
 
 @installed
 def test_an_error_within_a_program_is_raised_by_jax():
     call = jax.ffi.ffi_call(onednn.TARGET, jax.ShapeDtypeStruct(SMALL[0], jnp.float32))
-    with pytest.raises(jax.errors.JaxRuntimeError, match="oneDNN: ValueError"):
-        call(images(*SMALL[0]), images(*SMALL[1]), convolution=np.arange(3)).block_until_ready()
+    with pytest.raises(jax.errors.JaxRuntimeError, match="onednn: SyntaxError"):
+        call(images(*SMALL[0]), images(*SMALL[1]), text="no steps").block_until_ready()
 
 
 @installed
@@ -127,18 +188,18 @@ def test_ctrl_c_within_a_convolution_gives_an_error_instead_of_a_wrong_result(al
 
     x, k = images(*SMALL[0]), images(*SMALL[1])
     program = jit(functools.partial(layers.conv, padding=1)).lower(x, k).compile()
-    monkeypatch.setattr(onednn, "primitive", lambda convolution: interrupted)
-    with pytest.raises(jax.errors.JaxRuntimeError, match="oneDNN: KeyboardInterrupt"):
+    monkeypatch.setattr(onednn, "_steps", lambda text: [(interrupted, ())])
+    with pytest.raises(jax.errors.JaxRuntimeError, match="onednn: KeyboardInterrupt"):
         program(x, k).block_until_ready()
 
 
 @pytest.mark.parametrize("found", ["nothing", "another file", "a broken library"])
 def test_a_library_that_is_missing_or_broken_leaves_all_to_xla(monkeypatch, tmp_path, found):
-    (tmp_path / onednn.LIBRARY).write_bytes(b"not a library")
+    (tmp_path / onednn_primitives.LIBRARY).write_bytes(b"not a library")
 
     class File:
-        name = "LICENSE" if found == "another file" else onednn.LIBRARY
-        locate = staticmethod(lambda: tmp_path / onednn.LIBRARY)
+        name = "LICENSE" if found == "another file" else onednn_primitives.LIBRARY
+        locate = staticmethod(lambda: tmp_path / onednn_primitives.LIBRARY)
 
     def files(name):
         if found == "nothing":
@@ -147,6 +208,6 @@ def test_a_library_that_is_missing_or_broken_leaves_all_to_xla(monkeypatch, tmp_
 
     warnings = []
     monkeypatch.setattr(importlib.metadata, "files", files)
-    monkeypatch.setattr(onednn.logging, "warning", lambda text, *values: warnings.append(text % values))
-    assert onednn.library.__wrapped__() is None
+    monkeypatch.setattr(onednn_primitives.logging, "warning", lambda text, *values: warnings.append(text % values))
+    assert onednn_primitives.library.__wrapped__() is None
     assert ["does not load" in text for text in warnings] == [True] * (found == "a broken library")

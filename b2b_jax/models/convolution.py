@@ -5,6 +5,7 @@ Arrays are NHWC, kernels (kh, kw, in, out). Every convolution of the package com
 
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -127,6 +128,26 @@ def by_platform(cpu: Callable, default: Callable) -> Callable:
         return lax.platform_dependent(g, *saved, cpu=pull(cpu), default=pull(default))
 
     function.defvjp(lambda *arrays: (function(*arrays), arrays), backward)
+    return function
+
+
+def without_gradient(fast: Callable, plain: Callable) -> Callable:
+    """A function of arrays that is `plain`, computed by `fast` where no gradient is asked for and a CPU runs it.
+
+    `fast` is oneDNN's form, of equal value; it may raise OneDNNError.
+    """
+
+    def on_cpu(*arrays: Any) -> Any:
+        try:
+            return fast(*arrays)
+        except onednn.OneDNNError:
+            return plain(*arrays)
+
+    @jax.custom_vjp
+    def function(*arrays: Any) -> Any:
+        return lax.platform_dependent(*arrays, cpu=on_cpu, default=plain)
+
+    function.defvjp(lambda *arrays: jax.vjp(plain, *arrays), lambda pull, g: pull(g))
     return function
 
 

@@ -5,7 +5,7 @@ Arrays are NHWC. Parameters are float32; `dtype` is the type in which a layer co
 
 import functools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -15,7 +15,8 @@ import numpy as np
 from flax.linen.initializers import Initializer
 from jax import lax
 
-from b2b_jax.models.convolution import conv, conv_transpose
+from b2b_jax.models import onednn
+from b2b_jax.models.convolution import conv, conv_transpose, without_gradient
 
 
 def choose(table: Mapping[str, Any], name: str, what: str) -> Any:
@@ -122,6 +123,15 @@ class ConvTranspose(nn.Module):
         if self.use_bias:
             y = y + self.param("bias", self.bias_init or default, (self.features,)).astype(self.dtype)
         return y
+
+
+def in_steps(module: nn.Module, steps: Callable[[dict, jax.Array], jax.Array], x: jax.Array) -> jax.Array:
+    """module(x), by `steps(parameters, x)`, oneDNN's form of it, where that is faster and no gradient is asked for."""
+    if module.is_initializing() or not onednn.suits(x):
+        return module(x)
+    plain = module.clone(parent=None)
+    function = without_gradient(steps, lambda parameters, x: plain.apply({"params": parameters}, x))
+    return function(module.variables["params"], x)
 
 
 # ---- normalisation: statistics in float32, biased variance ----

@@ -11,7 +11,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from b2b_jax.models import layers
+from b2b_jax.models import layers, onednn
 
 
 class BasicConv(nn.Module):
@@ -55,6 +55,15 @@ class ResBlock(nn.Module):
         return x + BasicConv(x.shape[-1], relu=False, name="main.1", **kw)(y)
 
 
+def resblock_in_steps(parameters: dict, x: jax.Array) -> jax.Array:
+    """`ResBlock`: the ReLU and the sum are the last operations of the convolutions."""
+    first, second = (parameters[name]["main.0"] for name in ("main.0", "main.1"))
+    steps = onednn.Steps()
+    y = steps.conv(x, first["kernel"], first["bias"], "relu")
+    steps.conv(y, second["kernel"], second["bias"], "plus", x)
+    return steps.run()
+
+
 class Stage(nn.Module):
     """The residual blocks of one scale (EBlock and DBlock of the paper)."""
 
@@ -65,7 +74,7 @@ class Stage(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
         for i in range(self.num_res):
-            x = ResBlock(self.weight_init, self.dtype, name=f"layers.{i}")(x)
+            x = layers.in_steps(ResBlock(self.weight_init, self.dtype, name=f"layers.{i}"), resblock_in_steps, x)
         return x
 
 

@@ -13,8 +13,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from b2b_jax.models import layers
+from b2b_jax.models import layers, onednn
 
+EPSILON = 1e-6  # of the norms
 FEW_BOXES = 256  # along one axis, up to which their means are a product on a CPU
 
 
@@ -88,10 +89,56 @@ class NAFBlock(nn.Module):
         return x + self._conv("conv5", y, c) * gamma
 
     def _norm(self, name: str, x: jax.Array) -> jax.Array:
-        return layers.LayerNorm2d(1e-6, self.dtype, name=name)(x)
+        return layers.LayerNorm2d(EPSILON, self.dtype, name=name)(x)
 
     def _conv(self, name: str, x: jax.Array, features: int, kernel_size: int = 1, groups: int = 1) -> jax.Array:
         return layers.Conv(features, kernel_size, groups=groups, dtype=self.dtype, name=name)(x)
+
+
+def block_in_steps(parameters: dict, x: jax.Array, box: tuple[int, int] | None) -> jax.Array:
+    """`NAFBlock`: the products of the gates and the sums are the last operations of convolutions.
+
+    Scales and biases of norms, beta and gamma are multiplied into the kernels beside them.
+    """
+    p, c = parameters, x.shape[-1]
+    steps = onednn.Steps()
+    a, b = _halves(_after_norm(p["norm1"], p["conv1"]))
+    y = steps.norm(x, EPSILON)
+    a, b = steps.conv(y, *a), steps.conv(y, *b)
+    first, second = _halves((p["conv2"]["kernel"], p["conv2"]["bias"]))
+    steps.conv(b, *second, "times", steps.conv(a, *first))
+    y = steps.run()
+
+    steps, mean, sca = onednn.Steps(), local_mean(y, box or y.shape[1:3]), p["sca.1"]
+    kernel, bias = _times(p["conv3"], p["beta"])
+    if mean.shape == (1, 1, 1, c):
+        kernel = kernel * (mean[0] @ sca["kernel"][0, 0] + sca["bias"]).reshape(c, 1)
+    elif mean.shape[1:3] == (1, 1):
+        y = y * (mean @ sca["kernel"][0, 0] + sca["bias"])
+    else:
+        y = steps.conv(mean, sca["kernel"], sca["bias"], "times", y)
+    x = steps.conv(y, kernel, bias, "plus", x)
+    a, b = _halves(_after_norm(p["norm2"], p["conv4"]))
+    y = steps.norm(x, EPSILON)
+    y = steps.conv(y, *b, "times", steps.conv(y, *a))
+    steps.conv(y, *_times(p["conv5"], p["gamma"]), "plus", x)
+    return steps.run()
+
+
+def _after_norm(norm: dict, conv: dict) -> tuple[jax.Array, jax.Array]:
+    """Kernel and bias of a 1x1 convolution after a norm without scale and bias."""
+    kernel = conv["kernel"]
+    return kernel * norm["scale"][:, None], conv["bias"] + norm["bias"] @ kernel[0, 0]
+
+
+def _times(conv: dict, scale: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Kernel and bias of a convolution whose outputs are scaled."""
+    return conv["kernel"] * scale, conv["bias"] * scale
+
+
+def _halves(conv: tuple[jax.Array, jax.Array]) -> list[tuple[jax.Array, ...]]:
+    """Kernels and biases for the two halves of the channels out."""
+    return list(zip(*(jnp.split(array, 2, axis=-1) for array in conv), strict=True))
 
 
 class NAFNet(nn.Module):
@@ -146,7 +193,8 @@ class NAFNet(nn.Module):
     def _blocks(self, name: str, y: jax.Array, number: int, level: int, train: bool) -> jax.Array:
         box = self._box(level) if self.local and not train else None
         for i in range(number):
-            y = NAFBlock(box, self.dtype, name=f"{name}.{i}")(y)
+            block = NAFBlock(box, self.dtype, name=f"{name}.{i}")
+            y = layers.in_steps(block, functools.partial(block_in_steps, box=box), y)
         return y
 
     def _box(self, level: int) -> tuple[int, int]:

@@ -2,6 +2,7 @@
 
 import functools
 import importlib.metadata
+import os
 import re
 
 import flax.linen as nn
@@ -209,5 +210,7 @@ def test_a_library_that_is_missing_or_broken_leaves_all_to_xla(monkeypatch, tmp_
     warnings = []
     monkeypatch.setattr(importlib.metadata, "files", files)
     monkeypatch.setattr(onednn_primitives.logging, "warning", lambda text, *values: warnings.append(text % values))
+    environment = dict(os.environ)
     assert onednn_primitives.library.__wrapped__() is None
+    assert os.environ == environment
     assert ["does not load" in text for text in warnings] == [True] * (found == "a broken library")

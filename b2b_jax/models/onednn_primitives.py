@@ -129,11 +129,13 @@ def _spinning_briefly() -> Iterator[None]:
 
     XLA's threads need the cores by then. What the user has set stays.
     """
-    is_set = {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & os.environ.keys()
-    if not is_set:
-        os.environ["GOMP_SPINCOUNT"] = "10000"
-    yield
-    if not is_set:
+    if {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & os.environ.keys():
+        yield
+        return
+    os.environ["GOMP_SPINCOUNT"] = "10000"
+    try:
+        yield
+    finally:
         del os.environ["GOMP_SPINCOUNT"]
 
 

@@ -154,6 +154,21 @@ def test_a_1x1_convolution_is_taken_if_it_is_larger_and_has_more_channels():
 
 
 @installed
+@pytest.mark.parametrize(
+    "side, dtype, several, suits",
+    [
+        (64, "float32", False, True),
+        (32, "float32", False, False),
+        (64, "bfloat16", False, False),
+        (64, "float32", True, False),
+    ],
+)
+def test_only_large_float32_blocks_on_one_cpu_go_to_onednn(monkeypatch, side, dtype, several, suits):
+    monkeypatch.setattr(jax, "device_count", lambda: 1 + several)
+    assert onednn.suits(jnp.zeros((1, side, side, 32), dtype)) is suits
+
+
+@installed
 def test_xla_convolves_where_jax_has_several_devices(all_by_onednn, monkeypatch):
     assert form_of()
     monkeypatch.setattr(jax, "device_count", lambda: 2)

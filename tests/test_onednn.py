@@ -4,6 +4,9 @@ import functools
 import importlib.metadata
 import os
 import re
+import signal
+import threading
+import time
 
 import flax.linen as nn
 import jax
@@ -97,6 +100,7 @@ class Alone(nn.Module):
 def test_a_block_has_the_gradients_of_xlas(all_by_onednn, name):
     x, module = images(1, 12, 10, 6), Alone(name)
     variables = random_variables(module, x)
+    assert calls_onednn(jit(module.apply).lower(variables, x).compile())
     plain = lambda v, x: BLOCKS[name][0]().apply({"params": v["params"]["block"]}, x)  # noqa: E731
     gradients = lambda f: jit(jax.grad(lambda v, x: jnp.sum(jnp.sin(f(v, x))), (0, 1)))(variables, x)  # noqa: E731
     jax.tree.map(assert_close, gradients(module.apply), gradients(plain))
@@ -207,6 +211,21 @@ def test_ctrl_c_within_a_convolution_gives_an_error_instead_of_a_wrong_result(al
     monkeypatch.setattr(onednn, "_steps", lambda text: [(interrupted, ())])
     with pytest.raises(jax.errors.JaxRuntimeError, match="onednn: KeyboardInterrupt"):
         program(x, k).block_until_ready()
+
+
+def test_after_ctrl_c_a_call_still_waits_for_what_writes_to_xlas_memory(monkeypatch):
+    written = []
+
+    def slow(addresses):
+        time.sleep(0.2)  # until the main thread waits
+        signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+        time.sleep(0.2)
+        written.append(True)
+
+    monkeypatch.setattr(onednn, "_steps", lambda text: [(slow, ())])
+    with pytest.raises(KeyboardInterrupt):
+        onednn._run("", [])
+    assert written
 
 
 @pytest.mark.parametrize("found", ["nothing", "another file", "a broken library"])

@@ -63,7 +63,7 @@ class _Frame(ctypes.Structure):
 
 
 _Handler = ctypes.CFUNCTYPE(c_void_p, POINTER(_Frame))
-_handlers = []  # XLA has their addresses
+_handlers = []  # kept, as XLA has their addresses
 
 
 def register(target: str, function: Callable[[str, list[int]], None]) -> None:

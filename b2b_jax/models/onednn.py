@@ -24,7 +24,7 @@ FEW, FEW_POINTWISE = 8, 64  # channels in or out, below which XLA is faster exce
 LARGE_BLOCK = 2**17  # numbers in an image, from which the blocks of a network are faster in `Steps`
 
 Array = jax.Array | jax.ShapeDtypeStruct  # the latter stands for what a step makes
-# XLA calls from several threads. OpenMP would have a team of threads for each; and primitives keep addresses.
+# XLA calls from several threads, but OpenMP starts a team of threads for each caller, and primitives keep addresses.
 _one_thread = concurrent.futures.ThreadPoolExecutor(1)
 
 

@@ -125,9 +125,9 @@ def library() -> Library | None:
 
 @contextlib.contextmanager
 def _spinning_briefly() -> Iterator[None]:
-    """OpenMP, where it loads here, has idle threads wait for some 50 µs before they sleep, not for milliseconds.
+    """Has OpenMP, which reads this as it loads, let idle threads spin for less time before they sleep.
 
-    XLA's threads need the cores by then. What the user has set stays.
+    XLA's threads need the cores. What the user has set stays.
     """
     if {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & os.environ.keys():
         yield
@@ -177,15 +177,15 @@ def _convolution(convolution: Convolution) -> Primitive:
 
 
 def _places(convolution: Convolution) -> dict[str, int]:
-    left_out = {"bias"} if not convolution.bias else set()
-    left_out |= {"other"} if convolution.after not in BINARY else set()
-    return {name: place for name, place in KINDS[convolution.kind].items() if name not in left_out}
+    """The arrays that this convolution has, and their places."""
+    optional = {"bias": convolution.bias, "other": convolution.after in BINARY}
+    return {name: place for name, place in KINDS[convolution.kind].items() if optional.get(name, True)}
 
 
-def _described(dnn: Library, convolution: Convolution, arrays: dict[str, c_void_p]) -> c_void_p:
+def _described(dnn: Library, convolution: Convolution, descriptors: dict[str, c_void_p]) -> c_void_p:
     """oneDNN's description of the convolution, with the kernel in the layout that it prefers."""
     kind, stride, padding = convolution.kind, convolution.stride, convolution.padding
-    image, output, bias = arrays["image"], arrays["output"], arrays.get("bias")
+    image, output, bias = descriptors["image"], descriptors["output"], descriptors.get("bias")
     kernel = dnn.descriptor(_kernel(convolution.kernel, convolution.groups)[0])
     sizes = zip(convolution.image[1:3], convolution.kernel[:2], convolution.output[1:3], padding, strict=True)
     at_end = [(out - 1) * stride + k - n - p for n, k, out, p in sizes]
@@ -196,10 +196,11 @@ def _described(dnn: Library, convolution: Convolution, arrays: dict[str, c_void_
     forward = dnn.make(name("forward"), *start, image, kernel, bias, output, *steps, _after(dnn, convolution, output))
     if kind == "forward":
         return forward
-    which, arrays = (
-        ("weights", (image, kernel, None, output)) if kind == "over_kernel" else ("data", (image, kernel, output))
-    )
-    return dnn.make(name(f"backward_{which}"), dnn.engine, c_int(DIRECT), *arrays, *steps, forward, None)
+    if kind == "over_image":
+        arrays = (image, kernel, output)
+        return dnn.make(name("backward_data"), dnn.engine, c_int(DIRECT), *arrays, *steps, forward, None)
+    arrays = (image, kernel, bias, output)
+    return dnn.make(name("backward_weights"), dnn.engine, c_int(DIRECT), *arrays, *steps, forward, None)
 
 
 def _after(dnn: Library, convolution: Convolution, output: c_void_p) -> c_void_p | None:
@@ -236,6 +237,8 @@ def _layer_norm(norm: LayerNorm) -> Primitive:
 
 
 def _runner(dnn: Library, arrays: list[c_void_p], steps: list[tuple]) -> Primitive:
+    """Runs oneDNN's primitives on arrays whose addresses it is given."""
+
     def run(addresses: list[int]) -> None:
         for memory, address in zip(arrays, addresses, strict=True):
             dnn.run("dnnl_memory_set_data_handle", memory, c_void_p(address))

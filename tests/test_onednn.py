@@ -56,8 +56,43 @@ def test_equal_with_first_and_second_derivatives(all_by_onednn, kernel, stride, 
         assert_close(got, want, tol=1e-5)
 
 
+@installed
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("relu", [False, True])
+def test_equal_with_bias_relu_and_all_derivatives(all_by_onednn, monkeypatch, relu, packed):
+    monkeypatch.setattr(onednn, "LARGE_KERNEL", 0 if packed else 10**9)
+    x, k, bias = images(2, 10, 13, 5), images(3, 3, 5, 18) - 0.5, images(18) - 0.5
+
+    def slow(x, k, bias):
+        y = direct(x, k, padding=(1, 1)) + bias
+        return jax.nn.relu(y) if relu else y
+
+    def ours(x, k, bias):
+        return layers.conv(x, k, padding=1, bias=bias, relu=relu)
+
+    program = jit(with_second_derivatives, static_argnums=0).lower(ours, x, k, bias).compile()
+    called = set(re.findall(r"text = \"\[\('(\w+)', \(+'(\w+)'", program.as_text()))
+    kinds = {("Convolution", kind) for kind in onednn_primitives.KINDS}
+    assert called == kinds | {("Packing", kind) for kind in ("forward", "over_image") if packed}
+    wanted = jit(with_second_derivatives, static_argnums=0)(slow, x, k, bias)
+    for got, want in zip(program(x, k, bias), wanted, strict=True):
+        assert_close(got, want, tol=1e-5)
+
+
+@installed
+def test_a_program_packs_a_large_kernel_once(all_by_onednn, monkeypatch):
+    monkeypatch.setattr(onednn, "LARGE_KERNEL", 0)
+    photos, k = [images(1, side, side, 4) for side in (8, 12)], images(3, 3, 4, 16)
+    convolved = lambda photos, k: [layers.conv(x, k, padding=1) for x in photos]  # noqa: E731
+    program = jit(convolved).lower(photos, k).compile()
+    assert program.as_text().count("[('Packing'") == 1
+    for got, x in zip(program(photos, k), photos, strict=True):
+        assert_close(got, direct(x, k, padding=(1, 1)), tol=1e-5)
+
+
 NETWORKS = {
     "mimo_unet": ("mimo_unet", {"num_res": 1}),
+    "vgg": ("vgg", {"depth": 16, "layers": ("relu1_2", "conv2_1")}),
     "nafnet": ("nafnet", {"encoders": (1,), "decoders": (1,)}),
     "nafnet_local": ("nafnet", {"encoders": (1,), "decoders": (1,), "local": True, "train_size": 16}),
 }

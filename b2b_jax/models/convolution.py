@@ -15,22 +15,36 @@ from b2b_jax.models import convolution_cpu, convolution_gpu, onednn
 from b2b_jax.models.convolution_cpu import DIMENSIONS, Form, Geometry
 
 
-@functools.partial(jax.jit, static_argnames=("stride", "padding", "groups"))  # layers of one shape are traced once
+@functools.partial(jax.jit, static_argnames=("stride", "padding", "groups", "relu"))  # of one shape: traced once
 def conv(
-    x: jax.Array, kernel: jax.Array, stride: int = 1, padding: int | tuple[int, int] = 0, groups: int = 1
+    x: jax.Array,
+    kernel: jax.Array,
+    stride: int = 1,
+    padding: int | tuple[int, int] = 0,
+    groups: int = 1,
+    bias: jax.Array | None = None,
+    relu: bool = False,
 ) -> jax.Array:
     """Convolution with PyTorch's symmetric zero padding, also at stride 2, where XLA's 'SAME' pads otherwise.
 
     x: (n, h, w, in); kernel: (kh, kw, in / groups, out); padding: pixels on each side, one number or (vertical,
-    horizontal). Returns (n, (h + 2 padding - kh) // stride + 1, ..., out).
+    horizontal); bias (out,) and ReLU follow where asked for. Returns (n, (h + 2 padding - kh) // stride + 1, ..., out).
     """
-    ph, pw = (padding, padding) if isinstance(padding, int) else padding
-    kh, kw = kernel.shape[:2]
+    padding = (padding, padding) if isinstance(padding, int) else padding
     # The precision is that of the caller. JAX derives the gradients later, when what the caller had set is gone.
-    precision = jax.config.jax_default_matmul_precision
+    geometry = Geometry(stride, padding, groups, jax.config.jax_default_matmul_precision)
+    if bias is not None and onednn.form("forward", x.shape, kernel.shape, geometry, x.dtype, bias=True, relu=relu):
+        return convolve_with_bias(x, kernel, bias, geometry, relu)
+    y = _convolved(x, kernel, geometry)
+    y = y if bias is None else y + bias
+    return jax.nn.relu(y) if relu else y
+
+
+def _convolved(x: jax.Array, kernel: jax.Array, geometry: Geometry) -> jax.Array:
+    stride, (ph, pw), groups, precision = geometry
+    kh, kw = kernel.shape[:2]
     if stride == 1 and groups == x.shape[-1] == kernel.shape[-1] > 1 and (kh, kw) == (2 * ph + 1, 2 * pw + 1):
         return _depthwise(precision)(x, kernel)
-    geometry = Geometry(stride, (ph, pw), groups, precision)
     is_product = stride == 1 and groups == 1 and (kh, kw) == (1, 1) and ph == pw == 0
     if is_product and not onednn.form("forward", x.shape, kernel.shape, geometry, x.dtype):
         return pointwise(x, kernel[0, 0], precision)
@@ -106,6 +120,53 @@ def _over_kernel_backward(
     return over_image(g, dk, x.shape, geometry), convolve(x, dk, geometry)
 
 
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4))
+def convolve_with_bias(
+    x: jax.Array, kernel: jax.Array, bias: jax.Array, geometry: Geometry, relu: bool = False
+) -> jax.Array:
+    """`convolve`, then bias and ReLU, all in one step of oneDNN; so are the gradients over kernel and bias."""
+
+    def by_xla(x: jax.Array, kernel: jax.Array, bias: jax.Array) -> jax.Array:
+        y = convolve(x, kernel, geometry) + bias
+        return jax.nn.relu(y) if relu else y
+
+    form = onednn.form("forward", x.shape, kernel.shape, geometry, x.dtype, bias=True, relu=relu)
+    return _run(form, by_xla, x, kernel, bias)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def over_kernel_and_bias(
+    x: jax.Array, g: jax.Array, shape: tuple[int, ...], geometry: Geometry
+) -> tuple[jax.Array, jax.Array]:
+    """`over_kernel`, and the gradient over the bias."""
+    by_xla = lambda x, g: (over_kernel(x, g, shape, geometry), g.sum((0, 1, 2)))  # noqa: E731
+    return _run(onednn.form("over_kernel", x.shape, shape, geometry, g.dtype, bias=True), by_xla, x, g)
+
+
+def _with_bias_forward(
+    x: jax.Array, kernel: jax.Array, bias: jax.Array, geometry: Geometry, relu: bool
+) -> tuple[jax.Array, tuple]:
+    y = convolve_with_bias(x, kernel, bias, geometry, relu)
+    return y, (x, kernel, y if relu else None)
+
+
+def _with_bias_backward(geometry: Geometry, relu: bool, saved: tuple, g: jax.Array) -> tuple[jax.Array, ...]:
+    x, kernel, y = saved
+    g = jnp.where(y > 0, g, 0) if relu else g
+    return over_image(g, kernel, x.shape, geometry), *over_kernel_and_bias(x, g, kernel.shape, geometry)
+
+
+def _over_kernel_and_bias_backward(
+    shape: tuple[int, ...], geometry: Geometry, saved: tuple[jax.Array, jax.Array], d: tuple[jax.Array, jax.Array]
+) -> tuple[jax.Array, jax.Array]:
+    (x, g), (dk, db) = saved, d
+    return over_image(g, dk, x.shape, geometry), convolve_with_bias(x, dk, db, geometry)
+
+
+convolve_with_bias.defvjp(_with_bias_forward, _with_bias_backward)
+over_kernel_and_bias.defvjp(
+    lambda x, g, *static: (over_kernel_and_bias(x, g, *static), (x, g)), _over_kernel_and_bias_backward
+)
 convolve.defvjp(lambda x, kernel, geometry: (convolve(x, kernel, geometry), (x, kernel)), _convolve_backward)
 over_kernel.defvjp(lambda x, g, *static: (over_kernel(x, g, *static), (x, g)), _over_kernel_backward)
 over_image.defvjp(lambda g, kernel, *static: (over_image(g, kernel, *static), (g, kernel)), _over_image_backward)

@@ -48,7 +48,7 @@ INITS = {
 
 
 class Conv(nn.Module):
-    """Convolution with PyTorch's padding (default kernel_size // 2) and PyTorch's default initialisation."""
+    """Convolution with PyTorch's padding (default kernel_size // 2) and initialisation, then ReLU where asked for."""
 
     features: int
     kernel_size: int = 3
@@ -56,6 +56,7 @@ class Conv(nn.Module):
     padding: int | None = None
     use_bias: bool = True
     groups: int = 1
+    relu: bool = False
     kernel_init: Initializer | None = None
     bias_init: Initializer | None = None
     dtype: Any = jnp.float32
@@ -65,11 +66,11 @@ class Conv(nn.Module):
         k, c = self.kernel_size, x.shape[-1] // self.groups
         padding = k // 2 if self.padding is None else self.padding
         default = torch_uniform(k * k * c)
-        kernel = self.param("kernel", self.kernel_init or default, (k, k, c, self.features))
-        y = conv(x.astype(self.dtype), kernel.astype(self.dtype), self.stride, padding, self.groups)
+        kernel, bias = self.param("kernel", self.kernel_init or default, (k, k, c, self.features)), None
         if self.use_bias:
-            y = y + self.param("bias", self.bias_init or default, (self.features,)).astype(self.dtype)
-        return y
+            bias = self.param("bias", self.bias_init or default, (self.features,)).astype(self.dtype)
+        x, kernel = x.astype(self.dtype), kernel.astype(self.dtype)
+        return conv(x, kernel, self.stride, padding, self.groups, bias, self.relu)
 
 
 class Blend(nn.Module):

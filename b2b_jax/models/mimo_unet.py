@@ -38,7 +38,7 @@ class BasicConv(nn.Module):
             y = layers.ConvTranspose(self.features, dtype=self.dtype, name="main.0", **init)(x)
         else:
             args = (self.features, self.kernel_size, self.stride)
-            y = layers.Conv(*args, dtype=self.dtype, name="main.0", **init)(x)
+            return layers.Conv(*args, relu=self.relu, dtype=self.dtype, name="main.0", **init)(x)
         return nn.relu(y) if self.relu else y
 
 

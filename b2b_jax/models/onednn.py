@@ -10,17 +10,29 @@ import ast
 import concurrent.futures
 import functools
 import math
+from collections.abc import Callable, Iterable
 
 import jax
 import numpy as np
 
 from b2b_jax.models import ffi
-from b2b_jax.models.convolution_cpu import Form, Geometry, Shape
-from b2b_jax.models.onednn_primitives import Convolution, LayerNorm, OneDNNError, Primitive, library, primitive
+from b2b_jax.models.convolution_cpu import Geometry, Shape
+from b2b_jax.models.onednn_primitives import (
+    Convolution,
+    LayerNorm,
+    OneDNNError,
+    Packing,
+    Primitive,
+    Work,
+    library,
+    packing,
+    primitive,
+)
 
 TARGET = "b2b_jax_onednn"
 LARGE, LARGE_POINTWISE = 1e8, 5e8  # operations from which oneDNN is faster; it shares the cores with XLA's threads
 FEW, FEW_POINTWISE = 8, 64  # channels in or out, below which XLA is faster except over kernels (docs/benchmarks.md)
+LARGE_KERNEL = 2**18  # numbers in a kernel, from which a program that uses it several times packs it once
 LARGE_BLOCK = 2**17  # numbers in an image, from which the blocks of a network are faster in `Steps`
 
 Array = jax.Array | jax.ShapeDtypeStruct  # the latter stands for what a step makes
@@ -28,8 +40,19 @@ Array = jax.Array | jax.ShapeDtypeStruct  # the latter stands for what a step ma
 _one_thread = concurrent.futures.ThreadPoolExecutor(1)
 
 
-def form(kind: str, image: Shape, kernel: Shape, geometry: Geometry, dtype: jax.typing.DTypeLike) -> Form:
-    """A function of (x, kernel), (g, kernel) or (x, g) for a kind of convolution; None where XLA is to do it."""
+def form(
+    kind: str,
+    image: Shape,
+    kernel: Shape,
+    geometry: Geometry,
+    dtype: jax.typing.DTypeLike,
+    bias: bool = False,
+    relu: bool = False,
+) -> Callable | None:
+    """A function of (x, kernel), (g, kernel) or (x, g) for a kind of convolution; None where XLA is to do it.
+
+    With `bias` one of (x, kernel, bias), and ReLU may follow, or one of (x, g) that also returns the bias's gradient.
+    """
     if geometry.groups > 1 or dtype != np.float32:
         return None
     sizes = zip(image[1:3], geometry.padding, kernel[:2], strict=True)
@@ -39,19 +62,28 @@ def form(kind: str, image: Shape, kernel: Shape, geometry: Geometry, dtype: jax.
     is_shallow = kind != "over_kernel" and min(kernel[2:]) < few
     if is_small or is_shallow or not usable():
         return None
-    convolution = Convolution(kind, image, kernel, output, geometry.stride, geometry.padding)
+    packed = kind != "over_kernel" and math.prod(kernel) >= LARGE_KERNEL
+    details = {"bias": bias, "after": "relu" if relu else "", "packed": packed}
+    convolution = Convolution(kind, image, kernel, output, geometry.stride, geometry.padding, **details)
     try:
         primitive(convolution)  # here, so that a refusal leaves the convolution to XLA
     except OneDNNError:
         return None
-    result = {"forward": output, "over_image": image, "over_kernel": kernel}[kind]
+    return functools.partial(_convolve, convolution)
 
-    def call(*arrays: jax.Array) -> jax.Array:
-        steps = Steps()
-        steps.add(convolution, result, *arrays)
-        return steps.run()
 
-    return call
+def _convolve(convolution: Convolution, *arrays: jax.Array) -> jax.Array | tuple[jax.Array, ...]:
+    results = {
+        "forward": [convolution.output],
+        "over_image": [convolution.image],
+        "over_kernel": [convolution.kernel, convolution.kernel[3:]][: 1 + convolution.bias],
+    }[convolution.kind]
+    if convolution.packed:  # in a call of its own: of equal ones XLA makes one
+        work, size = packing(convolution)
+        (packed,) = _called([(work, (0, 1))], [(size,)], arrays[1])
+        arrays = (arrays[0], packed, *arrays[2:])
+    made = _called([(convolution, range(len(arrays) + len(results)))], results, *arrays)
+    return tuple(made) if convolution.bias and convolution.kind == "over_kernel" else made[0]
 
 
 def suits(image: jax.Array) -> bool:
@@ -99,13 +131,8 @@ class Steps:
         made, places = self._shared()
         given = {id(a): a for _, arrays, _ in self._steps for a in arrays if id(a) not in places}
         number = {name: i for i, name in enumerate(given)} | {name: len(given) + i for name, i in places.items()}
-        steps = [
-            (type(work).__name__, tuple(work), tuple(number[id(a)] for a in (*arrays, result)))
-            for work, arrays, result in self._steps
-        ]
-        shapes = [jax.ShapeDtypeStruct(shape, np.float32) for shape in made]
-        results = jax.ffi.ffi_call(TARGET, shapes, vmap_method="sequential")(*given.values(), text=repr(steps))
-        return results[places[id(self._steps[-1][-1])]]
+        steps = [(work, [number[id(a)] for a in (*arrays, result)]) for work, arrays, result in self._steps]
+        return _called(steps, made, *given.values())[places[id(self._steps[-1][-1])]]
 
     def _shared(self) -> tuple[list[Shape], dict[int, int]]:
         """The shapes of the arrays to make, and which of them each result, by its id, is written to.
@@ -123,6 +150,13 @@ class Steps:
             places[id(result)] = place
             free += {places[id(a)] for a in arrays if id(a) in places and last[id(a)] == i}
         return shapes, places
+
+
+def _called(steps: list[tuple[Work, Iterable[int]]], results: list[Shape], *arrays: jax.Array) -> list[jax.Array]:
+    """What a call makes. Each step has its work and the places, among the arrays and then the results, of its own."""
+    text = repr([(type(work).__name__, tuple(work), tuple(places)) for work, places in steps])
+    shapes = [jax.ShapeDtypeStruct(shape, np.float32) for shape in results]
+    return jax.ffi.ffi_call(TARGET, shapes, vmap_method="sequential")(*arrays, text=text)
 
 
 @functools.cache
@@ -150,5 +184,5 @@ def _run_steps(text: str, addresses: list[int]) -> None:
 @functools.cache
 def _steps(text: str) -> list[tuple[Primitive, tuple[int, ...]]]:
     """What each step runs, and on which of a call's arrays."""
-    works = {work.__name__: work for work in (Convolution, LayerNorm)}
+    works = {work.__name__: work for work in (Convolution, Packing, LayerNorm)}
     return [(primitive(works[name](*fields)), places) for name, fields, places in ast.literal_eval(text)]

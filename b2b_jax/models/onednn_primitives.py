@@ -24,14 +24,15 @@ WHEEL, LIBRARY = "onednn-cpu-gomp", "libdnnl.so.3"
 CPU, IN_ORDER, FLOAT32, ANY, INFERENCE, TRAINING, DIRECT = 1, 1, 3, 1, 96, 64, 1
 WEIGHTS_DESCRIPTOR, DIFF_WEIGHTS_DESCRIPTOR = 131, 132
 RELU, ADD, MULTIPLY = 0x20, 0x1FFF0, 0x1FFF1
-SRC, DST, WEIGHTS, BIAS, DIFF_SRC, DIFF_DST, DIFF_WEIGHTS, OTHER = 1, 17, 33, 41, 129, 145, 161, 32768 | 2
+SRC, DST, WEIGHTS, BIAS, OTHER = 1, 17, 33, 41, 32768 | 2
+DIFF_SRC, DIFF_DST, DIFF_WEIGHTS, DIFF_BIAS = 129, 145, 161, 169
 ALLOCATE = c_void_p(2**64 - 1)  # in place of an address
 
-# Of each kind of convolution, its arrays, the result last, and their places.
+# Of each kind of convolution, its arrays, the results last, and their places.
 KINDS = {
     "forward": {"image": SRC, "kernel": WEIGHTS, "bias": BIAS, "other": OTHER, "output": DST},
     "over_image": {"output": DIFF_DST, "kernel": WEIGHTS, "image": DIFF_SRC},
-    "over_kernel": {"image": SRC, "output": DIFF_DST, "kernel": DIFF_WEIGHTS},
+    "over_kernel": {"image": SRC, "output": DIFF_DST, "kernel": DIFF_WEIGHTS, "bias": DIFF_BIAS},
 }
 BINARY = {"times": MULTIPLY, "plus": ADD}
 
@@ -39,7 +40,8 @@ BINARY = {"times": MULTIPLY, "plus": ADD}
 class Convolution(NamedTuple):
     """One convolution, or a gradient of it. Shapes are NHWC and HWIO.
 
-    bias, after: only of kind 'forward'. after: 'relu', or 'times' or 'plus' another array of the output's shape.
+    bias: there is one, or its gradient is wanted, too; not of kind 'over_image'. after: of kind 'forward', 'relu', or
+    'times' or 'plus' another array of the output's shape. packed: the kernel comes as `Packing` makes it.
     """
 
     kind: str  # of KINDS
@@ -51,6 +53,13 @@ class Convolution(NamedTuple):
     groups: int = 1
     bias: bool = False
     after: str = ""
+    packed: bool = False
+
+
+class Packing(NamedTuple):
+    """Copies a kernel (kh, kw, in, out) to the layout that oneDNN prefers for a convolution: numbers in a row."""
+
+    convolution: tuple  # the fields of a `Convolution`
 
 
 class LayerNorm(NamedTuple):
@@ -64,13 +73,31 @@ class OneDNNError(RuntimeError):
     """A call of oneDNN failed; the message names it and gives its status."""
 
 
-Primitive = Callable[[list[int]], None]  # of the addresses of arrays, the result last
+Work = Convolution | Packing | LayerNorm
+Primitive = Callable[[list[int]], None]  # of the addresses of arrays, the results last
 
 
 @functools.cache
-def primitive(work: Convolution | LayerNorm) -> Primitive:
+def primitive(work: Work) -> Primitive:
     """What does this work. OneDNNError: oneDNN has nothing for it."""
-    return _layer_norm(work) if isinstance(work, LayerNorm) else _convolution(work)
+    makers = {Convolution: _convolution, Packing: _packing, LayerNorm: _layer_norm}
+    return makers[type(work)](work)
+
+
+@functools.cache
+def packing(convolution: Convolution) -> tuple[Packing, int]:
+    """How to copy the convolution's kernel, and to how many numbers; the same for convolutions that share a layout."""
+    described = _described(convolution._replace(packed=False))
+    size = described.library.functions.dnnl_memory_desc_get_size(described.preferred) // 4
+    for known in _packings:
+        is_same = described.library.functions.dnnl_memory_desc_equal
+        if known.kernel == convolution.kernel and is_same(described.preferred, _described(known).preferred):
+            return Packing(tuple(known)), size
+    _packings.append(convolution._replace(packed=False))
+    return Packing(tuple(_packings[-1])), size
+
+
+_packings: list[Convolution] = []  # one of each layout of a kernel
 
 
 class _Argument(ctypes.Structure):
@@ -113,6 +140,7 @@ def library() -> Library | None:
         with _spinning_briefly():
             functions = ctypes.CDLL(str(path))
         functions.dnnl_primitive_desc_query_md.restype = c_void_p
+        functions.dnnl_memory_desc_get_size.restype = c_size_t
         engine = _make(functions, "dnnl_engine_create", c_int(CPU), c_size_t(0))
         stream = _make(functions, "dnnl_stream_create", engine, c_int(IN_ORDER))
     except (importlib.metadata.PackageNotFoundError, StopIteration):
@@ -154,26 +182,52 @@ def _vector(*numbers: int) -> ctypes.Array:
     return (c_int64 * len(numbers))(*numbers)
 
 
-def _convolution(convolution: Convolution) -> Primitive:
-    """oneDNN has a layout of its own for kernels, to which or from which they are copied."""
+class _Description(NamedTuple):
+    """What oneDNN knows of a convolution before it runs one."""
+
+    library: Library
+    places: dict[str, int]
+    layouts: dict[str, c_void_p]  # as XLA's arrays lie
+    described: c_void_p
+    preferred: c_void_p  # the kernel's layout
+
+
+@functools.cache
+def _described(convolution: Convolution) -> _Description:
     dnn, places = library(), _places(convolution)
-    makes_kernel = convolution.kind == "over_kernel"
-    descriptors = {
+    layouts = {
         "image": dnn.descriptor(*_image(convolution.image)),
         "kernel": dnn.descriptor(*_kernel(convolution.kernel, convolution.groups)),
         "bias": dnn.descriptor(convolution.output[3:], (1,)),
         "other": dnn.descriptor(*_image(convolution.output)),
         "output": dnn.descriptor(*_image(convolution.output)),
     }
-    described = _described(dnn, convolution, {name: descriptors[name] for name in places})
-    which = DIFF_WEIGHTS_DESCRIPTOR if makes_kernel else WEIGHTS_DESCRIPTOR
+    described = _description(dnn, convolution, {name: layouts[name] for name in places})
+    which = DIFF_WEIGHTS_DESCRIPTOR if convolution.kind == "over_kernel" else WEIGHTS_DESCRIPTOR
     preferred = c_void_p(dnn.functions.dnnl_primitive_desc_query_md(described, c_int(which), c_int(0)))
-    arrays = {name: dnn.memory(descriptors[name], c_void_p(0)) for name in places}
-    own = arrays | {"kernel": dnn.memory(preferred, ALLOCATE)}
+    return _Description(dnn, places, layouts, described, preferred)
+
+
+def _convolution(convolution: Convolution) -> Primitive:
+    """A kernel that is not packed is copied to or from oneDNN's layout for it."""
+    dnn, places, layouts, described, preferred = _described(convolution._replace(packed=False))
+    if convolution.packed:
+        layouts = layouts | {"kernel": preferred}
+    arrays = {name: dnn.memory(layouts[name], c_void_p(0)) for name in places}
+    own = arrays if convolution.packed else arrays | {"kernel": dnn.memory(preferred, ALLOCATE)}
     steps = [(dnn.make("dnnl_primitive_create", described), _arguments((places[name], own[name]) for name in places))]
-    plain, copied = (descriptors["kernel"], arrays["kernel"]), (preferred, own["kernel"])
-    steps = [*steps, _copy(dnn, copied, plain)] if makes_kernel else [_copy(dnn, plain, copied), *steps]
+    plain, copied = (layouts["kernel"], arrays["kernel"]), (preferred, own["kernel"])
+    if convolution.kind == "over_kernel":
+        steps = [*steps, _copy(dnn, copied, plain)]
+    elif not convolution.packed:
+        steps = [_copy(dnn, plain, copied), *steps]
     return _runner(dnn, list(arrays.values()), steps)
+
+
+def _packing(packing: Packing) -> Primitive:
+    dnn, _, layouts, _, preferred = _described(Convolution(*packing.convolution))
+    plain, copied = ((layout, dnn.memory(layout, c_void_p(0))) for layout in (layouts["kernel"], preferred))
+    return _runner(dnn, [plain[1], copied[1]], [_copy(dnn, plain, copied)])
 
 
 def _places(convolution: Convolution) -> dict[str, int]:
@@ -182,16 +236,16 @@ def _places(convolution: Convolution) -> dict[str, int]:
     return {name: place for name, place in KINDS[convolution.kind].items() if optional.get(name, True)}
 
 
-def _described(dnn: Library, convolution: Convolution, descriptors: dict[str, c_void_p]) -> c_void_p:
-    """oneDNN's description of the convolution, with the kernel in the layout that it prefers."""
+def _description(dnn: Library, convolution: Convolution, layouts: dict[str, c_void_p]) -> c_void_p:
+    """oneDNN's own, with the kernel in the layout that it prefers."""
     kind, stride, padding = convolution.kind, convolution.stride, convolution.padding
-    image, output, bias = descriptors["image"], descriptors["output"], descriptors.get("bias")
+    image, output, bias = layouts["image"], layouts["output"], layouts.get("bias")
     kernel = dnn.descriptor(_kernel(convolution.kernel, convolution.groups)[0])
     sizes = zip(convolution.image[1:3], convolution.kernel[:2], convolution.output[1:3], padding, strict=True)
     at_end = [(out - 1) * stride + k - n - p for n, k, out, p in sizes]
     steps = (_vector(stride, stride), _vector(0, 0), _vector(*padding), _vector(*at_end))
     name = "dnnl_convolution_{}_primitive_desc_create".format
-    use = INFERENCE if convolution.bias or convolution.after else TRAINING
+    use = INFERENCE if kind == "forward" else TRAINING
     start = (dnn.engine, c_int(use), c_int(DIRECT))
     forward = dnn.make(name("forward"), *start, image, kernel, bias, output, *steps, _after(dnn, convolution, output))
     if kind == "forward":

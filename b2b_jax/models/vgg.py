@@ -47,9 +47,11 @@ class VGG(nn.Module):
         for index, block, i in self._needed():
             if i == 1 and block > 1:
                 y = max_pool(y)
-            y = Conv(WIDTHS[block - 1], 3, dtype=self.dtype, name=f"features.{index}", **INIT)(y)
-            features[f"conv{block}_{i}"] = y
-            features[f"relu{block}_{i}"] = y = nn.relu(y)
+            relu = f"conv{block}_{i}" not in self.layers
+            y = Conv(WIDTHS[block - 1], 3, relu=relu, dtype=self.dtype, name=f"features.{index}", **INIT)(y)
+            if not relu:
+                features[f"conv{block}_{i}"], y = y, nn.relu(y)
+            features[f"relu{block}_{i}"] = y
         return tuple(features[name] for name in self.layers)
 
     def _needed(self) -> list[tuple[int, int, int]]:

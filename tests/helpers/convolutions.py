@@ -15,16 +15,16 @@ def direct(x: jax.Array, kernel: jax.Array, padding: tuple[int, int], stride: in
     )
 
 
-def with_gradients(f: Callable, x: jax.Array, k: jax.Array) -> tuple[jax.Array, ...]:
-    y, pull = jax.vjp(f, x, k)
+def with_gradients(f: Callable, *arrays: jax.Array) -> tuple[jax.Array, ...]:
+    y, pull = jax.vjp(f, *arrays)
     return y, *pull(y)
 
 
-def with_second_derivatives(f: Callable, x: jax.Array, k: jax.Array) -> tuple[jax.Array, ...]:
-    """All that a gradient penalty takes: the value, both gradients, and the gradients of a function of them."""
+def with_second_derivatives(f: Callable, *arrays: jax.Array) -> tuple[jax.Array, ...]:
+    """All that a gradient penalty takes: the value, its gradients, and the gradients of a function of them."""
 
-    def penalty(x, k):
-        _, *gradients = with_gradients(lambda x, k: jnp.sin(f(x, k)), x, k)
+    def penalty(*arrays):
+        _, *gradients = with_gradients(lambda *arrays: jnp.sin(f(*arrays)), *arrays)
         return sum(jnp.sum(jnp.square(g)) for g in gradients)
 
-    return *with_gradients(f, x, k), *jax.grad(penalty, (0, 1))(x, k)
+    return *with_gradients(f, *arrays), *jax.grad(penalty, range(len(arrays)))(*arrays)

@@ -15,7 +15,8 @@ from b2b_jax.models import convolution_cpu, convolution_gpu, onednn
 from b2b_jax.models.convolution_cpu import DIMENSIONS, Form, Geometry
 
 
-@functools.partial(jax.jit, static_argnames=("stride", "padding", "groups", "relu"))  # of one shape: traced once
+# Jitted, so that layers of one shape are traced once.
+@functools.partial(jax.jit, static_argnames=("stride", "padding", "groups", "relu"))
 def conv(
     x: jax.Array,
     kernel: jax.Array,
@@ -28,7 +29,8 @@ def conv(
     """Convolution with PyTorch's symmetric zero padding, also at stride 2, where XLA's 'SAME' pads otherwise.
 
     x: (n, h, w, in); kernel: (kh, kw, in / groups, out); padding: pixels on each side, one number or (vertical,
-    horizontal); bias (out,) and ReLU follow where asked for. Returns (n, (h + 2 padding - kh) // stride + 1, ..., out).
+    horizontal); bias: (out,), added at the end; relu: ReLU comes last. Returns (n, (h + 2 padding - kh) // stride + 1,
+    ..., out).
     """
     padding = (padding, padding) if isinstance(padding, int) else padding
     # The precision is that of the caller. JAX derives the gradients later, when what the caller had set is gone.
@@ -124,7 +126,7 @@ def _over_kernel_backward(
 def convolve_with_bias(
     x: jax.Array, kernel: jax.Array, bias: jax.Array, geometry: Geometry, relu: bool = False
 ) -> jax.Array:
-    """`convolve`, then bias and ReLU, all in one step of oneDNN; so are the gradients over kernel and bias."""
+    """`convolve`, plus the bias, then ReLU if `relu`; oneDNN does it in one step, and both gradients in another."""
 
     def by_xla(x: jax.Array, kernel: jax.Array, bias: jax.Array) -> jax.Array:
         y = convolve(x, kernel, geometry) + bias

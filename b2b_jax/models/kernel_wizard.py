@@ -21,7 +21,7 @@ class ResidualBlock(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
-        y = nn.relu(layers.Conv(x.shape[-1], dtype=self.dtype, name="conv1")(x))
+        y = layers.Conv(x.shape[-1], relu=True, dtype=self.dtype, name="conv1")(x)
         return x + layers.Conv(x.shape[-1], dtype=self.dtype, name="conv2")(y)
 
 

@@ -48,7 +48,7 @@ INITS = {
 
 
 class Conv(nn.Module):
-    """Convolution with PyTorch's padding (default kernel_size // 2) and initialisation, then ReLU where asked for."""
+    """Convolution with PyTorch's padding (default kernel_size // 2) and initialisation, then ReLU if `relu`."""
 
     features: int
     kernel_size: int = 3

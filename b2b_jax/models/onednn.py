@@ -1,9 +1,9 @@
 """Large computations on a CPU by oneDNN, through XLA's foreign function interface; needs the extra `onednn`.
 
 XLA leaves many large convolutions on one core, and the gradients of their kernels are slow; oneDNN, which PyTorch also
-uses, is up to 1.3 times as fast over a whole network (docs/benchmarks.md). Where its library is installed and JAX has
-one CPU and nothing else, `convolution` hands it what is large enough to be worth the call, and networks hand it whole
-blocks (`Steps`).
+uses, takes two thirds to nine tenths of the time over a whole network (docs/benchmarks.md). Where its library is
+installed and JAX has one CPU and nothing else, `convolution` hands it what is large enough to be worth the call, with
+bias and ReLU, and networks that only deblur hand it whole blocks (`Steps`).
 """
 
 import ast
@@ -32,7 +32,7 @@ from b2b_jax.models.onednn_primitives import (
 TARGET = "b2b_jax_onednn"
 LARGE, LARGE_POINTWISE = 1e8, 5e8  # operations from which oneDNN is faster; it shares the cores with XLA's threads
 FEW, FEW_POINTWISE = 8, 64  # channels in or out, below which XLA is faster except over kernels (docs/benchmarks.md)
-LARGE_KERNEL = 2**18  # numbers in a kernel, from which a program that uses it several times packs it once
+LARGE_KERNEL = 2**18  # numbers in a kernel, from which it is packed only once for all its uses in a program
 LARGE_BLOCK = 2**17  # numbers in an image, from which the blocks of a network are faster in `Steps`
 
 Array = jax.Array | jax.ShapeDtypeStruct  # the latter stands for what a step makes
@@ -51,7 +51,7 @@ def form(
 ) -> Callable | None:
     """A function of (x, kernel), (g, kernel) or (x, g) for a kind of convolution; None where XLA is to do it.
 
-    With `bias` one of (x, kernel, bias), and ReLU may follow, or one of (x, g) that also returns the bias's gradient.
+    With `bias` it is one of (x, kernel, bias), with ReLU if `relu`, or one of (x, g) that returns both gradients.
     """
     if geometry.groups > 1 or dtype != np.float32:
         return None
@@ -73,17 +73,15 @@ def form(
 
 
 def _convolve(convolution: Convolution, *arrays: jax.Array) -> jax.Array | tuple[jax.Array, ...]:
-    results = {
-        "forward": [convolution.output],
-        "over_image": [convolution.image],
-        "over_kernel": [convolution.kernel, convolution.kernel[3:]][: 1 + convolution.bias],
-    }[convolution.kind]
-    if convolution.packed:  # in a call of its own: of equal ones XLA makes one
+    kind, over_bias = convolution.kind, convolution.kind == "over_kernel" and convolution.bias
+    result = {"forward": convolution.output, "over_image": convolution.image, "over_kernel": convolution.kernel}[kind]
+    results = [result, convolution.kernel[3:]] if over_bias else [result]
+    if convolution.packed:  # by a call of its own, because XLA merges equal calls
         work, size = packing(convolution)
         (packed,) = _called([(work, (0, 1))], [(size,)], arrays[1])
         arrays = (arrays[0], packed, *arrays[2:])
     made = _called([(convolution, range(len(arrays) + len(results)))], results, *arrays)
-    return tuple(made) if convolution.bias and convolution.kind == "over_kernel" else made[0]
+    return tuple(made) if over_bias else made[0]
 
 
 def suits(image: jax.Array) -> bool:
@@ -153,7 +151,7 @@ class Steps:
 
 
 def _called(steps: list[tuple[Work, Iterable[int]]], results: list[Shape], *arrays: jax.Array) -> list[jax.Array]:
-    """What a call makes. Each step has its work and the places, among the arrays and then the results, of its own."""
+    """The results of one call. A step is its work and which arrays it works on, counting `arrays`, then results."""
     text = repr([(type(work).__name__, tuple(work), tuple(places)) for work, places in steps])
     shapes = [jax.ShapeDtypeStruct(shape, np.float32) for shape in results]
     return jax.ffi.ffi_call(TARGET, shapes, vmap_method="sequential")(*arrays, text=text)

@@ -40,8 +40,8 @@ BINARY = {"times": MULTIPLY, "plus": ADD}
 class Convolution(NamedTuple):
     """One convolution, or a gradient of it. Shapes are NHWC and HWIO.
 
-    bias: there is one, or its gradient is wanted, too; not of kind 'over_image'. after: of kind 'forward', 'relu', or
-    'times' or 'plus' another array of the output's shape. packed: the kernel comes as `Packing` makes it.
+    bias: 'forward' adds one, 'over_kernel' also makes its gradient, 'over_image' has none. after: what 'forward' ends
+    with, 'relu', or 'times' or 'plus' another array of the output's shape. packed: the kernel is what `Packing` makes.
     """
 
     kind: str  # of KINDS
@@ -57,7 +57,7 @@ class Convolution(NamedTuple):
 
 
 class Packing(NamedTuple):
-    """Copies a kernel (kh, kw, in, out) to the layout that oneDNN prefers for a convolution: numbers in a row."""
+    """Copies a kernel (kh, kw, in, out), as a flat array, to the layout that oneDNN prefers for a convolution."""
 
     convolution: tuple  # the fields of a `Convolution`
 
@@ -86,18 +86,17 @@ def primitive(work: Work) -> Primitive:
 
 @functools.cache
 def packing(convolution: Convolution) -> tuple[Packing, int]:
-    """How to copy the convolution's kernel, and to how many numbers; the same for convolutions that share a layout."""
-    described = _described(convolution._replace(packed=False))
-    size = described.library.functions.dnnl_memory_desc_get_size(described.preferred) // 4
-    for known in _packings:
-        is_same = described.library.functions.dnnl_memory_desc_equal
-        if known.kernel == convolution.kernel and is_same(described.preferred, _described(known).preferred):
-            return Packing(tuple(known)), size
-    _packings.append(convolution._replace(packed=False))
-    return Packing(tuple(_packings[-1])), size
+    """How to pack the convolution's kernel, and into how many numbers; the same for all that prefer one layout."""
+    convolution = convolution._replace(packed=False)
+    dnn, layout = library().functions, _plan(convolution).preferred
+    like = [c for c in _packings if c.kernel == convolution.kernel]
+    first = next((c for c in like if dnn.dnnl_memory_desc_equal(_plan(c).preferred, layout)), None)
+    if first is None:
+        _packings.append(convolution)
+    return Packing(tuple(first or convolution)), dnn.dnnl_memory_desc_get_size(layout) // 4
 
 
-_packings: list[Convolution] = []  # one of each layout of a kernel
+_packings: list[Convolution] = []  # one for each kernel's shape and layout
 
 
 class _Argument(ctypes.Structure):
@@ -182,18 +181,18 @@ def _vector(*numbers: int) -> ctypes.Array:
     return (c_int64 * len(numbers))(*numbers)
 
 
-class _Description(NamedTuple):
-    """What oneDNN knows of a convolution before it runs one."""
+class _Plan(NamedTuple):
+    """A convolution before it has memory."""
 
-    library: Library
+    dnn: Library
     places: dict[str, int]
-    layouts: dict[str, c_void_p]  # as XLA's arrays lie
-    described: c_void_p
-    preferred: c_void_p  # the kernel's layout
+    layouts: dict[str, c_void_p]  # of XLA's arrays
+    description: c_void_p  # oneDNN's
+    preferred: c_void_p  # the layout that oneDNN prefers for the kernel
 
 
 @functools.cache
-def _described(convolution: Convolution) -> _Description:
+def _plan(convolution: Convolution) -> _Plan:
     dnn, places = library(), _places(convolution)
     layouts = {
         "image": dnn.descriptor(*_image(convolution.image)),
@@ -202,20 +201,20 @@ def _described(convolution: Convolution) -> _Description:
         "other": dnn.descriptor(*_image(convolution.output)),
         "output": dnn.descriptor(*_image(convolution.output)),
     }
-    described = _description(dnn, convolution, {name: layouts[name] for name in places})
+    description = _description(dnn, convolution, {name: layouts[name] for name in places})
     which = DIFF_WEIGHTS_DESCRIPTOR if convolution.kind == "over_kernel" else WEIGHTS_DESCRIPTOR
-    preferred = c_void_p(dnn.functions.dnnl_primitive_desc_query_md(described, c_int(which), c_int(0)))
-    return _Description(dnn, places, layouts, described, preferred)
+    preferred = c_void_p(dnn.functions.dnnl_primitive_desc_query_md(description, c_int(which), c_int(0)))
+    return _Plan(dnn, places, layouts, description, preferred)
 
 
 def _convolution(convolution: Convolution) -> Primitive:
-    """A kernel that is not packed is copied to or from oneDNN's layout for it."""
-    dnn, places, layouts, described, preferred = _described(convolution._replace(packed=False))
+    """A kernel that is not packed is copied to the layout that oneDNN prefers, a kernel's gradient from it."""
+    dnn, places, layouts, description, preferred = _plan(convolution._replace(packed=False))
     if convolution.packed:
         layouts = layouts | {"kernel": preferred}
     arrays = {name: dnn.memory(layouts[name], c_void_p(0)) for name in places}
     own = arrays if convolution.packed else arrays | {"kernel": dnn.memory(preferred, ALLOCATE)}
-    steps = [(dnn.make("dnnl_primitive_create", described), _arguments((places[name], own[name]) for name in places))]
+    steps = [(dnn.make("dnnl_primitive_create", description), _arguments((places[name], own[name]) for name in places))]
     plain, copied = (layouts["kernel"], arrays["kernel"]), (preferred, own["kernel"])
     if convolution.kind == "over_kernel":
         steps = [*steps, _copy(dnn, copied, plain)]
@@ -225,7 +224,7 @@ def _convolution(convolution: Convolution) -> Primitive:
 
 
 def _packing(packing: Packing) -> Primitive:
-    dnn, _, layouts, _, preferred = _described(Convolution(*packing.convolution))
+    dnn, _, layouts, _, preferred = _plan(Convolution(*packing.convolution))
     plain, copied = ((layout, dnn.memory(layout, c_void_p(0))) for layout in (layouts["kernel"], preferred))
     return _runner(dnn, [plain[1], copied[1]], [_copy(dnn, plain, copied)])
 
@@ -237,7 +236,7 @@ def _places(convolution: Convolution) -> dict[str, int]:
 
 
 def _description(dnn: Library, convolution: Convolution, layouts: dict[str, c_void_p]) -> c_void_p:
-    """oneDNN's own, with the kernel in the layout that it prefers."""
+    """oneDNN's description of the convolution, with the kernel in the layout that it prefers."""
     kind, stride, padding = convolution.kind, convolution.stride, convolution.padding
     image, output, bias = layouts["image"], layouts["output"], layouts.get("bias")
     kernel = dnn.descriptor(_kernel(convolution.kernel, convolution.groups)[0])

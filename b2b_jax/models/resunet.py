@@ -65,7 +65,7 @@ class ResUNet(nn.Module):
         return layers.Conv(c, **kw)(y).astype(jnp.float32)[:, :h, :w]
 
     def _conv(self, name: str, x: jax.Array, features: int) -> jax.Array:
-        return nn.relu(layers.Conv(features, dtype=self.dtype, name=name, **layers.INITS["glorot"])(x))
+        return layers.Conv(features, relu=True, dtype=self.dtype, name=name, **layers.INITS["glorot"])(x)
 
     def _double(self, name: str, x: jax.Array, features: int) -> jax.Array:
         kw = {"dtype": self.dtype, "name": name, **layers.INITS["glorot"]}
